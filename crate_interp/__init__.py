@@ -1,0 +1,45 @@
+"""See what white-box vision transformers have learnt.
+
+Importing this package registers CRATE, CRATE-alpha, CRATE-MAE and the CLIPA vision towers with
+timm, and costs nothing until timm or one of the names below is used:
+
+    from crate_interp import MaskCut, load_backbone
+    instances = MaskCut(load_backbone("crate_alpha_B8.in21k"))("photo.jpg")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from crate_interp.registration import register_with_timm
+
+_HOME = {
+    "Activations": "crate_interp.structures",
+    "ImageGeometry": "crate_interp.structures",
+    "InputError": "crate_interp.errors",
+    "Instances": "crate_interp.structures",
+    "MaskCut": "crate_interp.segmentation",
+    "Site": "crate_interp.hooks",
+    "any_resolution": "crate_interp.hooks",
+    "attention_masks": "crate_interp.segmentation",
+    "coco_average_precision": "crate_interp.evaluation",
+    "load_backbone": "crate_interp.models",
+    "load_clip": "crate_interp.models",
+    "maskcut": "crate_interp.segmentation",
+    "record": "crate_interp.hooks",
+    "tokencut": "crate_interp.segmentation",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605  # the table is the list
+
+register_with_timm()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,102 @@
+"""The command line: a table of commands, each a configuration and a task loaded on demand.
+
+Exit codes: 0 done, 1 done but something failed on the way, 2 wrong input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import jsonargparse
+
+from crate_interp import config
+from crate_interp.errors import InputError
+
+__all__ = ["main"]
+
+COMMANDS: dict[str, type] = {
+    "maskcut": config.MaskCutConfig,
+    "evaluate": config.EvaluateConfig,
+    "download": config.DownloadConfig,
+    "models": config.ModelsConfig,
+    "convert": config.ConvertConfig,
+}
+
+
+def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(description=config_class.__doc__)
+    parser.add_argument("--config", action="config", help="YAML file of the options below")
+    hints = get_type_hints(config_class)
+    for option in dataclasses.fields(config_class):
+        required = option.default is option.default_factory is dataclasses.MISSING
+        arguments: dict[str, Any] = {"help": option.metadata["help"]}
+        if hints[option.name] is bool:
+            arguments["action"] = "store_true"
+        else:
+            arguments["type"] = hints[option.name]
+        if option.default_factory is not dataclasses.MISSING:
+            arguments["default"] = option.default_factory()
+        elif not required:
+            arguments["default"] = option.default
+        if option.name == "images":
+            arguments |= {"nargs": "+", "type": Path}  # a flag that takes several values
+        if option.metadata.get("positional"):
+            names = [option.name]
+            arguments |= {} if required else {"nargs": "?"}
+        else:
+            names = ["--" + option.name.replace("_", "-")]
+            arguments["required"] = required
+        parser.add_argument(*names, **arguments)
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[str, Any]:
+    parser = jsonargparse.ArgumentParser(
+        prog="crate-interp",
+        description="What have white-box vision transformers learnt? Hooks, MaskCut, COCO AP.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subcommands(dest="command", required=False)
+    for name, config_class in COMMANDS.items():
+        commands.add_subcommand(name, _parser_of(config_class), help=config_class.__doc__)
+    parsed = parser.parse_args(arguments)
+    if parsed.version:
+        return "version", None
+    if parsed.command is None:
+        parser.print_help()
+        return "help", None
+    values = {k: v for k, v in vars(parsed[parsed.command]).items() if k != "config"}
+    return parsed.command, COMMANDS[parsed.command](**values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        command, configuration = _parse(arguments)
+        if command == "version":
+            from importlib.metadata import version
+
+            print(version("crate-interp"))
+            return 0
+        if command == "help":
+            return 0
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+        logging.captureWarnings(True)
+        task = importlib.import_module(f"crate_interp.tasks.{command}")
+        return int(task.run(configuration))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Records what a backbone computes, inside a context manager that leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from crate_interp.errors import InputError
+from crate_interp.hooks.resolution import grid_size_of
+from crate_interp.hooks.sites import (
+    ATTENTION_SITES,
+    PROJECTION_SITES,
+    Site,
+    available_sites,
+    blocks_of,
+)
+from crate_interp.models.subspace import SubspaceAttention
+from crate_interp.structures import Activations
+
+__all__ = ["Recorder", "record"]
+
+
+class _EverythingRecorded(Exception):  # noqa: N818  # not an error: ends a forward pass early
+    pass
+
+
+class Recorder:
+    """Context manager that records the sites of the last forward pass run inside it.
+
+    Made by `record`. Fused attention stays on: queries and keys are read where they are projected,
+    and attention is computed from them beside the model, only if asked for.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: Sequence[Site], blocks: Sequence[int], stop_early: bool
+    ) -> None:
+        self._model = model
+        self._sites = sites
+        self._blocks = blocks
+        self._stop_early = stop_early
+        self._tensors: dict[tuple[str, int], Tensor] = {}
+        self._grid_hw: tuple[int, int] | None = None
+        self._hooks = ExitStack()
+
+    @property
+    def activations(self) -> Activations:
+        """What was recorded, by (site, block); readable inside the `with` block and after it.
+
+        Raises:
+            InputError: No forward pass has run through the recorded blocks.
+        """
+        wanted = [(site.value, block) for block in self._blocks for site in self._sites]
+        missing = [key for key in wanted if key not in self._tensors]
+        if missing or self._grid_hw is None:
+            raise InputError(
+                f"nothing was recorded at {missing or wanted}: run the model inside the `with` "
+                "block (a compiled model does not run hooks: record the model it was made from)"
+            )
+        return Activations(
+            tensors={key: self._tensors[key] for key in wanted},
+            num_blocks=len(blocks_of(self._model)),
+            num_prefix_tokens=int(getattr(self._model, "num_prefix_tokens", 0)),
+            grid_hw=self._grid_hw,
+        )
+
+    def __enter__(self) -> Recorder:
+        try:
+            self._hook(self._model.get_submodule("patch_embed"), self._start)
+            for block in self._blocks:
+                self._hook_block(block)
+        except BaseException:
+            self._hooks.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._hooks.close()
+        return kind is _EverythingRecorded
+
+    def _hook(self, module: nn.Module, hook: Any, pre: bool = False) -> None:
+        register = module.register_forward_pre_hook if pre else module.register_forward_hook
+        self._hooks.callback(register(hook, with_kwargs=True).remove)
+
+    def _hook_block(self, number: int) -> None:
+        block = blocks_of(self._model)[number]
+        if Site.TOKENS_IN in self._sites:
+            self._hook(
+                block, lambda _, args, __: self._keep(Site.TOKENS_IN, number, args[0]), pre=True
+            )
+        projected = [site for site in self._sites if site in PROJECTION_SITES]
+        if projected:
+            attention = block.get_submodule("attn")
+            if ATTENTION_SITES & set(projected):
+                self._hook(attention, _refuse_mask, pre=True)
+            self._hook(
+                attention.get_submodule("qkv"),
+                lambda _, __, ___, output: self._keep_projected(
+                    attention, projected, number, output
+                ),
+            )
+        if Site.CODES in self._sites:
+            self._hook(
+                block.get_submodule("mlp.codes"),
+                lambda _, __, ___, output: self._keep(Site.CODES, number, output),
+            )
+        if Site.TOKENS in self._sites:
+            self._hook(block, lambda _, __, ___, output: self._keep(Site.TOKENS, number, output))
+
+    def _start(self, _: nn.Module, args: tuple[Tensor], __: Any, ___: Tensor) -> None:
+        self._tensors.clear()
+        self._grid_hw = grid_size_of(self._model, (args[0].shape[-2], args[0].shape[-1]))
+
+    def _keep(self, site: Site, block: int, tensor: Tensor) -> None:
+        self._tensors[site.value, block] = tensor.detach()
+        if self._stop_early and len(self._tensors) == len(self._sites) * len(self._blocks):
+            raise _EverythingRecorded
+
+    def _keep_projected(
+        self, attention: nn.Module, sites: Sequence[Site], block: int, output: Tensor
+    ) -> None:
+        query, key, value = _heads(attention, output.detach())
+        for site in sites:
+            if site is Site.ATTENTION:
+                tensor = _attention_rows(attention, query, key)
+            elif site is Site.CLS_ATTENTION:
+                tensor = _attention_rows(attention, query[:, :, :1], key)[:, :, 0]
+            else:
+                heads = {Site.QUERY: query, Site.VALUE: value}.get(site, key)
+                tensor = heads.transpose(1, 2).flatten(2)
+            self._keep(site, block, tensor)
+
+
+def _heads(attention: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B, K, N, d) from the output of the projection."""
+    batch, tokens, _ = projected.shape
+    heads = projected.reshape(batch, tokens, -1, attention.num_heads, attention.head_dim)
+    heads = heads.permute(2, 0, 3, 1, 4)
+    if isinstance(attention, SubspaceAttention):
+        return heads[0], heads[0], heads[0]
+    query, key, value = heads.unbind(0)
+    return attention.q_norm(query), attention.k_norm(key), value
+
+
+def _attention_rows(attention: Any, query: Tensor, key: Tensor) -> Tensor:
+    scores: Tensor = (query * attention.scale) @ key.transpose(-2, -1)
+    return scores.softmax(dim=-1)
+
+
+def _refuse_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if len(args) > 1 or kwargs.get("attn_mask") is not None or kwargs.get("is_causal"):
+        raise InputError("attention with a mask cannot be recorded")
+
+
+def record(
+    model: nn.Module,
+    sites: Sequence[Site | str],
+    blocks: Sequence[int] = (-1,),
+    *,
+    stop_early: bool = False,
+) -> Recorder:
+    """Record activations of a vision transformer.
+
+        with record(model, sites=[Site.KEY], blocks=[-1]) as recorder:
+            model(pixels)
+        keys = recorder.activations[Site.KEY, -1]
+
+    Several forward passes may run inside; the last one is kept. When the block is left, also by an
+    exception, no hook stays on the model.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer.
+        sites: What to record; `Site` members or their names.
+        blocks: Where, from 0; negative numbers count from the last block.
+        stop_early: End the forward pass as soon as everything is recorded. The `with` block is
+            left at that point, so the forward pass must be its last statement.
+
+    Returns:
+        A context manager whose `activations` map (site, block) to detached tensors.
+
+    Raises:
+        InputError: No such block, or a site that a block of this model does not have.
+    """
+    count = len(blocks_of(model))
+    if not sites or not blocks:
+        raise InputError(f"nothing to record: sites {list(sites)}, blocks {list(blocks)}")
+    wanted: list[Site] = []
+    for name in sites:
+        try:
+            wanted.append(Site(name))
+        except ValueError:
+            known = ", ".join(site.value for site in Site)
+            raise InputError(f"unknown site {name!r}; sites are {known}") from None
+    for block in blocks:
+        if not -count <= block < count:
+            raise InputError(
+                f"block {block} is out of range: the model has blocks 0 to {count - 1}"
+            )
+        available = available_sites(model, block)
+        lacking = [site.value for site in wanted if site not in available]
+        if lacking:
+            raise InputError(
+                f"{type(model).__name__} has no site {', '.join(lacking)} at block {block}; "
+                f"it has {', '.join(site.value for site in available)}"
+            )
+    numbers = dict.fromkeys(block % count for block in blocks)
+    return Recorder(model, tuple(dict.fromkeys(wanted)), tuple(numbers), stop_early)

@@ -1,0 +1,73 @@
+"""Runs a backbone at any resolution, and with denser tokens than it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from timm.layers import Format
+from torch import nn
+
+from crate_interp.errors import InputError
+
+__all__ = ["any_resolution", "grid_size_of"]
+
+
+def _stride_of(patch_embed: Any) -> tuple[int, int]:
+    stride = getattr(patch_embed, "stride", None) or patch_embed.proj.stride
+    return int(stride[0]), int(stride[1])
+
+
+def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patch tokens for an input of `input_hw` pixels."""
+    patch_embed = model.patch_embed
+    if getattr(patch_embed, "dynamic_img_pad", False):
+        rows, columns = patch_embed.dynamic_feat_size(tuple(input_hw))
+        return int(rows), int(columns)
+    rows, columns = (
+        (size - patch) // stride + 1
+        for size, patch, stride in zip(
+            input_hw, patch_embed.patch_size, _stride_of(patch_embed), strict=True
+        )
+    )
+    return rows, columns
+
+
+def _set(restore: ExitStack, owner: Any, name: str, value: Any) -> None:
+    restore.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
+
+
+@contextmanager
+def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
+    """Let a vision transformer take images of any size, non-square too, inside a `with` block.
+
+    The position embedding is resampled to the grid of each input (bicubic, as timm does; the class
+    token's entry is kept). Everything is as before when the block is left, also by an exception.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer.
+        stride: Pixels between neighbouring patches; smaller than the patch size gives denser,
+            overlapping tokens without any new weight (Amir et al. 2021, arXiv 2112.05814).
+            `None` leaves the model's own.
+
+    Raises:
+        InputError: The stride is not between 1 and the patch size.
+    """
+    patch_embed = model.patch_embed
+    with ExitStack() as restore:
+        if not model.dynamic_img_size:
+            _set(restore, model, "dynamic_img_size", True)
+            _set(restore, patch_embed, "strict_img_size", False)
+            _set(restore, patch_embed, "flatten", False)
+            _set(restore, patch_embed, "output_fmt", Format.NHWC)
+        if stride is not None:
+            if not 1 <= stride <= min(patch_embed.patch_size):
+                raise InputError(
+                    f"stride {stride}: expected 1 to the patch size {patch_embed.patch_size}"
+                )
+            projection = patch_embed.proj
+            owner = projection if isinstance(projection, nn.Conv2d) else patch_embed
+            _set(restore, owner, "stride", (stride, stride))
+        yield

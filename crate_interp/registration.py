@@ -1,0 +1,46 @@
+"""Registers our models with timm as soon as timm is there, without being what loads it.
+
+`import crate_interp` alone must stay cheap, for the command line's sake; `timm.create_model` must
+know our names whichever of the two packages is imported first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+__all__ = ["register_with_timm"]
+
+
+class _AfterTimm(MetaPathFinder):
+    """Imports our models right after `timm.models`, once."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "timm.models":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            importlib.import_module("crate_interp.models")
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def register_with_timm() -> None:
+    """Import `crate_interp.models` now if timm is loaded, else right after timm's own models."""
+    if "timm.models" in sys.modules:
+        importlib.import_module("crate_interp.models")
+    else:
+        sys.meta_path.insert(0, _AfterTimm())

@@ -1,0 +1,182 @@
+"""The types that travel between the rooms of the package.
+
+Shapes: B batch, N tokens, K heads, D embed dim, h w patch grid, H W pixels, M masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from crate_interp.errors import InputError
+
+__all__ = ["Activations", "Frame", "ImageGeometry", "Instances", "boxes_of_masks"]
+
+Frame = Literal["grid", "input", "original"]
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """Where a pixel of the original image lies in the model's input and in its patch grid.
+
+    The only owner of coordinate changes. The image is resized to `input_hw` as a whole, without a
+    crop, so that the three frames differ by a scaling along each axis.
+
+    Attributes:
+        original_hw: Height and width of the image as displayed (EXIF rotation applied), pixels.
+        input_hw: Height and width of the model's input, pixels.
+        patch_hw: Height and width of a patch, input pixels.
+        stride_hw: Distance between neighbouring patches, input pixels; `None` means `patch_hw`.
+    """
+
+    original_hw: tuple[int, int]
+    input_hw: tuple[int, int]
+    patch_hw: tuple[int, int]
+    stride_hw: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for size, patch in zip(self.input_hw, self.patch_hw, strict=True):
+            if size < patch:
+                raise InputError(
+                    f"input of {self.input_hw} pixels is smaller than a patch of {self.patch_hw}"
+                )
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Number of patches down and across."""
+        strides = self.stride_hw or self.patch_hw
+        rows, columns = (
+            (size - patch) // stride + 1
+            for size, patch, stride in zip(self.input_hw, self.patch_hw, strides, strict=True)
+        )
+        return rows, columns
+
+    def grid_to_input(self, masks: Bool[np.ndarray, "M h w"]) -> Bool[np.ndarray, "M H W"]:
+        """Give every input pixel the value of the patch whose centre is nearest."""
+        if masks.shape[1:] != self.grid_hw:
+            raise InputError(f"masks of {masks.shape[1:]} do not lie on the grid {self.grid_hw}")
+        strides = self.stride_hw or self.patch_hw
+        rows, columns = (
+            np.clip((np.arange(size) + 0.5 - patch / 2 + stride / 2) // stride, 0, cells - 1)
+            for size, patch, stride, cells in zip(
+                self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
+            )
+        )
+        return masks[:, rows.astype(int)][:, :, columns.astype(int)]
+
+    def input_to_original(self, masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M H2 W2"]:
+        """Resample masks of the model's input to the original image, nearest neighbour."""
+        if masks.shape[1:] != self.input_hw:
+            raise InputError(f"masks of {masks.shape[1:]} do not lie on the input {self.input_hw}")
+        rows, columns = (
+            ((np.arange(original) + 0.5) * size / original).astype(int)
+            for original, size in zip(self.original_hw, self.input_hw, strict=True)
+        )
+        return masks[:, rows][:, :, columns]
+
+
+def boxes_of_masks(masks: Bool[np.ndarray, "M H W"]) -> Float[np.ndarray, "M 4"]:
+    """Tight boxes (x1, y1, x2, y2), x2 and y2 exclusive; zeros for an empty mask."""
+    boxes = np.zeros((len(masks), 4), dtype=np.float64)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+        if rows.size:
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The masks found in one image, with boxes and scores, all in one frame.
+
+    Attributes:
+        masks: (M, H, W) bool.
+        scores: (M,) float64; ones if not given, as MaskCut scores its masks.
+        boxes_xyxy: (M, 4) float64, tight around the masks if not given; x2, y2 exclusive.
+        frame: The pixels that the masks lie on: the patch grid, the model's input, or the
+            original image.
+
+    Raises:
+        InputError: Shapes or types do not agree, or a value is not finite.
+    """
+
+    masks: Bool[np.ndarray, "M H W"]
+    scores: Float[np.ndarray, " M"] = None  # type: ignore[assignment]  # filled when made
+    boxes_xyxy: Float[np.ndarray, "M 4"] = None  # type: ignore[assignment]  # filled when made
+    frame: Frame = "original"
+
+    def __post_init__(self) -> None:
+        if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
+            raise InputError(
+                "masks: expected a bool array of shape (M, H, W), "
+                f"found {self.masks.dtype} of shape {self.masks.shape}"
+            )
+        count = len(self.masks)
+        scores = np.ones(count) if self.scores is None else np.asarray(self.scores, np.float64)
+        boxes = boxes_of_masks(self.masks) if self.boxes_xyxy is None else self.boxes_xyxy
+        boxes = np.asarray(boxes, np.float64)
+        for name, value, shape in (("scores", scores, (count,)), ("boxes_xyxy", boxes, (count, 4))):
+            if value.shape != shape:
+                raise InputError(f"{name}: expected shape {shape}, found {value.shape}")
+            if not np.isfinite(value).all():
+                raise InputError(f"{name}: expected finite numbers, found {value}")
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "boxes_xyxy", boxes)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+@dataclass(frozen=True, eq=False)
+class Activations(Mapping[tuple[str, int], Tensor]):
+    """Detached tensors of one forward pass by (site, block); holds no model.
+
+    A negative block counts from the last one, so `activations["key", -1]` and
+    `activations["key", 11]` are the same tensor of a model of 12 blocks.
+
+    Attributes:
+        tensors: By site name and non-negative block number.
+        num_blocks: Blocks of the model.
+        num_prefix_tokens: Class and register tokens before the patch tokens.
+        grid_hw: Patch grid of the recorded forward pass, rows and columns.
+    """
+
+    tensors: Mapping[tuple[str, int], Tensor] = field(repr=False)
+    num_blocks: int
+    num_prefix_tokens: int
+    grid_hw: tuple[int, int]
+
+    def __getitem__(self, key: tuple[str, int]) -> Tensor:
+        site, block = key
+        found = (str(getattr(site, "value", site)).lower(), block % self.num_blocks)
+        if found not in self.tensors or not -self.num_blocks <= block < self.num_blocks:
+            recorded = ", ".join(f"({name!r}, {number})" for name, number in self.tensors)
+            raise KeyError(f"({found[0]!r}, {block}) was not recorded; recorded: {recorded}")
+        return self.tensors[found]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def patch_features(self, site: str, block: int = -1) -> Float[Tensor, "B D n"]:
+        """Features of the patch tokens of a token-shaped site: prefix tokens dropped, (B, D, h*w).
+
+        Raises:
+            InputError: The site's tensor is not of shape (B, N, D).
+        """
+        tokens = self[site, block]
+        expected = self.grid_hw[0] * self.grid_hw[1] + self.num_prefix_tokens
+        if tokens.ndim != 3 or tokens.shape[1] != expected:
+            raise InputError(
+                f"site {site!r} has shape {tuple(tokens.shape)}, expected (B, {expected}, D): "
+                "it holds no feature a token"
+            )
+        return torch.as_tensor(tokens[:, self.num_prefix_tokens :].transpose(1, 2))

@@ -1,0 +1,25 @@
+"""What several test files share: where the reference vectors and the optional real data lie."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+REFERENCE = Path(__file__).parent / "reference"
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def reference() -> Path:
+    """Folder of the reference vectors."""
+    return REFERENCE
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of real pictures beside the checkout; the test is skipped where it is missing."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}")
+    return SHARED_DATA
