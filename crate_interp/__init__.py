@@ -19,7 +19,7 @@ _HOME = {
     "ImageGeometry": "crate_interp.structures",
     "InputError": "crate_interp.errors",
     "Instances": "crate_interp.structures",
-    "MaskCut": "crate_interp.segmentation",
+    "MaskCut": "crate_interp.segmentation.predictor",
     "Site": "crate_interp.hooks",
     "any_resolution": "crate_interp.hooks",
     "attention_masks": "crate_interp.segmentation",

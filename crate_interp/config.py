@@ -35,7 +35,9 @@ class MaskCutConfig:
     """Find objects with MaskCut, without labels, and score them as COCO does."""
 
     model: str = _option("model name, alias, or one of our safetensors files; see `models`")
-    weights: Path | None = _option("weight file in any official layout, not the released one", None)
+    weights: Path | None = _option(
+        "weight file in any official layout, not the released one; `random`: untrained", None
+    )
     model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
     coco: str | None = _option("COCO split (val2017), or `demo` for the built-in scenes", None)
     coco_root: Path | None = _option("folder of the COCO splits and annotations", None)

@@ -75,7 +75,7 @@ class ImageGeometry:
         if masks.shape[1:] != self.input_hw:
             raise InputError(f"masks of {masks.shape[1:]} do not lie on the input {self.input_hw}")
         rows, columns = (
-            ((np.arange(original) + 0.5) * size / original).astype(int)
+            (2 * np.arange(original) + 1) * size // (2 * original)  # in integers: exact everywhere
             for original, size in zip(self.original_hw, self.input_hw, strict=True)
         )
         return masks[:, rows][:, :, columns]

@@ -200,10 +200,6 @@ def record(
             known = ", ".join(site.value for site in Site)
             raise InputError(f"unknown site {name!r}; sites are {known}") from None
     for block in blocks:
-        if not -count <= block < count:
-            raise InputError(
-                f"block {block} is out of range: the model has blocks 0 to {count - 1}"
-            )
         available = available_sites(model, block)
         lacking = [site.value for site in wanted if site not in available]
         if lacking:

@@ -11,7 +11,7 @@ from torch import nn
 
 from crate_interp.errors import InputError
 
-__all__ = ["any_resolution", "grid_size_of"]
+__all__ = ["any_resolution", "check_stride", "grid_size_of"]
 
 
 def _stride_of(patch_embed: Any) -> tuple[int, int]:
@@ -32,6 +32,17 @@ def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
         )
     )
     return rows, columns
+
+
+def check_stride(model: Any, stride: int) -> None:
+    """Refuse a stride that leaves gaps between the patches, or does not move.
+
+    Raises:
+        InputError: The stride is not between 1 and the patch size.
+    """
+    patch_hw = model.patch_embed.patch_size
+    if not 1 <= stride <= min(patch_hw):
+        raise InputError(f"stride {stride}: expected 1 to the patch size {tuple(patch_hw)}")
 
 
 def _set(restore: ExitStack, owner: Any, name: str, value: Any) -> None:
@@ -63,10 +74,7 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
             _set(restore, patch_embed, "flatten", False)
             _set(restore, patch_embed, "output_fmt", Format.NHWC)
         if stride is not None:
-            if not 1 <= stride <= min(patch_embed.patch_size):
-                raise InputError(
-                    f"stride {stride}: expected 1 to the patch size {patch_embed.patch_size}"
-                )
+            check_stride(model, stride)
             projection = patch_embed.proj
             owner = projection if isinstance(projection, nn.Conv2d) else patch_embed
             _set(restore, owner, "stride", (stride, stride))

@@ -64,8 +64,17 @@ def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
 
 
 def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
-    """The sites that can be recorded at one block of `model`, in the order of `Site`."""
-    module = blocks_of(model)[block]
+    """The sites that can be recorded at one block of `model`, in the order of `Site`.
+
+    Raises:
+        InputError: The model has no such block, or no blocks.
+    """
+    blocks = blocks_of(model)
+    if not -len(blocks) <= block < len(blocks):
+        raise InputError(
+            f"block {block} is out of range: the model has blocks 0 to {len(blocks) - 1}"
+        )
+    module = blocks[block]
     sites = {Site.TOKENS_IN, Site.TOKENS}
     attention = getattr(module, "attn", None)
     # Only these two classes: a subclass may compute its attention otherwise.

@@ -1,0 +1,250 @@
+"""MaskCut end to end, the reference way and ours, side by side in one run.
+
+The reference way is what published code does: attention with its full maps in memory, the dense
+generalised eigenproblem of scipy for each mask, numpy for the rest. Ours is the library. Both cut
+the same picture, drawn here, with the same randomly initialised model. Keys of such a model are
+nearly parallel, all their cosines above any usual tau: both ways subtract the mean key first, so
+that there is something to cut.
+
+    python benchmarks/maskcut.py --size 480 --model vit_small_patch8_224 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import scipy
+import scipy.linalg
+import scipy.ndimage
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from crate_interp.hooks import record
+from crate_interp.segmentation import maskcut
+
+STAGES = ("forward", "affinity", "eigen step", "rest")
+
+
+class Stopwatch:
+    """Seconds by stage; what no stage claims is `rest`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return timed
+
+    def close(self) -> None:
+        claimed = sum(self.seconds[name] for name in ("forward", "affinity", "eigen step"))
+        self.seconds["rest"] = self.seconds["total"] - claimed
+
+
+# --- The reference way -----------------------------------------------------------------------
+
+
+def reference_keys(model: VisionTransformer, pixels: Tensor) -> np.ndarray:
+    """Keys (D, n) of the last block, read from its `qkv` projection."""
+    captured: list[Tensor] = []
+    qkv = model.get_submodule(f"blocks.{len(model.blocks) - 1}.attn.qkv")
+    handle = qkv.register_forward_hook(lambda _, __, output: captured.append(output))
+    try:
+        with torch.inference_mode():
+            model(pixels)
+    finally:
+        handle.remove()
+    _, keys, _ = captured[0][0].chunk(3, dim=-1)
+    return keys[model.num_prefix_tokens :].T.numpy()
+
+
+def reference_maskcut(
+    features: np.ndarray, grid: tuple[int, int], tau: float, rounds: int, watch: Stopwatch
+) -> np.ndarray:
+    """Steps 2 to 7 of the protocol with dense matrices; the sign is what LAPACK returns."""
+    features = features.astype(np.float64)
+    covered = np.zeros(grid, dtype=bool)
+    current = covered
+    masks = []
+    for number in range(rounds):
+        with watch.stage("affinity"):
+            features[:, covered.ravel()] = 0
+            unit = features / np.maximum(np.linalg.norm(features, axis=0), 1e-12)
+            weights = np.where(unit.T @ unit > tau, 1.0, 1e-5)
+            degree = np.diag(weights.sum(axis=1))
+        with watch.stage("eigen step"):
+            _, vectors = scipy.linalg.eigh(degree - weights, degree, subset_by_index=[1, 2])
+        x = vectors[:, 0].reshape(grid)
+        partition = x > x.mean()
+        corners = sum(int(partition[row, column]) for row in (0, -1) for column in (0, -1))
+        if corners >= 3 or not partition.flat[np.abs(x).argmax()]:
+            partition, x = ~partition, -x
+        labels, _ = scipy.ndimage.label(partition)
+        found = labels == labels.flat[x.argmax()]
+        if number > 0:
+            iou = (found & current).sum() / (found | current).sum()
+            if iou > 0.5 or found.mean() <= 0.01:
+                found = np.zeros(grid, dtype=bool)
+        masks.append(found & ~covered)
+        covered = covered | found
+        current = found
+    return np.array(masks)
+
+
+def run_reference(
+    model: VisionTransformer, pixels: Tensor, tau: float, rounds: int
+) -> tuple[np.ndarray, Stopwatch]:
+    for number in range(len(model.blocks)):
+        model.get_submodule(f"blocks.{number}.attn").fused_attn = False  # type: ignore[assignment]
+    watch = Stopwatch()
+    with watch.stage("total"):
+        with watch.stage("forward"):
+            keys = reference_keys(model, pixels)
+        centred = keys - keys.mean(axis=1, keepdims=True)
+        masks = reference_maskcut(centred, model.patch_embed.grid_size, tau, rounds, watch)
+    watch.close()
+    return masks, watch
+
+
+# --- Ours ------------------------------------------------------------------------------------
+
+
+def run_library(
+    model: VisionTransformer, pixels: Tensor, tau: float, rounds: int
+) -> tuple[np.ndarray, Stopwatch]:
+    watch = Stopwatch()
+    module: Any = sys.modules[maskcut.__module__]
+    originals = {name: getattr(module, name) for name in ("affinity", "second_eigenpair")}
+    module.affinity = watch.wrap("affinity", module.affinity)
+    module.second_eigenpair = watch.wrap("eigen step", module.second_eigenpair)
+    try:
+        with watch.stage("total"):
+            recorder = record(model, ["key"], [-1], stop_early=True)
+            with watch.stage("forward"), torch.inference_mode(), recorder:
+                model(pixels)
+            keys = recorder.activations.patch_features("key", -1)[0]
+            centred = keys - keys.mean(dim=1, keepdim=True)
+            masks = maskcut(centred, model.patch_embed.grid_size, tau, rounds).masks
+    finally:
+        for name, function in originals.items():
+            setattr(module, name, function)
+    watch.close()
+    return masks.numpy(), watch
+
+
+# --- Picture, model, table -------------------------------------------------------------------
+
+
+def draw_picture(size: int) -> Tensor:
+    """Three textured objects on a textured ground, (1, 3, size, size), normalised."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size] / size
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(3, size, size)), (0, 3, 3)) * 10
+    picture = np.array([0.2, 0.5, 0.3])[:, None, None] + 0.1 * noise
+    stripes = np.sin(60 * (x + y)) > 0
+    checks = (np.floor(24 * x) + np.floor(24 * y)) % 2 > 0
+    dots = np.sin(90 * x) * np.sin(90 * y) > 0
+    disc = (x - 0.3) ** 2 + (y - 0.35) ** 2 < 0.03
+    box = (abs(x - 0.75) < 0.12) & (abs(y - 0.3) < 0.17)
+    triangle = (y > 0.6) & (y < 0.9) & (abs(x - 0.5) < 0.9 * (y - 0.6))
+    for place, texture, colour in (
+        (disc, stripes, (0.9, 0.2, 0.1)),
+        (box, checks, (0.1, 0.3, 0.9)),
+        (triangle, dots, (0.9, 0.8, 0.1)),
+    ):
+        values = np.array(colour)[:, None, None] * (0.4 + 0.6 * texture)
+        picture = np.where(place, values + 0.03 * noise, picture)
+    return torch.from_numpy((picture.clip(0, 1) - 0.5) / 0.25).float()[None]
+
+
+def create_model(name: str, size: int) -> VisionTransformer:
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, img_size=size, num_classes=0)
+    if not isinstance(model, VisionTransformer):
+        raise SystemExit(f"{name} is no timm VisionTransformer with separate keys")
+    return model.eval()
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held so far."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def median_seconds(watches: list[Stopwatch]) -> dict[str, float]:
+    names = (*STAGES, "total")
+    return {name: statistics.median(watch.seconds[name] for watch in watches) for name in names}
+
+
+def print_table(reference: dict[str, float], ours: dict[str, float], rounds: int) -> None:
+    print("| stage | reference, s | ours, s | times faster |")
+    print("|---|---|---|---|")
+    for name in (*STAGES, "total"):
+        label = {"eigen step": f"eigen step, {rounds} rounds", "total": "end to end"}
+        ratio = reference[name] / ours[name]
+        row = f"{label.get(name, name)} | {reference[name]:.3f} | {ours[name]:.3f} | {ratio:.1f}"
+        print(f"| {row} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="vit_small_patch8_224", help="a timm ViT")
+    parser.add_argument("--size", type=int, default=480, help="side of the picture, pixels")
+    parser.add_argument("--rounds", type=int, default=3, help="masks")
+    parser.add_argument("--tau", type=float, default=0.15)
+    parser.add_argument("--repeats", type=int, default=1, help="runs each; medians are printed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    model = create_model(arguments.model, arguments.size)
+    pixels = draw_picture(arguments.size)
+    settings = (model, pixels, arguments.tau, arguments.rounds)
+    # Ours first: the peak of memory that a process reports never falls.
+    ours, our_watches = zip(
+        *(run_library(*settings) for _ in range(arguments.repeats)), strict=True
+    )
+    our_peak = peak_memory_mb()
+    reference, reference_watches = zip(
+        *(run_reference(*settings) for _ in range(arguments.repeats)), strict=True
+    )
+
+    print(
+        f"{arguments.model}, {arguments.size} px, tau {arguments.tau}, {arguments.rounds} rounds; "
+        f"{platform.processor() or platform.machine()}, "
+        f"{arguments.threads} threads; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, timm {timm.__version__}, scipy {scipy.__version__}\n"
+    )
+    print_table(
+        median_seconds(list(reference_watches)), median_seconds(list(our_watches)), arguments.rounds
+    )
+    sizes = ", ".join(str(int(mask.sum())) for mask in ours[0])
+    print(f"\nmasks equal: {'yes' if np.array_equal(ours[0], reference[0]) else 'NO'}")
+    print(f"patches a mask: {sizes} of {ours[0][0].size}")
+    print(f"peak memory: ours {our_peak:.0f} MB, with the reference {peak_memory_mb():.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

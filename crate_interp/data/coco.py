@@ -1,0 +1,319 @@
+"""Sets of images, with COCO annotations or without."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import platformdirs
+
+from crate_interp.data.images import list_images
+from crate_interp.data.scenes import write_scenes
+from crate_interp.errors import InputError
+
+__all__ = [
+    "ImageRecord",
+    "ImageSet",
+    "check_coco",
+    "coco_annotation_file",
+    "data_folder",
+    "is_integer",
+    "open_coco",
+    "open_images",
+    "read_coco",
+    "read_json",
+]
+
+logger = logging.getLogger(__name__)
+
+BUILT_IN_SPLIT = "demo"  # as `write_scenes` names it
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a set; the file may be missing, which reading it will tell.
+
+    Attributes:
+        image_id: Unique in the set, as the annotations give it.
+        file_name: As the annotations give it, else the name of the file.
+        path: Where the file lies.
+        hw: Height and width that the annotations give, pixels; `None` without annotations.
+    """
+
+    image_id: int
+    file_name: str
+    path: Path
+    hw: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a set, and its COCO ground truth if there is any.
+
+    Attributes:
+        name: A COCO split, or the name of the folder.
+        records: In the order of the annotation file, or of `list_images`.
+        annotations: The COCO annotation file as read; it may describe more images.
+    """
+
+    name: str
+    records: tuple[ImageRecord, ...]
+    annotations: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def limit(self, count: int | None) -> ImageSet:
+        """Keep the first `count` images; all of them for `None`.
+
+        Raises:
+            InputError: `count` is below 1.
+        """
+        if count is not None and count < 1:
+            raise InputError(f"limit: expected at least 1 image, found {count}")
+        return replace(self, records=self.records[:count])
+
+
+def data_folder() -> Path:
+    """Where data sets lie: `$CRATE_INTERP_DATA`, or the user's data directory."""
+    chosen = os.environ.get("CRATE_INTERP_DATA")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("crate-interp"))
+
+
+def coco_annotation_file(split: str, root: Path | None = None) -> Path:
+    """Find `<root>/annotations/instances_<split>.json`.
+
+    Args:
+        split: val2017, train2017, or any other of the same naming; demo is the built-in scenes,
+            which are drawn if they are not there yet.
+        root: Folder of the splits; if not given, `data_folder()/coco`, or `data_folder()/scenes`
+            for demo.
+
+    Raises:
+        InputError: The split is no plain name, or the file is missing.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", split):
+        raise InputError(f"COCO split: expected a name such as val2017, found {split!r}")
+    if root is None:
+        root = data_folder() / ("scenes" if split == BUILT_IN_SPLIT else "coco")
+    if split == BUILT_IN_SPLIT:
+        _draw_scenes(Path(root))
+    path = Path(root) / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such annotation file; {_how_to_get(split)}")
+    return path
+
+
+def open_coco(split: str, root: Path | None = None) -> ImageSet:
+    """Open a split of COCO: `<root>/<split>/*.jpg` and its instance annotations.
+
+    Args:
+        split: As for `coco_annotation_file`.
+        root: As for `coco_annotation_file`.
+
+    Returns:
+        Every image of the annotation file, whether its file is there or not.
+
+    Raises:
+        InputError: Images or annotations are missing or malformed, or a `file_name` leads
+            outside the folder of the images.
+    """
+    annotation_file = coco_annotation_file(split, root)
+    folder = annotation_file.parent.parent / split
+    if not folder.is_dir() or next(folder.iterdir(), None) is None:
+        raise InputError(f"{folder}: expected the images of {split}; {_how_to_get(split)}")
+    coco = read_coco(annotation_file)
+    inside = folder.resolve()
+    records = []
+    for file_name, image in _images_by_name(coco, annotation_file).items():
+        path = folder / file_name
+        if not path.resolve().is_relative_to(inside):  # a symbolic link may lead anywhere
+            raise InputError(f"{annotation_file}: file_name {file_name!r} leads outside {folder}")
+        records.append(_record(image, path))
+    return ImageSet(split, tuple(records), coco)
+
+
+def open_images(paths: Iterable[str | Path], annotations: Path | None = None) -> ImageSet:
+    """Open files and folders as a set, as `list_images` lists them.
+
+    Args:
+        paths: Image files and folders.
+        annotations: COCO annotation file. An image belongs to the entry whose `file_name` is the
+            end of its path; annotated images not among the paths are left out, and logged.
+
+    Returns:
+        The images with the ids of the annotation file, or numbered from 1 without one.
+
+    Raises:
+        InputError: There is no image, two images have one name, an image is not in the
+            annotations, or these are malformed or lead outside the folder of the images.
+    """
+    sources = [Path(path) for path in paths]
+    files = list_images(sources)
+    name = sources[0].absolute().name if len(sources) == 1 else "images"
+    if annotations is None:
+        return ImageSet(name, _numbered(files))
+    coco = read_coco(annotations)
+    matched = _match(files, _images_by_name(coco, annotations), annotations)
+    left_out = len(coco["images"]) - len(matched)
+    if left_out:
+        logger.info("%s: %d images are not among the paths; left out", annotations, left_out)
+    return ImageSet(name, tuple(matched), coco)
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """Read a COCO annotation file of instances, and check it as `check_coco` does.
+
+    Raises:
+        InputError: The file cannot be read, is no JSON, or is malformed.
+    """
+    coco = read_json(path)
+    check_coco(coco, str(path))
+    return dict(coco)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from error
+
+
+def check_coco(coco: Any, source: str) -> None:
+    """Check what every user of COCO instance annotations relies on.
+
+    That is: unique integer `id` and positive `height` and `width` (both or neither) of every
+    image; unique `id`, known `image_id` and integer `category_id` of every annotation; unique
+    `id` of every category.
+
+    Args:
+        coco: What an annotation file holds.
+        source: The name of the file, for messages.
+
+    Raises:
+        InputError: The message names the source, the entry, and the key.
+    """
+    if not isinstance(coco, Mapping):
+        raise InputError(f"{source}: expected a JSON object, found {type(coco).__name__}")
+    image_ids = _check_entries(coco, "images", source)
+    for number, image in enumerate(coco["images"]):
+        where = f"{source}: images[{number}]"
+        if "height" in image or "width" in image:
+            for key in ("height", "width"):
+                if not is_integer(image.get(key)) or image[key] < 1:
+                    raise InputError(
+                        f"{where}: {key}: expected a positive integer, found {image.get(key)!r}"
+                    )
+    _check_entries(coco, "annotations", source)
+    for number, annotation in enumerate(coco["annotations"]):
+        where = f"{source}: annotations[{number}]"
+        for key in ("image_id", "category_id"):
+            if not is_integer(annotation.get(key)):
+                raise InputError(
+                    f"{where}: {key}: expected an integer, found {annotation.get(key)!r}"
+                )
+        if annotation["image_id"] not in image_ids:
+            raise InputError(f"{where}: image_id {annotation['image_id']} is not among the images")
+    if "categories" in coco:
+        _check_entries(coco, "categories", source)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value of a COCO file is an integer; numpy's are, True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_entries(coco: Mapping[str, Any], section: str, source: str) -> set[int]:
+    entries = coco.get(section)
+    if not isinstance(entries, list):
+        found = type(entries).__name__ if section in coco else "no such key"
+        raise InputError(f"{source}: {section}: expected a list, found {found}")
+    ids: set[int] = set()
+    for number, entry in enumerate(entries):
+        where = f"{source}: {section}[{number}]"
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{where}: expected an object, found {type(entry).__name__}")
+        if not is_integer(entry.get("id")):
+            raise InputError(f"{where}: id: expected an integer, found {entry.get('id')!r}")
+        if entry["id"] in ids:
+            raise InputError(f"{where}: id {entry['id']} is not unique")
+        ids.add(entry["id"])
+    return ids
+
+
+def _images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str, Any]]:
+    by_name: dict[str, dict[str, Any]] = {}
+    for number, image in enumerate(coco["images"]):
+        where, name = f"{source}: images[{number}]", image.get("file_name")
+        if not isinstance(name, str) or not name.strip("./\\") or "\0" in name:
+            raise InputError(f"{where}: file_name: expected the name of a file, found {name!r}")
+        as_windows = PureWindowsPath(name)  # splits at both kinds of slash
+        if as_windows.anchor or ".." in as_windows.parts:
+            raise InputError(f"{where}: file_name {name!r} leads outside the folder of the images")
+        if name in by_name:
+            raise InputError(f"{where}: file_name {name!r} is not unique")
+        by_name[name] = image
+    return by_name
+
+
+def _numbered(files: list[Path]) -> tuple[ImageRecord, ...]:
+    named: dict[str, Path] = {}
+    for path in files:
+        if path.name in named:
+            raise InputError(f"{path} and {named[path.name]} have the same name")
+        named[path.name] = path
+    return tuple(ImageRecord(number, path.name, path) for number, path in enumerate(files, 1))
+
+
+def _match(
+    files: list[Path], by_name: dict[str, dict[str, Any]], annotations: Path
+) -> list[ImageRecord]:
+    matched: dict[str, ImageRecord] = {}
+    for path in files:
+        parts = path.absolute().parts
+        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        file_name = next((end for end in ends if end in by_name), None)
+        if file_name is None:
+            raise InputError(f"{path}: not among the images of {annotations}")
+        if file_name in matched:
+            raise InputError(
+                f"{path} and {matched[file_name].path} are both {file_name!r} of {annotations}"
+            )
+        matched[file_name] = _record(by_name[file_name], path)
+    return list(matched.values())
+
+
+def _record(image: Mapping[str, Any], path: Path) -> ImageRecord:
+    hw = (image["height"], image["width"]) if "height" in image else None
+    return ImageRecord(image["id"], image["file_name"], path, hw)
+
+
+def _draw_scenes(folder: Path) -> None:
+    try:
+        write_scenes(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the built-in scenes cannot be written ({error.strerror}); name another "
+            "folder with --coco-root, or all data with CRATE_INTERP_DATA"
+        ) from error
+
+
+def _how_to_get(split: str) -> str:
+    return (
+        f"fetch them with `crate-interp download coco-{split}`, or name the folder that holds "
+        f"{split}/ and annotations/ with --coco-root"
+    )

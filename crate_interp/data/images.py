@@ -1,0 +1,230 @@
+"""Reading images of any kind as RGB, and turning them into a model's input."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from crate_interp.errors import InputError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageReadError",
+    "list_images",
+    "preprocess",
+    "read_image",
+    "resize_image",
+    "to_rgb",
+]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+# What Pillow's decoders raise on damaged files, beside OSError.
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+class ImageReadError(InputError):
+    """An image that cannot be read; the message names it and the reason."""
+
+
+def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Read an image file as RGB, as `to_rgb` describes.
+
+    Args:
+        path: Any file that Pillow reads; of an animation, the first frame.
+
+    Returns:
+        RGB in [0, 255], the size that the image is displayed at.
+
+    Raises:
+        ImageReadError: The file is missing, is no image, is damaged, or has more pixels than
+            Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    path = Path(path)
+    try:
+        if not path.stat().st_size:
+            raise ImageReadError(f"{path}: cannot be read: the file is empty")
+        with Image.open(path) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise ImageReadError(
+                    f"{path}: cannot be read: {image.width} x {image.height} pixels are more than "
+                    f"the limit of {limit}"
+                )
+            return to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ImageReadError(f"{path}: cannot be read: not an image, or of unknown kind") from error
+    except ImageReadError:
+        raise
+    except InputError as error:
+        raise ImageReadError(f"{path}: {error}") from error
+    except _DECODING_ERRORS as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ImageReadError(f"{path}: cannot be read: {reason}") from error
+
+
+def to_rgb(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    """Turn an image of any mode into RGB in [0, 255].
+
+    An EXIF rotation is applied. An alpha channel is dropped, not blended, as the field's data
+    pipelines do. Of 16 bits a value the upper 8 are kept, as Pillow does for 16-bit colour, so
+    that the full range is scaled and nothing is clipped.
+
+    Args:
+        image: A Pillow image of 1, 8 or 16 bits a value, or a uint8 array of shape (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4) in the order R, G, B, A.
+
+    Returns:
+        An array of its own memory.
+
+    Raises:
+        InputError: The array has another type or shape, or the image holds values that have no
+            8-bit meaning (floating point, or integers outside 16 bits).
+    """
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise InputError(f"image: expected pixels, found width x height of {image.size}")
+        return np.array(_eight_bit(_upright(image)))
+    if image.dtype != np.uint8:
+        raise InputError(f"image array: expected uint8 in [0, 255], found {image.dtype}")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in image.shape:
+        raise InputError(
+            "image array: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
+            f"found {image.shape}"
+        )
+    if channels == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.array(image[:, :, :3])
+
+
+def resize_image(
+    rgb: UInt8[np.ndarray, "H W 3"], input_hw: tuple[int, int]
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Resize a whole image with Lanczos, without a crop.
+
+    Raises:
+        InputError: The image is no (H, W, 3) uint8 array, or a size is not positive.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+        raise InputError(f"rgb: expected uint8 (H, W, 3), found {rgb.dtype} of shape {rgb.shape}")
+    if min(input_hw) < 1:
+        raise InputError(f"input_hw: expected positive sizes, found {input_hw}")
+    height, width = input_hw
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def preprocess(
+    rgb: UInt8[np.ndarray, "H W 3"],
+    input_hw: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[Tensor, "3 H2 W2"]:
+    """Resize a whole image (Lanczos, no crop) and normalise it.
+
+    Args:
+        rgb: RGB in [0, 255].
+        input_hw: Height and width of the result, pixels.
+        mean: Of R, G and B, for values in [0, 1].
+        std: Of R, G and B, for values in [0, 1].
+
+    Returns:
+        `(rgb / 255 - mean) / std`, float32.
+
+    Raises:
+        InputError: The image is no (H, W, 3) uint8 array, or a number makes no sense.
+    """
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise InputError(
+            f"expected three means and three positive standard deviations, found {mean} and {std}"
+        )
+    pixels = torch.from_numpy(resize_image(rgb, input_hw)).permute(2, 0, 1).float().div_(255)
+    shift, scale = (torch.tensor(list(values)).view(3, 1, 1) for values in (mean, std))
+    return pixels.sub_(shift).div_(scale).contiguous()
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """List the image files among files and folders.
+
+    A file is taken whatever its suffix. Of a folder, the files that lie directly in it and have
+    one of `IMAGE_SUFFIXES` are taken, sorted by name; folders in it are not entered, and hidden
+    files are left out.
+
+    Args:
+        paths: Files and folders, in the order in which their images are wanted.
+
+    Returns:
+        Every image once.
+
+    Raises:
+        InputError: A path does not exist, or a folder (or everything together) holds no image.
+    """
+    images: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(
+                entry
+                for entry in path.iterdir()
+                if entry.suffix.lower() in IMAGE_SUFFIXES
+                and not entry.name.startswith(".")
+                and entry.is_file()
+            )
+            if not found:
+                raise InputError(
+                    f"{path}: expected image files ({', '.join(sorted(IMAGE_SUFFIXES))}) in this "
+                    "folder, found none"
+                )
+            images += found
+        elif path.exists():
+            images.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not images:
+        raise InputError("expected image files or folders, found none")
+    return list(dict.fromkeys(images))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # so that a damaged image is not taken for damaged EXIF
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DECODING_ERRORS as error:
+        name = getattr(image, "filename", "") or "image"
+        logger.warning("%s: its EXIF data is damaged (%s); read without rotation", name, error)
+        return image
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # I;16, I;16B and so on, and I, which 16-bit files may become
+        values = np.asarray(image.convert("I"))
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise InputError(
+                "expected integers of 8 or 16 bits, found values from "
+                f"{values.min()} to {values.max()}"
+            )
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode in ("P", "PA", "RGBa", "La"):  # these lose colours or fail on the direct way
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if image.mode == "F":
+        raise InputError("expected 1, 8 or 16 bits a value, found floating point numbers")
+    return image.convert("RGB")

@@ -1,0 +1,18 @@
+"""Masks and boxes against a ground truth: COCO AP, mean IoU, CorLoc."""
+
+from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
+from crate_interp.evaluation.coco_input import read_results
+from crate_interp.evaluation.corloc import CorLoc, CorLocScore
+from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU, mask_iou
+
+__all__ = [
+    "BestMaskIoU",
+    "CocoScores",
+    "CorLoc",
+    "CorLocScore",
+    "MeanIoU",
+    "coco_average_precision",
+    "format_table",
+    "mask_iou",
+    "read_results",
+]

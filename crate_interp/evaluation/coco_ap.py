@@ -1,0 +1,136 @@
+"""COCO's average precision, class-agnostic or not, computed by pycocotools itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from crate_interp.errors import InputError
+from crate_interp.evaluation.coco_input import IouType, prepare_ground_truth, prepare_results
+from crate_interp.structures import Instances
+
+__all__ = ["CocoScores", "coco_average_precision", "format_table"]
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """The twelve numbers of COCO, in [0, 1]; -1 where the ground truth has no such object.
+
+    Attributes:
+        AP: Average precision, mean over IoU thresholds 0.50, 0.55, ..., 0.95.
+        AP50: At IoU 0.50.
+        AP75: At IoU 0.75.
+        AP_small: Of objects below 32 x 32 pixels.
+        AP_medium: Of objects from 32 x 32 to 96 x 96 pixels.
+        AP_large: Of objects above 96 x 96 pixels.
+        AR1: Average recall with one result an image.
+        AR10: With ten results.
+        AR100: With a hundred results.
+        AR_small: With a hundred results, of small objects.
+        AR_medium: Of medium objects.
+        AR_large: Of large objects.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    AP_small: float
+    AP_medium: float
+    AP_large: float
+    AR1: float
+    AR10: float
+    AR100: float
+    AR_small: float
+    AR_medium: float
+    AR_large: float
+
+
+def coco_average_precision(
+    ground_truth: Mapping[str, Any] | Path,
+    results: Sequence[Mapping[str, Any]] | Path | Mapping[int, Instances],
+    *,
+    iou_type: IouType,
+    class_agnostic: bool = True,
+    image_ids: Collection[int] | None = None,
+) -> CocoScores:
+    """Score results against a COCO ground truth, with 1, 10 and 100 results an image.
+
+    Class-agnostic scores are those of COCOeval on files in which every annotation and every
+    result has the same category. Two customs of pycocotools show here as they do there: an
+    annotation with the id 0 never counts as found, and a result that carries both a box and a
+    mask belongs to a size range by the area of its box (which other tools avoid by removing the
+    box); AP, AP50 and AP75 do not depend on that.
+
+    Args:
+        ground_truth: A COCO annotation file, or what it holds; left as it is.
+        results: COCO results (masks as RLE), a file of them, or instances by image id in the
+            frame of the original image; left as they are. May be empty.
+        iou_type: Compare boxes or masks.
+        class_agnostic: Ignore categories; else a result must be of its object's category.
+        image_ids: Score these images only.
+
+    Raises:
+        InputError: Something is malformed, or a result, or one of `image_ids`, is for an image
+            that the ground truth does not list.
+    """
+    if iou_type not in ("bbox", "segm"):
+        raise InputError(f"iou_type: expected 'bbox' or 'segm', found {iou_type!r}")
+    truth = prepare_ground_truth(ground_truth, iou_type, class_agnostic)
+    entries = prepare_results(results, truth, iou_type, class_agnostic)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress
+        expected = _indexed(truth)
+        # loadRes looks at the first result, and fails if there is none
+        found = expected.loadRes(entries) if entries else _indexed({**truth, "annotations": []})
+        evaluation = COCOeval(expected, found, iou_type)
+        if image_ids is not None:
+            evaluation.params.imgIds = _known(image_ids, expected)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return CocoScores(*(float(value) for value in evaluation.stats))
+
+
+def format_table(box: CocoScores, mask: CocoScores | None = None) -> str:
+    """Lay scores out as a plain table, in percent; "-" where a score is undefined.
+
+    Args:
+        box: Scores of boxes.
+        mask: Scores of masks, if there are any.
+
+    Returns:
+        Lines of equal length, without a line break at the end.
+    """
+    columns = ("AP", "AP50", "AP75", "small", "medium", "large", "AR1", "AR10", "AR100")
+    lines = ["    " + "".join(f"{column:>8}" for column in columns)]
+    for name, scores in (("box", box), ("mask", mask)):
+        if scores is not None:
+            values = (
+                "-" if value < 0 else f"{100 * value:.1f}"
+                for value in astuple(scores)[: len(columns)]
+            )
+            lines.append(f"{name:4}" + "".join(f"{value:>8}" for value in values))
+    return "\n".join(lines)
+
+
+def _indexed(dataset: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = dataset
+    coco.createIndex()
+    return coco
+
+
+def _known(image_ids: Collection[int], coco: COCO) -> list[int]:
+    unknown = sorted(set(image_ids) - set(coco.imgs))
+    if unknown or not image_ids:
+        raise InputError(
+            "image_ids: expected images of the ground truth, found "
+            + (f"also {unknown[:5]}" if unknown else "none")
+        )
+    return sorted(image_ids)

@@ -1,0 +1,83 @@
+"""CorLoc: how often the one box of an image hits an object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from pycocotools import mask as coco_mask
+
+from crate_interp.errors import InputError
+
+__all__ = ["CorLoc", "CorLocScore"]
+
+
+@dataclass(frozen=True)
+class CorLocScore:
+    """Share of images whose box is right.
+
+    Attributes:
+        corloc: In [0, 1].
+        images: Images that count: those with ground truth.
+    """
+
+    corloc: float
+    images: int
+
+
+class CorLoc:
+    """Share of images whose box has an IoU of 0.5 or more with some ground-truth box.
+
+    Reference: Deselaers, Alexe, Ferrari, ECCV 2010; used by TokenCut, arXiv 2202.11539.
+    """
+
+    def __init__(self) -> None:
+        self._hits: list[bool] = []
+
+    def update(
+        self,
+        box_xyxy: Float[np.ndarray, " 4"] | None,
+        ground_truth_xyxy: Float[np.ndarray, "G 4"],
+    ) -> None:
+        """Add an image; without ground truth (G = 0) it does not count.
+
+        Args:
+            box_xyxy: The predicted box, x2 and y2 exclusive, in pixels of the same frame as the
+                ground truth; `None` if there is none, which is a miss.
+            ground_truth_xyxy: Boxes of the objects.
+
+        Raises:
+            InputError: Boxes are of another shape, not finite, or end before they begin.
+        """
+        truth = _checked("ground_truth_xyxy", ground_truth_xyxy)
+        box = None if box_xyxy is None else _checked("box_xyxy", np.asarray(box_xyxy)[None])
+        if not len(truth):
+            return
+        self._hits.append(
+            box is not None
+            and bool((coco_mask.iou(_xywh(box), _xywh(truth), [0] * len(truth)) >= 0.5).any())
+        )
+
+    def compute(self) -> CorLocScore:
+        """Average over the images so far.
+
+        Raises:
+            InputError: There was no image with ground truth.
+        """
+        if not self._hits:
+            raise InputError("CorLoc: expected images with ground truth, found none")
+        return CorLocScore(float(np.mean(self._hits)), len(self._hits))
+
+
+def _checked(name: str, boxes: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "G 4"]:
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InputError(f"{name}: expected boxes (x1, y1, x2, y2), found shape {boxes.shape}")
+    if not np.isfinite(boxes).all() or (boxes[:, 2:] < boxes[:, :2]).any():
+        raise InputError(f"{name}: expected finite boxes with x1 <= x2 and y1 <= y2, found {boxes}")
+    return boxes
+
+
+def _xywh(boxes: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "G 4"]:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

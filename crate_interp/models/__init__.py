@@ -1,0 +1,37 @@
+"""Backbones by name: CRATE, CRATE-alpha, CRATE-MAE and CLIPA as timm models, and their weights."""
+
+from crate_interp.models import crate, crate_alpha  # noqa: F401  (registers the timm models)
+from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint, write_safetensors
+from crate_interp.models.clipa import CrateClip, load_clip, tokenize
+from crate_interp.models.loading import (
+    ModelRecord,
+    create_backbone,
+    create_on_meta,
+    load_backbone,
+    names_a_file,
+    resolve_weights,
+)
+from crate_interp.models.mae import CrateMaeAutoencoder, load_mae
+from crate_interp.models.names import ModelName, resolve_name
+from crate_interp.models.weights import is_available_locally, weights_checksum
+
+__all__ = [
+    "Checkpoint",
+    "CrateClip",
+    "CrateMaeAutoencoder",
+    "ModelName",
+    "ModelRecord",
+    "create_backbone",
+    "create_on_meta",
+    "is_available_locally",
+    "load_backbone",
+    "load_clip",
+    "load_mae",
+    "names_a_file",
+    "read_checkpoint",
+    "resolve_name",
+    "resolve_weights",
+    "tokenize",
+    "weights_checksum",
+    "write_safetensors",
+]

@@ -1,0 +1,324 @@
+"""CRATE-alpha-CLIPA: image and text embeddings in one space, for zero-shot classification.
+
+Reference: Scaling White-Box Transformers for Vision, arXiv 2405.20299; the training is that of
+CLIPA, arXiv 2305.07017.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from timm.layers import LayerNorm
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from crate_interp.errors import CheckpointError, InputError
+from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
+from crate_interp.models.crate_alpha import HUGE, LARGE, CrateAlpha
+from crate_interp.models.families import build_with_timm, pretrained_cfg
+from crate_interp.models.key_maps import Layout, Rule
+from crate_interp.models.layouts import load_part
+from crate_interp.models.loading import load_backbone, resolve_weights
+
+__all__ = ["CrateClip", "TextTower", "load_clip", "tokenize"]
+
+
+class TextTower(nn.Module):
+    """CLIPA's text encoder: pre-norm transformer without a mask, read off its last token.
+
+    Args:
+        vocabulary: Number of different tokens.
+        context: Tokens of a text.
+        width: Width of the tokens.
+        depth: Blocks.
+        num_heads: Attention heads; divides the width.
+        embedding: Dimensions of the space that images and texts share.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        context: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        embedding: int,
+    ) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise InputError(f"text width {width} is not a multiple of its {num_heads} heads")
+        norm_layer: Any = partial(LayerNorm, eps=1e-6)
+        act_layer: Any = partial(nn.GELU, approximate="tanh")
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.pos_embed = nn.Parameter(torch.empty(context, width).normal_(std=0.01))
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    width,
+                    num_heads,
+                    qkv_bias=True,
+                    norm_layer=norm_layer,
+                    act_layer=act_layer,
+                )
+                for _ in range(depth)
+            )
+        )
+        self.norm = norm_layer(width)
+        self.projection = nn.Linear(width, embedding, bias=False)
+
+    def forward(self, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T E"]:
+        """Embed texts.
+
+        Args:
+            tokens: Token numbers, each text padded to the whole context.
+
+        Returns:
+            Embeddings, not normalised.
+
+        Raises:
+            InputError: The texts are not of the context's length, or a number is no token's.
+        """
+        context, vocabulary = len(self.pos_embed), self.token_embedding.num_embeddings
+        if tokens.ndim != 2 or tokens.shape[1] != context:
+            raise InputError(f"tokens: expected (T, {context}), found {tuple(tokens.shape)}")
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
+            raise InputError(
+                f"tokens: expected numbers below {vocabulary}, "
+                f"found {int(tokens.min())} to {int(tokens.max())}"
+            )
+        x = self.norm(self.blocks(self.token_embedding(tokens) + self.pos_embed))
+        embeddings: Tensor = self.projection(x[:, -1])
+        return embeddings
+
+
+class CrateClip(nn.Module):
+    """A CRATE-alpha vision tower and a text tower whose embeddings can be compared.
+
+    Args:
+        visual: The vision tower, with its projection as head.
+        text: The text tower.
+
+    Attributes:
+        logit_scale: Logarithm of the factor on cosines.
+    """
+
+    def __init__(self, visual: CrateAlpha, text: TextTower) -> None:
+        super().__init__()
+        self.visual = visual
+        self.text = text
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def encode_image(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E"]:
+        """Embed normalised images; the embeddings are not normalised."""
+        embeddings: Tensor = self.visual(images)
+        return embeddings
+
+    def encode_text(self, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T E"]:
+        """Embed texts, as `tokenize` gives them; the embeddings are not normalised."""
+        embeddings: Tensor = self.text(tokens)
+        return embeddings
+
+    def zero_shot(
+        self, image_embeddings: Float[Tensor, "B E"], text_embeddings: Float[Tensor, "T E"]
+    ) -> Float[Tensor, "B T"]:
+        """Tell which text each image goes with: softmax(exp(logit_scale) cos(image, text)).
+
+        Args:
+            image_embeddings: Of `encode_image`.
+            text_embeddings: Of `encode_text`, one of each class.
+
+        Returns:
+            Probabilities of the texts, for each image.
+
+        Raises:
+            InputError: There is no text, or the embeddings are not of one space.
+        """
+        if not len(text_embeddings):
+            raise InputError("text_embeddings: expected one text or more, found none")
+        if image_embeddings.shape[1] != text_embeddings.shape[1]:
+            raise InputError(
+                f"embeddings of {image_embeddings.shape[1]} (images) and "
+                f"{text_embeddings.shape[1]} (texts) dimensions cannot be compared"
+            )
+        cosines = F.normalize(image_embeddings, dim=1) @ F.normalize(text_embeddings, dim=1).t()
+        return (self.logit_scale.exp() * cosines).softmax(dim=1)
+
+    @torch.inference_mode()
+    def classify(
+        self, images: Float[Tensor, "B C H W"], prompts: Sequence[str]
+    ) -> Float[Tensor, "B T"]:
+        """Tell which prompt each image goes with.
+
+        Args:
+            images: Normalised images.
+            prompts: One text of each class, "a photo of a dog" for instance.
+
+        Returns:
+            Probabilities of the prompts, for each image.
+
+        Raises:
+            InputError: No prompt, or no tokenizer to be had.
+        """
+        tokens = tokenize(prompts, len(self.text.pos_embed)).to(images.device)
+        return self.zero_shot(self.encode_image(images), self.encode_text(tokens))
+
+
+def tokenize(texts: Sequence[str], context: int = 32) -> Int[Tensor, "T context"]:
+    """Turn texts into token numbers, with CLIPA's tokenizer.
+
+    Args:
+        texts: The texts.
+        context: Tokens of a text; longer ones are cut, shorter ones padded.
+
+    Returns:
+        Token numbers.
+
+    Raises:
+        InputError: No text; open_clip is not installed; or the tokenizer's vocabulary is not on
+            this machine and cannot be downloaded.
+    """
+    if isinstance(texts, str) or not texts:
+        raise InputError(f"texts: expected a list of one text or more, found {texts!r}")
+    try:
+        import open_clip
+    except ImportError as error:
+        raise InputError(
+            'the tokenizer needs open_clip: pip install "crate-interp[clip]"'
+        ) from error
+    try:
+        tokenizer = open_clip.get_tokenizer("ViT-L-14-CLIPA", context_length=context)
+    except ImportError as error:
+        raise InputError(
+            f'the tokenizer needs another package ({error}): pip install "crate-interp[clip]"'
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the tokenizer's vocabulary, bert-base-uncased of huggingface.co, is not on this "
+            "machine and could not be downloaded; run once with a network, or put it into the "
+            f"Hugging Face cache ({str(error).splitlines()[0]})"
+        ) from error
+    tokens: Tensor = tokenizer(list(texts))
+    return tokens
+
+
+_BLOCK = "transformer.resblocks.{i}."
+TEXT_TOWER = Layout(
+    "text tower",
+    (),
+    (
+        Rule("token_embedding.weight", "token_embedding.weight"),
+        Rule("positional_embedding", "pos_embed"),
+        Rule(_BLOCK + "ln_1.{p}", "blocks.{i}.norm1.{p}"),
+        Rule(_BLOCK + "attn.in_proj_weight", "blocks.{i}.attn.qkv.weight"),
+        Rule(_BLOCK + "attn.in_proj_bias", "blocks.{i}.attn.qkv.bias"),
+        Rule(_BLOCK + "attn.out_proj.{p}", "blocks.{i}.attn.proj.{p}"),
+        Rule(_BLOCK + "ln_2.{p}", "blocks.{i}.norm2.{p}"),
+        Rule(_BLOCK + "mlp.c_fc.{p}", "blocks.{i}.mlp.fc1.{p}"),
+        Rule(_BLOCK + "mlp.c_proj.{p}", "blocks.{i}.mlp.fc2.{p}"),
+        Rule("ln_final.{p}", "norm.{p}"),
+        Rule("text_projection", "projection.weight"),
+    ),
+    bias_free_norms=True,
+)
+
+
+def load_clip(
+    name: str,
+    weights: str | os.PathLike[str] | None = None,
+    text_num_heads: int | None = None,
+    **timm_arguments: Any,
+) -> CrateClip:
+    """Load CRATE-alpha-CLIPA with its text tower, whose sizes are read off the file.
+
+    Args:
+        name: A CLIPA model, as for `load_backbone`.
+        weights: Its weight file in the official layout; `None` for the published weights.
+        text_num_heads: Attention heads of the text tower; `None` for heads of 64 dimensions.
+        **timm_arguments: For the vision tower, as for `load_backbone`.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: The weights cannot be had, read, or do not fit.
+        InputError: The name is not that of a CLIPA model, or the heads do not divide the width.
+    """
+    path = resolve_weights(name, weights)
+    visual = load_backbone(name, path, **timm_arguments)
+    if not isinstance(visual, CrateAlpha) or not visual.projection_head:
+        raise InputError(f"{name}: expected a CRATE-alpha-CLIPA model")
+    checkpoint = read_checkpoint(path)
+    text = TextTower(**_text_sizes(checkpoint, text_num_heads))
+    load_part(text, checkpoint, TEXT_TOWER)
+    model = CrateClip(visual, text)
+    with torch.no_grad():
+        model.logit_scale.copy_(checkpoint.state_dict["logit_scale"])
+    return model.eval()
+
+
+def _text_sizes(checkpoint: Checkpoint, num_heads: int | None) -> dict[str, int]:
+    weights = checkpoint.state_dict
+    names = ("token_embedding.weight", "positional_embedding", "text_projection", "logit_scale")
+    for name, dims in zip(names, (2, 2, 2, 0), strict=True):
+        if name not in weights:
+            raise CheckpointError(f"{checkpoint.path}: no text tower in it: {name} is missing")
+        if weights[name].ndim != dims:
+            shape = tuple(weights[name].shape)
+            raise CheckpointError(
+                f"{checkpoint.path}: {name}: expected {dims} dimensions, found shape {shape}"
+            )
+    found = (re.match(r"transformer\.resblocks\.(\d+)\.", key) for key in weights)
+    vocabulary, width = weights[names[0]].shape
+    return {
+        "vocabulary": vocabulary,
+        "context": len(weights[names[1]]),
+        "width": width,
+        "depth": 1 + max((int(match[1]) for match in found if match), default=-1),
+        "num_heads": max(width // 64, 1) if num_heads is None else num_heads,
+        "embedding": len(weights[names[2]]),
+    }
+
+
+def _cfg(filename: str) -> dict[str, Any]:
+    return pretrained_cfg(
+        hf_hub_id="UCSC-VLAA/CRATE-alpha",
+        hf_hub_filename=f"torch/{filename}",
+        num_classes=1024,  # dimensions of the space shared with texts
+        crop_pct=1.0,
+        paper_ids="arXiv:2405.20299",
+        paper_name="Scaling White-Box Transformers for Vision",
+        origin_url="https://github.com/UCSC-VLAA/CRATE-alpha",
+    )
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "crate_alpha_clipa_large_patch14_224.clipa": _cfg("crate_alpha_CLIPA_L14.pth"),
+        "crate_alpha_clipa_huge_patch14_224.clipa": _cfg("crate_alpha_CLIPA_H14.pth"),
+    }
+)
+
+
+@register_model
+def crate_alpha_clipa_large_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-CLIPA-L/14, the vision tower."""
+    name = "crate_alpha_clipa_large_patch14_224"
+    sizes: dict[str, Any] = {**LARGE, "patch_size": 14, "projection_head": True}
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **sizes)
+
+
+@register_model
+def crate_alpha_clipa_huge_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-CLIPA-H/14, the vision tower."""
+    name = "crate_alpha_clipa_huge_patch14_224"
+    sizes: dict[str, Any] = {**HUGE, "patch_size": 14, "projection_head": True}
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **sizes)

@@ -1,0 +1,256 @@
+"""CRATE: white-box transformer of subspace attention (MSSA) and sparse coding (ISTA).
+
+Reference: White-Box Transformers via Sparse Rate Reduction, arXiv 2306.01129 and 2311.13110.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from timm.layers import DropPath, LayerNorm, get_device_dtype
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from crate_interp.models.families import build_with_timm, pretrained_cfg
+from crate_interp.models.layouts import load_pretrained_into
+from crate_interp.models.patches import CratePatchEmbed
+from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
+
+__all__ = ["ISTA", "Crate", "CrateBlock"]
+
+
+class ISTA(nn.Module):
+    """One proximal-gradient step towards a sparse code: ReLU(x + eta DT (x - D x) - eta lambda).
+
+    Args:
+        dim: Width D of the tokens.
+        step_size: eta.
+        threshold: lambda.
+        device: Where the parameters are made.
+        dtype: Type of the parameters.
+
+    Attributes:
+        weight: The dictionary D, (D, D).
+        codes: The sparse code, which is the output, passes through this identity, (B, N, D).
+
+    Reference:
+        arXiv 2306.01129, section 2.4.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.step_size = step_size
+        self.threshold = threshold
+        self.weight = nn.Parameter(torch.empty(dim, dim, device=device, dtype=dtype))
+        self.codes = nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the dictionary anew, as the release does."""
+        nn.init.kaiming_uniform_(self.weight)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Take one step from normalised tokens to their sparse code."""
+        gradient = F.linear(x - F.linear(x, self.weight), self.weight.t())
+        # In place: no gradient needs a value from before the ReLU.
+        step = gradient.mul_(self.step_size).add_(x).sub_(self.step_size * self.threshold)
+        codes: Tensor = self.codes(step.relu_())
+        return codes
+
+    def extra_repr(self) -> str:
+        """Say the sizes when the model is printed."""
+        return f"{len(self.weight)}, step_size={self.step_size}, threshold={self.threshold}"
+
+
+class CrateBlock(nn.Module):
+    """z_half = z + MSSA(LN(z)); z_next = ISTA(LN(z_half)), without a residual.
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Number of subspaces.
+        step_size: eta of ISTA.
+        threshold: lambda of ISTA.
+        attn_drop: Dropout rate of the attention map.
+        proj_drop: Dropout rate of the attention's output.
+        drop_path: Rate of stochastic depth, for the one residual branch there is.
+        norm_layer: Makes the normalisation.
+        device: Where the parameters are made.
+        dtype: Type of the parameters.
+        **timm_arguments: What else timm passes to a block.
+
+    Raises:
+        InputError: An option of timm's blocks that this one does not have is set.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: Any = LayerNorm,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **timm_arguments: Any,
+    ) -> None:
+        super().__init__()
+        refuse_arguments(timm_arguments)
+        place: Any = {"device": device, "dtype": dtype}
+        self.norm1 = norm_layer(dim, **place)
+        self.attn = SubspaceAttention(
+            dim, num_heads, proj_bias=True, attn_drop=attn_drop, proj_drop=proj_drop, **place
+        )
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = norm_layer(dim, **place)
+        self.mlp = ISTA(dim, step_size=step_size, threshold=threshold, **place)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Map the tokens entering the block to those leaving it."""
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        out: Tensor = self.mlp(self.norm2(x))
+        return out
+
+
+class Crate(VisionTransformer):
+    """A CRATE classifier: timm's VisionTransformer with `CrateBlock` and CRATE's patch embedding.
+
+    The norm stands after pooling, so that patch features leave the last block un-normalised.
+
+    Args:
+        step_size: eta of ISTA.
+        threshold: lambda of ISTA.
+        pre_logits: Put a Linear(D, D) before the classifier, as the segmentation demo's weights
+            (arXiv 2308.16271) have it.
+        **timm_arguments: Those of timm's VisionTransformer.
+    """
+
+    def __init__(
+        self,
+        *,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        pre_logits: bool = False,
+        **timm_arguments: Any,
+    ) -> None:
+        norm_layer = partial(LayerNorm, eps=1e-5)
+        defaults: dict[str, Any] = {
+            "fc_norm": True,
+            "norm_layer": norm_layer,
+            "embed_layer": CratePatchEmbed,
+            "embed_norm_layer": norm_layer,
+            "block_fn": partial(CrateBlock, step_size=step_size, threshold=threshold),
+        }
+        super().__init__(**{**defaults, **timm_arguments})
+        self.pre_logits: nn.Module = nn.Identity()
+        if pre_logits:
+            self.pre_logits = nn.Linear(self.embed_dim, self.embed_dim, **get_device_dtype(self))
+
+    def forward_head(
+        self, x: Float[Tensor, "B N D"], pre_logits: bool = False
+    ) -> Float[Tensor, "B ..."]:
+        """Map the tokens that leave the last block to class scores.
+
+        Args:
+            x: Tokens.
+            pre_logits: Stop before the classifier.
+
+        Returns:
+            Class scores, or what the classifier would see.
+        """
+        x = self.head_drop(self.pre_logits(self.fc_norm(self.pool(x))))
+        return x if pre_logits else self.head(x)
+
+    def load_pretrained(self, checkpoint_path: str) -> None:
+        """Load a file that timm itself cannot read; timm's hook for `custom_load`."""
+        load_pretrained_into(self, checkpoint_path)
+
+
+def _cfg(**differences: Any) -> dict[str, Any]:
+    return pretrained_cfg(
+        **{
+            "first_conv": None,  # the stem is no convolution
+            "paper_ids": "arXiv:2306.01129",
+            "paper_name": "White-Box Transformers via Sparse Rate Reduction",
+            "origin_url": "https://github.com/Ma-Lab-Berkeley/CRATE",
+            **differences,
+        }
+    )
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "crate_tiny_patch16_224": _cfg(),
+        "crate_small_patch16_224.in1k": _cfg(),
+        "crate_base_patch16_224": _cfg(),
+        "crate_large_patch16_224": _cfg(),
+        "crate_small_patch8_224": _cfg(),
+        "crate_base_patch8_224.in21k": _cfg(num_classes=21842, paper_ids="arXiv:2308.16271"),
+    }
+)
+
+TINY = {"embed_dim": 384, "depth": 12, "num_heads": 6}
+SMALL = {"embed_dim": 576, "depth": 12, "num_heads": 12}
+BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
+LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
+
+
+@register_model
+def crate_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-T/16."""
+    name = "crate_tiny_patch16_224"
+    return build_with_timm(Crate, name, pretrained, kwargs, **TINY, patch_size=16)
+
+
+@register_model
+def crate_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-S/16."""
+    name = "crate_small_patch16_224"
+    return build_with_timm(Crate, name, pretrained, kwargs, **SMALL, patch_size=16)
+
+
+@register_model
+def crate_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-B/16."""
+    name = "crate_base_patch16_224"
+    return build_with_timm(Crate, name, pretrained, kwargs, **BASE, patch_size=16)
+
+
+@register_model
+def crate_large_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-L/16."""
+    name = "crate_large_patch16_224"
+    return build_with_timm(Crate, name, pretrained, kwargs, **LARGE, patch_size=16)
+
+
+@register_model
+def crate_small_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-S/8."""
+    name = "crate_small_patch8_224"
+    return build_with_timm(Crate, name, pretrained, kwargs, **SMALL, patch_size=8)
+
+
+@register_model
+def crate_base_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-B/8; with its weights `.in21k`, 6 heads and a Linear before the classifier."""
+    sizes: dict[str, Any] = dict(BASE)
+    if kwargs.get("pretrained_cfg") == "in21k":
+        sizes |= {"num_heads": 6, "pre_logits": True}
+    name = "crate_base_patch8_224"
+    return build_with_timm(Crate, name, pretrained, kwargs, **sizes, patch_size=8)

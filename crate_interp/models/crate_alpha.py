@@ -1,0 +1,330 @@
+"""CRATE-alpha: overcomplete, decoupled dictionaries and a residual in the sparse step.
+
+Reference: Scaling White-Box Transformers for Vision, arXiv 2405.20299.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers import DropPath, LayerNorm, PatchEmbed
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from crate_interp.models.families import build_with_timm, pretrained_cfg
+from crate_interp.models.layouts import load_pretrained_into
+from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
+
+__all__ = ["ODL", "CrateAlpha", "CrateAlphaBlock"]
+
+
+class ODL(nn.Module):
+    """Overcomplete dictionary learning: two proximal-gradient steps, then a second dictionary.
+
+    From a = 0, two steps of ISTA on 0.5 |x - D a|^2 + lambda |a|_1 with a >= 0:
+    a1 = ReLU(eta DT x - eta lambda), a2 = ReLU(a1 - eta DT (D a1 - x) - eta lambda); the output is
+    D1 a2.
+
+    Args:
+        dim: Width D of the tokens.
+        hidden_dim: Number of dictionary atoms, 4 D in every published model.
+        step_size: eta.
+        threshold: lambda.
+        device: Where the parameters are made.
+        dtype: Type of the parameters.
+
+    Attributes:
+        D: Dictionary that encodes, (D, 4D).
+        D1: Dictionary that writes back, (D, 4D).
+        codes: The sparse code a2 passes through this identity, (B, N, 4D).
+
+    Reference:
+        arXiv 2405.20299, section 3.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.step_size = step_size
+        self.threshold = threshold
+        self.D = nn.Parameter(torch.empty(dim, hidden_dim, device=device, dtype=dtype))
+        self.D1 = nn.Parameter(torch.empty(dim, hidden_dim, device=device, dtype=dtype))
+        self.codes = nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw both dictionaries anew, as the release does."""
+        nn.init.kaiming_uniform_(self.D)
+        nn.init.kaiming_uniform_(self.D1)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Encode tokens sparsely and write them back.
+
+        Args:
+            x: Normalised tokens.
+
+        Returns:
+            What the sparse step adds to the residual stream.
+        """
+        shrinkage = self.step_size * self.threshold
+        # In place throughout: no gradient needs a value from before a ReLU.
+        first = (x @ self.D).mul_(self.step_size).sub_(shrinkage).relu_()
+        error = first @ self.D.t() - x
+        step = torch.addmm(
+            first.flatten(0, 1), error.flatten(0, 1), self.D, alpha=-self.step_size
+        ).unflatten(0, x.shape[:2])
+        codes: Tensor = self.codes(step.sub_(shrinkage).relu_())
+        return codes @ self.D1.t()
+
+    def extra_repr(self) -> str:
+        """Say the sizes when the model is printed."""
+        dim, hidden_dim = self.D.shape
+        return f"{dim}, {hidden_dim}, step_size={self.step_size}, threshold={self.threshold}"
+
+
+class CrateAlphaBlock(nn.Module):
+    """z_half = z + MSSA(LN(z)); z_next = z_half + ODL(LN(z_half)).
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Number of subspaces.
+        mlp_ratio: Dictionary atoms over D.
+        step_size: eta of ODL.
+        threshold: lambda of ODL.
+        attn_drop: Dropout rate of the attention map.
+        proj_drop: Dropout rate of the attention's output.
+        drop_path: Rate of stochastic depth, for both residual branches.
+        norm_layer: Makes the normalisation.
+        device: Where the parameters are made.
+        dtype: Type of the parameters.
+        **timm_arguments: What else timm passes to a block.
+
+    Raises:
+        InputError: An option of timm's blocks that this one does not have is set.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: Any = LayerNorm,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **timm_arguments: Any,
+    ) -> None:
+        super().__init__()
+        refuse_arguments(timm_arguments)
+        place: Any = {"device": device, "dtype": dtype}
+        self.norm1 = norm_layer(dim, **place)
+        self.attn = SubspaceAttention(
+            dim, num_heads, proj_bias=False, attn_drop=attn_drop, proj_drop=proj_drop, **place
+        )
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = norm_layer(dim, **place)
+        self.mlp = ODL(dim, int(dim * mlp_ratio), step_size=step_size, threshold=threshold, **place)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Map the tokens entering the block to those leaving it."""
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
+        return out
+
+
+def _unbiased_patch_embed(**arguments: Any) -> PatchEmbed:
+    return PatchEmbed(**{**arguments, "bias": False})  # timm's VisionTransformer asks for one
+
+
+class CrateAlpha(VisionTransformer):
+    """A CRATE-alpha classifier: timm's VisionTransformer with `CrateAlphaBlock`.
+
+    The norm stands after pooling, so that patch features leave the last block un-normalised.
+
+    Args:
+        step_size: eta of ODL.
+        threshold: lambda of ODL.
+        projection_head: The vision tower of a CLIP: a head without a bias maps to the space of
+            the text embeddings, of `num_classes` dimensions, and the patch embedding has no bias.
+        **timm_arguments: Those of timm's VisionTransformer.
+    """
+
+    def __init__(
+        self,
+        *,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        projection_head: bool = False,
+        **timm_arguments: Any,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "fc_norm": True,
+            "norm_layer": partial(LayerNorm, eps=1e-6),
+            "embed_layer": _unbiased_patch_embed if projection_head else PatchEmbed,
+            "block_fn": partial(CrateAlphaBlock, step_size=step_size, threshold=threshold),
+        }
+        super().__init__(**{**defaults, **timm_arguments})
+        self.projection_head = projection_head
+        self._remove_head_bias()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Begin a new head.
+
+        Args:
+            num_classes: Outputs of the head; 0 for none.
+            global_pool: How tokens are pooled, as in timm; `None` leaves it.
+        """
+        super().reset_classifier(num_classes, global_pool)
+        self._remove_head_bias()
+
+    def _remove_head_bias(self) -> None:
+        if self.projection_head and isinstance(self.head, nn.Linear):
+            self.head.register_parameter("bias", None)
+
+    def load_pretrained(self, checkpoint_path: str) -> None:
+        """Load a file that timm itself cannot read; timm's hook for `custom_load`."""
+        load_pretrained_into(self, checkpoint_path)
+
+
+def _cfg(**differences: Any) -> dict[str, Any]:
+    return pretrained_cfg(
+        paper_ids="arXiv:2405.20299",
+        paper_name="Scaling White-Box Transformers for Vision",
+        origin_url="https://github.com/UCSC-VLAA/CRATE-alpha",
+        **differences,
+    )
+
+
+def _torch(filename: str, **kwargs: Any) -> dict[str, Any]:
+    return _cfg(hf_hub_id="UCSC-VLAA/CRATE-alpha", hf_hub_filename=f"torch/{filename}", **kwargs)
+
+
+def _in21k(filename: str) -> dict[str, Any]:
+    return _torch(f"in21k_Pretrain/{filename}", num_classes=19167)
+
+
+def _jax(filename: str) -> dict[str, Any]:
+    # "hf" makes timm call `load_pretrained` on the downloaded file
+    return _cfg(
+        hf_hub_id="UCSC-VLAA/CRATE-alpha", hf_hub_filename=f"jax/{filename}", custom_load="hf"
+    )
+
+
+# timm takes the first tag of an architecture as its default: the fine-tuned weights.
+default_cfgs = generate_default_cfgs(
+    {
+        "crate_alpha_tiny_patch16_224": _cfg(),
+        "crate_alpha_small_patch16_224": _cfg(),
+        "crate_alpha_base_patch32_224.in21k": _in21k("crate_alpha_B32_in21k.pth"),
+        "crate_alpha_base_patch16_224.in1k": _torch("crate_alpha_B16.pth"),
+        "crate_alpha_base_patch16_224.in1k_jax": _jax("crate_alpha_B16_in1k.npz"),
+        "crate_alpha_base_patch16_224.in21k": _in21k("crate_alpha_B16_IN21K"),
+        "crate_alpha_base_patch8_224.in1k": _jax("crate_alpha_B8_in1k.npz"),
+        "crate_alpha_base_patch8_224.in21k": _in21k("crate_alpha_B8_IN21K"),
+        "crate_alpha_large_patch32_224.in21k": _in21k("crate_alpha_L32_in21k.pth"),
+        "crate_alpha_large_patch14_224.in1k": _torch("crate_alpha_L14.pth"),
+        "crate_alpha_large_patch14_224.in1k_jax": _jax("crate_alpha_L14_in1k.npz"),
+        "crate_alpha_large_patch14_224.in21k": _in21k("crate_alpha_L14_IN21K"),
+        "crate_alpha_large_patch8_224.in1k": _jax("crate_alpha_L8_in1k.npz"),
+        "crate_alpha_large_patch8_224.in21k": _in21k("crate_alpha_L8_IN21K"),
+        "crate_alpha_huge_patch14_224": _cfg(),
+        "crate_alpha_demo": _cfg(
+            num_classes=8, input_size=(3, 64, 64), test_input_size=(3, 96, 96), crop_pct=1.0
+        ),
+    }
+)
+
+TINY = {"embed_dim": 192, "depth": 12, "num_heads": 3}
+SMALL = {"embed_dim": 576, "depth": 12, "num_heads": 12}
+BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
+LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
+HUGE = {"embed_dim": 1280, "depth": 32, "num_heads": 16}
+
+
+@register_model
+def crate_alpha_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-Ti/16."""
+    name = "crate_alpha_tiny_patch16_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **TINY, patch_size=16)
+
+
+@register_model
+def crate_alpha_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-S/16."""
+    name = "crate_alpha_small_patch16_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **SMALL, patch_size=16)
+
+
+@register_model
+def crate_alpha_base_patch32_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-B/32."""
+    name = "crate_alpha_base_patch32_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **BASE, patch_size=32)
+
+
+@register_model
+def crate_alpha_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-B/16."""
+    name = "crate_alpha_base_patch16_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **BASE, patch_size=16)
+
+
+@register_model
+def crate_alpha_base_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-B/8."""
+    name = "crate_alpha_base_patch8_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **BASE, patch_size=8)
+
+
+@register_model
+def crate_alpha_large_patch32_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-L/32."""
+    name = "crate_alpha_large_patch32_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **LARGE, patch_size=32)
+
+
+@register_model
+def crate_alpha_large_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-L/14."""
+    name = "crate_alpha_large_patch14_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **LARGE, patch_size=14)
+
+
+@register_model
+def crate_alpha_large_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-L/8."""
+    name = "crate_alpha_large_patch8_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **LARGE, patch_size=8)
+
+
+@register_model
+def crate_alpha_huge_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CRATE-alpha-H/14."""
+    name = "crate_alpha_huge_patch14_224"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **HUGE, patch_size=14)
+
+
+@register_model
+def crate_alpha_demo(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The small model that is shipped with the package."""
+    sizes = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4}
+    name = "crate_alpha_demo"
+    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **sizes)

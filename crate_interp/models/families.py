@@ -1,0 +1,62 @@
+"""What the CRATE families share as timm models: their building and their configurations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import build_model_with_cfg
+from torch import nn
+
+from crate_interp.models.layouts import convert_state_dict
+
+__all__ = ["build_with_timm", "pretrained_cfg"]
+
+
+def pretrained_cfg(**differences: Any) -> dict[str, Any]:
+    """Describe weights and their input as timm does; mean and std are timm's default, ImageNet's.
+
+    Args:
+        **differences: Fields of timm's `PretrainedCfg` that are not those of every family.
+    """
+    return {
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "fixed_input_size": True,
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "mit",
+        **differences,
+    }
+
+
+def build_with_timm(
+    model_class: type[nn.Module],
+    variant: str,
+    pretrained: bool,
+    arguments: dict[str, Any],
+    **sizes: Any,
+) -> nn.Module:
+    """Build a registered model with timm: what the body of a function for `register_model` does.
+
+    Args:
+        model_class: A subclass of timm's VisionTransformer.
+        variant: Registered name.
+        pretrained: Load the weights of the model's configuration.
+        arguments: What `timm.create_model` passed on.
+        **sizes: Arguments that make this variant; `arguments` come before them.
+
+    Returns:
+        The model; with `features_only=True`, timm's wrapper of it.
+    """
+    features = {"feature_cls": "getter", "out_indices": arguments.pop("out_indices", 3)}
+    model: nn.Module = build_model_with_cfg(
+        model_class,
+        variant,
+        pretrained,
+        pretrained_filter_fn=convert_state_dict,
+        feature_cfg=features,
+        **{**sizes, **arguments},
+    )
+    return model

@@ -1,0 +1,323 @@
+"""Loads weight files of every layout into models, and tells what model a file is of.
+
+To load a file into a model call `load_checkpoint_into`; `architecture_of` tells what model to build
+for it, `classes_in` how many classes it knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from crate_interp.errors import CheckpointError
+from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
+from crate_interp.models.key_maps import LAYOUTS, Layout, Renamed, rename, rename_backbone
+from crate_interp.models.patches import PatchProjection
+from crate_interp.models.subspace import SubspaceAttention
+
+__all__ = [
+    "architecture_of",
+    "classes_in",
+    "convert_state_dict",
+    "load_checkpoint_into",
+    "load_part",
+    "load_pretrained_into",
+]
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIER = ("head.", "head_dist.")
+OtherClasses = Literal["follow", "refuse", "start anew"]
+
+
+def load_checkpoint_into(
+    model: nn.Module, source: str | os.PathLike[str] | Checkpoint, num_classes_given: bool
+) -> Checkpoint:
+    """Load a weight file of any layout into a model, every parameter of which it must fit.
+
+    Position embeddings of another grid and patch kernels of another size are resampled as timm
+    does, bicubic; the log says so. A file without a classifier leaves that of the model as it is.
+
+    Args:
+        model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
+        source: The file, or what `read_checkpoint` read from it.
+        num_classes_given: Whether the user asked for the model's number of classes. If not, the
+            model's classifier becomes one of the file's number of classes, or none. If so, another
+            number in the file is an error, but 0 in the model, which drops the classifier.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        CheckpointError: The file cannot be read or does not fit: the message names the file, its
+            keys, and the expected and the found shapes.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    _load(model, checkpoint, "refuse" if num_classes_given else "follow")
+    return checkpoint
+
+
+def load_pretrained_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a weight file as timm loads pretrained weights: other classes start anew.
+
+    Args:
+        model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
+        path: The file.
+
+    Raises:
+        CheckpointError: The file cannot be read or does not fit.
+    """
+    _load(model, read_checkpoint(path), "start anew")
+
+
+def load_part(part: nn.Module, checkpoint: Checkpoint, layout: Layout) -> None:
+    """Load what a released file holds beside the backbone, a text tower for instance.
+
+    Args:
+        part: The module; changed.
+        checkpoint: The file.
+        layout: Rules for the part's parameters; keys without a rule are not the part's.
+
+    Raises:
+        CheckpointError: A parameter is missing or of another size.
+    """
+    try:
+        found = Renamed(layout, *rename(checkpoint.state_dict, layout), [], None)
+        problems = _problems(part, found)
+        if problems:
+            raise CheckpointError(f"its {layout.name} does not fit: {problems}")
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
+    part.load_state_dict(found.tensors)
+
+
+def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Give the weights of any layout the keys and sizes of a model; timm's `pretrained_filter_fn`.
+
+    Args:
+        state_dict: Tensors by the file's keys.
+        model: What they are for.
+
+    Returns:
+        Tensors by the model's keys, position embedding and patch kernel resampled if need be.
+
+    Raises:
+        CheckpointError: The layout is unknown, or a tensor but the classifier's does not fit.
+    """
+    found = _fitted(state_dict, model)
+    problems = _problems(model, found, ignored=CLASSIFIER)
+    if problems:
+        raise CheckpointError(f"{found.layout.name} weights do not fit the model: {problems}")
+    return found.tensors
+
+
+def classes_in(checkpoint: Checkpoint) -> int | None:
+    """Count the classes of a checkpoint's classifier; `None` if it has none."""
+    return _classes_of(rename_backbone(checkpoint.state_dict))
+
+
+def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Read the sizes of a backbone off its weights.
+
+    Args:
+        checkpoint: Weights of any layout.
+
+    Returns:
+        Keyword arguments for `timm.create_model`: `embed_dim`, `depth`, `patch_size`, `img_size`
+        (of a square image), `num_classes` (outputs of the head, 0 without one), and where they can
+        be told, `num_heads` (JAX files) and `pre_logits` (CRATE). What the weights do not tell is
+        missing.
+
+    Raises:
+        CheckpointError: The layout is unknown.
+    """
+    found = rename_backbone(checkpoint.state_dict)
+    if found is None:
+        raise CheckpointError(f"{checkpoint.path}: {_unknown_layout(checkpoint.state_dict)}")
+    tensors = found.tensors
+    blocks = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))]
+    sizes: dict[str, Any] = {"depth": max(blocks) + 1}
+    sizes["num_classes"] = len(tensors["head.weight"]) if "head.weight" in tensors else 0
+    if found.num_heads is not None:
+        sizes["num_heads"] = found.num_heads
+    if "pre_logits.weight" in tensors:
+        sizes["pre_logits"] = True
+    patch_size = _patch_size_of(tensors)
+    if patch_size is not None:
+        sizes["patch_size"] = patch_size
+    if "pos_embed" in tensors:
+        sizes["embed_dim"] = tensors["pos_embed"].shape[-1]
+        count = tensors["pos_embed"].shape[1]
+        side = next((math.isqrt(n) for n in (count, count - 1) if math.isqrt(n) ** 2 == n), None)
+        if side and patch_size:
+            sizes["img_size"] = side * patch_size
+    return sizes
+
+
+def _load(model: nn.Module, checkpoint: Checkpoint, other_classes: OtherClasses) -> None:
+    try:
+        found = _fitted(checkpoint.state_dict, model)
+        _fit_pre_logits(model, found)
+        _fit_classifier(model, found, other_classes)
+        problems = _problems(model, found)
+        if problems:
+            raise CheckpointError(
+                f"{found.layout.name} weights do not fit {type(model).__name__}: {problems}"
+            )
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
+    model.load_state_dict(found.tensors)
+
+
+def _fitted(state_dict: Mapping[str, Tensor], model: Any) -> Renamed:
+    """Rename a state dict for a model, and resample what depends on the image's size."""
+    found = rename_backbone(state_dict)
+    if not isinstance(getattr(model.blocks[0], "attn", None), SubspaceAttention):
+        return _fitted_by_timm(state_dict, model, found)
+    if found is None:
+        raise CheckpointError(_unknown_layout(state_dict))
+    side = _patch_size_of(found.tensors, model.in_chans)
+    if side is not None and (side, side) != tuple(model.patch_embed.patch_size):
+        for key in [key for key in found.tensors if key.startswith("patch_embed.proj.")]:
+            found.tensors[key] = _fit_patches(model, key, found.tensors[key], side)
+    if "pos_embed" in found.tensors:
+        found.tensors["pos_embed"] = _fit_positions(model, found)
+    return found
+
+
+def _fitted_by_timm(state_dict: Mapping[str, Tensor], model: Any, found: Renamed | None) -> Renamed:
+    if found is not None:
+        state_dict = found.tensors
+    try:
+        tensors = dict(checkpoint_filter_fn(dict(state_dict), model))
+    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"timm cannot convert it: {error!r}") from error
+    if found is None:
+        found = Renamed(Layout("converted by timm", (), ()), {}, {}, [], None)
+    return Renamed(found.layout, tensors, found.theirs, found.unknown, found.num_heads)
+
+
+def _patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | None:
+    kernel = tensors.get("patch_embed.proj.weight")
+    if kernel is not None and kernel.ndim == 4:
+        return kernel.shape[-1]
+    pixels = tensors.get("patch_embed.proj.norm.weight")
+    side = 0 if pixels is None else math.isqrt(pixels.numel() // in_chans)
+    return side if pixels is not None and side * side * in_chans == pixels.numel() else None
+
+
+def _fit_patches(model: Any, key: str, tensor: Tensor, side: int) -> Tensor:
+    projection = model.patch_embed.proj
+    values = side * side * model.in_chans
+    if isinstance(projection, PatchProjection) and tensor.shape[-1] == values:
+        name = key.removeprefix("patch_embed.proj.")
+        resampled = projection.resampled(name, tensor, (side, side))
+    elif not isinstance(projection, PatchProjection) and tensor.ndim == 4:
+        resampled = resample_patch_embed(tensor, list(projection.kernel_size))
+    else:
+        return tensor
+    logger.info("%s resampled from %dx%d pixels to %dx%d", key, side, side, *projection.kernel_size)
+    return resampled
+
+
+def _fit_positions(model: Any, found: Renamed) -> Tensor:
+    positions = found.tensors["pos_embed"]
+    if positions.ndim != 3:
+        return positions
+    rows, columns = model.patch_embed.grid_size
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    patches = positions.shape[1] - prefix
+    side = math.isqrt(max(patches, 0))
+    # The grids of official files are square; ours need not be: the same count is the same grid.
+    square = rows == columns or found.layout is not LAYOUTS[-1]
+    if side * side != patches or (patches == rows * columns and (rows == side or not square)):
+        return positions
+    logger.info("positions resampled from %dx%d patches to %dx%d", side, side, rows, columns)
+    resampled: Tensor = resample_abs_pos_embed(
+        positions, [rows, columns], [side, side], num_prefix_tokens=prefix
+    )
+    return resampled
+
+
+def _fit_pre_logits(model: Any, found: Renamed) -> None:
+    """Let the layer before the classifier of a CRATE be there if the file has it, and only then."""
+    weight = found.tensors.get("pre_logits.weight")
+    if not hasattr(model, "pre_logits") or (
+        isinstance(model.pre_logits, nn.Linear) == (weight is not None)
+    ):
+        return
+    logger.info("the file has %s layer before the classifier", "no" if weight is None else "a")
+    width, like = model.embed_dim, model.pos_embed
+    model.pre_logits = (
+        nn.Identity()
+        if weight is None
+        else nn.Linear(width, width, device=like.device, dtype=like.dtype)
+    )
+
+
+def _classes_of(found: Renamed | None) -> int | None:
+    if found is None or found.layout.head_is_projection or "head.weight" not in found.tensors:
+        return None
+    return len(found.tensors["head.weight"])
+
+
+def _fit_classifier(model: Any, found: Renamed, other_classes: OtherClasses) -> None:
+    weight = found.tensors.get("head.weight")
+    classes = 0 if weight is None else len(weight)
+    if classes == model.num_classes:
+        return
+    if other_classes == "follow":
+        model.reset_classifier(classes)
+        return
+    may_differ = other_classes == "start anew" or _classes_of(found) is None
+    if model.num_classes and not may_differ:
+        raise CheckpointError(
+            f"{found.their_name('head.weight')}: expected {model.num_classes} classes, "
+            f"found {classes}"
+        )
+    for key in [key for key in found.tensors if key.startswith(CLASSIFIER)]:
+        del found.tensors[key]
+    if model.num_classes:
+        logger.warning(
+            "the file has no classifier of %d classes: that of the model stays untrained",
+            model.num_classes,
+        )
+        own = model.state_dict()
+        found.tensors.update({key: own[key] for key in own if key.startswith(CLASSIFIER)})
+
+
+def _problems(model: nn.Module, found: Renamed, ignored: tuple[str, ...] = ("\0",)) -> str:
+    """Say how a file's tensors differ from a model's parameters; nothing if they do not."""
+    own = {key: value for key, value in model.state_dict().items() if not key.startswith(ignored)}
+    theirs = {key: value for key, value in found.tensors.items() if not key.startswith(ignored)}
+    wrong = [
+        f"{found.their_name(key)}: expected {tuple(own[key].shape)}, found {tuple(value.shape)}"
+        for key, value in theirs.items()
+        if key in own and own[key].shape != value.shape
+    ]
+    missing = [found.their_name(key) for key in own if key not in theirs]
+    unknown = [*found.unknown, *(found.their_name(key) for key in theirs if key not in own)]
+    heads = {block.attn.num_heads for block in getattr(model, "blocks", ()) if found.num_heads}
+    if heads - {found.num_heads}:
+        wrong.insert(0, f"num_heads: expected {heads.pop()}, found {found.num_heads}")
+    parts = (("wrong sizes", wrong), ("missing", missing), ("unknown", unknown))
+    return "; ".join(f"{what}: {_first(keys)}" for what, keys in parts if keys)
+
+
+def _first(texts: Iterable[str], count: int = 4) -> str:
+    texts = list(texts)
+    more = f", and {len(texts) - count} more" if len(texts) > count else ""
+    return ", ".join(texts[:count]) + more
+
+
+def _unknown_layout(state_dict: Mapping[str, Tensor]) -> str:
+    known = ", ".join(layout.name for layout in LAYOUTS)
+    return f"unknown layout, with keys {_first(state_dict)}; known ones: {known}"

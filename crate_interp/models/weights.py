@@ -1,0 +1,236 @@
+"""Where weights come from: the package itself, the Hugging Face hub, or a link for the user."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.utils import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+from timm.models import get_pretrained_cfg
+
+from crate_interp.errors import CheckpointError
+from crate_interp.models.names import ModelName, resolve_name
+
+__all__ = [
+    "WeightSource",
+    "checkpoints_folder",
+    "fetch_weights",
+    "find_local_weights",
+    "is_available_locally",
+    "weight_source",
+    "weights_checksum",
+]
+
+_LOGGER = logging.getLogger(__name__)
+_TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order timm looks for them
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where the weights of one `architecture.tag` are; exactly one place is set.
+
+    The hub's repository and file are read from the model's timm configuration; the manifest in
+    `checkpoints/` adds what that cannot say: shipped files, links, sizes and checksums.
+
+    Attributes:
+        name: `architecture.tag`.
+        file: A file that the package ships.
+        hub_id: A repository of the Hugging Face hub, with `@revision` if not the main one.
+        hub_files: Its files that may hold the weights, in order of preference.
+        link: Where a person can get the file, for weights that no program can fetch.
+        size_mb: Size of the file in megabytes (10^6 bytes), if known.
+        sha256: Checksum of the file, if known.
+    """
+
+    name: str
+    file: Path | None = None
+    hub_id: str | None = None
+    hub_files: tuple[str, ...] = ()
+    link: str | None = None
+    size_mb: int | None = None
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        if self.file:
+            return "shipped with crate_interp"
+        return f"hub {self.hub_id}" if self.hub_id else f"by hand: {self.link}"
+
+
+def checkpoints_folder() -> Path:
+    """Find the folder of the manifest and the shipped weights, installed or in a checkout."""
+    package = Path(__file__).parents[1]
+    installed, checkout = package / "checkpoints", package.parent / "checkpoints"
+    return installed if installed.is_dir() else checkout
+
+
+def weight_source(name: ModelName) -> WeightSource | None:
+    """Say where the weights of a model are.
+
+    Args:
+        name: A resolved model name.
+
+    Returns:
+        The source, or `None` if no weights are published under that name.
+
+    Raises:
+        CheckpointError: The manifest cannot be read.
+    """
+    entry = _manifest().get(str(name), {})
+    known: dict[str, Any] = {"size_mb": entry.get("size_mb"), "sha256": entry.get("sha256")}
+    if "file" in entry:
+        return WeightSource(str(name), file=checkpoints_folder() / entry["file"], **known)
+    # An architecture without a tag is not asked for: timm would answer with its first weights.
+    config = get_pretrained_cfg(str(name)) if name.tag else None
+    if config and config.hf_hub_id:
+        files = (config.hf_hub_filename,) if config.hf_hub_filename else _TIMM_HUB_FILES
+        return WeightSource(str(name), hub_id=config.hf_hub_id, hub_files=files, **known)
+    link = entry.get("link") or (config and config.url)
+    return WeightSource(str(name), link=str(link), **known) if link else None
+
+
+def is_available_locally(name: str) -> bool:
+    """Whether the weights of a model can be loaded now, without network.
+
+    Args:
+        name: A model name or alias, with or without a tag.
+
+    Raises:
+        InputError: No such model.
+    """
+    source = weight_source(resolve_name(name))
+    return source is not None and find_local_weights(source) is not None
+
+
+def find_local_weights(source: WeightSource) -> Path | None:
+    """Find the weight file of a source on this machine, in the package or the hub's cache."""
+    if source.file:
+        return source.file if source.file.is_file() else None
+    repository, revision = _hub_repository(source)
+    for filename in source.hub_files:
+        cached = huggingface_hub.try_to_load_from_cache(repository, filename, revision=revision)
+        if isinstance(cached, str):  # otherwise None, or a mark that the hub has no such file
+            return Path(cached)
+    return None
+
+
+def fetch_weights(name: ModelName) -> Path:
+    """Give the weight file of a model, from this machine or, once, from the hub into its cache.
+
+    A downloaded file is checked against its SHA-256 before its first use.
+
+    Args:
+        name: A resolved model name.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: No such weights are published, they can only be had by hand, they cannot
+            be downloaded now, or what was downloaded is not the published file.
+    """
+    source = weight_source(name)
+    if source is None:
+        raise CheckpointError(
+            f"no weights are published for {name}; give a file with `--weights FILE`, or take "
+            "random ones with `--weights random` (in Python: weights=PATH, or pretrained=False)"
+        )
+    local = find_local_weights(source)
+    if local:
+        return local
+    if source.file:
+        raise CheckpointError(f"{name}: the shipped weights are missing, expected {source.file}")
+    if source.link:
+        raise CheckpointError(
+            f"{name}: these weights cannot be downloaded by a program. Get the file from "
+            f"{source.link}, then give it with `--weights FILE` (in Python: weights=PATH)"
+        )
+    path = _download(source)
+    _check_download(source, path)
+    return path
+
+
+def weights_checksum(path: Path) -> str:
+    """Compute the SHA-256 of a weight file, as 64 hexadecimal digits.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return digest.hexdigest()
+
+
+def _manifest() -> dict[str, dict[str, Any]]:
+    path = checkpoints_folder() / "manifest.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: the manifest of weights cannot be read: {error}") from error
+
+
+def _hub_repository(source: WeightSource) -> tuple[str, str | None]:
+    repository, _, revision = (source.hub_id or "").partition("@")
+    return repository, revision or None
+
+
+def _download(source: WeightSource) -> Path:
+    repository, revision = _hub_repository(source)
+    size = f" ({source.size_mb} MB)" if source.size_mb else ""
+    _LOGGER.warning("downloading the weights of %s%s from %s", source.name, size, repository)
+    for filename in source.hub_files:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, filename, revision=revision))
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+            raise _download_error(source, filename, _offline_reason(error)) from error
+        except EntryNotFoundError:
+            _LOGGER.info("%s has no %s", repository, filename)
+        except Exception as error:  # what HTTP library raises depends on huggingface_hub's version
+            raise _download_error(source, filename, str(error)) from error
+    raise _download_error(source, " or ".join(source.hub_files), "the hub has no such file")
+
+
+def _offline_reason(error: Exception) -> str:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, and the file is not in the cache"
+    return f"the hub cannot be reached: {error.__cause__ or error}"
+
+
+def _download_error(source: WeightSource, filename: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source.name}: cannot download {filename!r} of the hub repository {source.hub_id!r}: "
+        f"{' '.join(reason.split())}. Get https://huggingface.co/{source.hub_id}/resolve/main/"
+        f"{filename} elsewhere, and give the file with `--weights FILE` (in Python: weights=PATH)"
+    )
+
+
+def _check_download(source: WeightSource, path: Path) -> None:
+    # The cache keeps a large file under its entity tag, which is the hub's own SHA-256 of it.
+    stored = path.resolve()
+    tag = stored.name if re.fullmatch("[0-9a-f]{64}", stored.name) else None
+    expected = source.sha256 or tag
+    if expected is None:
+        return
+    found = weights_checksum(stored)
+    if found != expected:
+        stored.unlink()
+        path.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{source.name}: the download of {path.name} from {source.hub_id} is not the published "
+            f"file: expected SHA-256 {expected}, found {found}; it was removed, try again"
+        )

@@ -1,0 +1,24 @@
+"""Masks from features and attention: normalized cuts, attention masks, refinement."""
+
+from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT, affinity
+from crate_interp.segmentation.attention import attention_masks
+from crate_interp.segmentation.maskcut import MaskCutResult, maskcut
+from crate_interp.segmentation.normalized_cut import NormalizedCut, normalized_cut
+from crate_interp.segmentation.predictor import MaskCut
+from crate_interp.segmentation.refinement import fill_holes, refine_masks
+from crate_interp.segmentation.tokencut import TokenCutResult, tokencut
+
+__all__ = [
+    "BACKGROUND_WEIGHT",
+    "MaskCut",
+    "MaskCutResult",
+    "NormalizedCut",
+    "TokenCutResult",
+    "affinity",
+    "attention_masks",
+    "fill_holes",
+    "maskcut",
+    "normalized_cut",
+    "refine_masks",
+    "tokencut",
+]

@@ -1,0 +1,74 @@
+"""The graph of MaskCut and TokenCut: which pairs of patches have similar features."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from crate_interp.errors import InputError
+
+__all__ = ["BACKGROUND_WEIGHT", "affinity"]
+
+BACKGROUND_WEIGHT = 1e-5
+"""Weight W_ij of a pair whose cosine does not exceed tau; the others weigh 1."""
+
+_ROWS_PER_BLOCK = 512
+
+
+def affinity(features: Float[Tensor, "D n"], tau: float) -> Bool[Tensor, "n n"]:
+    """Connect the patches whose features have a cosine above a threshold.
+
+    True at (i, j) stands for the weight W_ij = 1, False for W_ij = `BACKGROUND_WEIGHT`. The cosine
+    is computed in float64 and compared strictly, cos(f_i, f_j) > tau. A zero feature has cosine 0
+    with every feature, itself included. The result is exactly symmetric.
+
+    Args:
+        features: One feature a patch, of any scale, finite.
+        tau: Threshold on the cosine, inside (-1, 1).
+
+    Returns:
+        Connections, on the device of the features.
+
+    Raises:
+        InputError: Features of the wrong shape or type, empty or not finite; tau outside (-1, 1).
+
+    Reference:
+        Wang et al., Cut and Learn for Unsupervised Object Detection and Instance Segmentation
+        (arXiv 2301.11320), section 3.2.
+    """
+    if features.ndim != 2 or 0 in features.shape or not features.is_floating_point():
+        raise InputError(
+            "features: expected floating-point numbers of shape (D, n), at least one of each, "
+            f"found {features.dtype} of shape {tuple(features.shape)}"
+        )
+    if not -1 < tau < 1:
+        raise InputError(f"tau: expected a cosine inside (-1, 1), found {tau}")
+    finite = features.isfinite()
+    if not finite.all():
+        patches = (~finite.all(dim=0)).nonzero().flatten()
+        raise InputError(
+            f"features: expected finite numbers, found NaN or infinity in {len(patches)} of "
+            f"{features.shape[1]} patches, the first being patch {int(patches[0])}"
+        )
+    unit = _unit_columns(features.detach().to(torch.float64))
+    num_patches = unit.shape[1]
+    connected = unit.new_zeros((num_patches, num_patches), dtype=torch.bool)
+    # Blocks of the lower triangle: half of the products, and no (n, n) float64 matrix in memory.
+    for start in range(0, num_patches, _ROWS_PER_BLOCK):
+        stop = min(start + _ROWS_PER_BLOCK, num_patches)
+        block = (unit[:, start:stop].T @ unit[:, :stop]) > tau
+        # Two roundings of one cosine may differ: the lower triangle decides.
+        diagonal = block[:, start:].tril()
+        block[:, start:] = diagonal | diagonal.T
+        connected[start:stop, :stop] = block
+        connected[:start, start:stop] = block[:, :start].T
+    return connected
+
+
+def _unit_columns(features: Float[Tensor, "D n"]) -> Float[Tensor, "D n"]:
+    """Divide columns by their length, keeping zero columns; no square over- or underflows."""
+    largest = features.abs().amax(dim=0)
+    scaled = features / torch.where(largest > 0, largest, 1.0)
+    length = torch.linalg.vector_norm(scaled, dim=0)
+    return scaled / torch.where(length > 0, length, 1.0)

@@ -1,0 +1,286 @@
+"""The command `maskcut`: a set of images to COCO results, an AP table and overlays."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from crate_interp.config import MaskCutConfig
+from crate_interp.data import (
+    ImageRecord,
+    ImageSet,
+    open_coco,
+    open_images,
+    read_image,
+    results_of,
+)
+from crate_interp.errors import InputError
+from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
+from crate_interp.models import (
+    load_backbone,
+    names_a_file,
+    resolve_name,
+    resolve_weights,
+    weights_checksum,
+)
+from crate_interp.segmentation.predictor import MaskCut
+from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
+from crate_interp.tasks.run_folder import RunFolder, open_run_folder
+
+__all__ = ["run"]
+
+RANDOM = Path("random")  # `--weights random`: an untrained model
+STAGES = ("read", "forward", "cut")
+
+# Options that change where a run writes or what it shows, not what it finds.
+_PRESENTATION = {"output", "visualize", "strict", "images", "coco_root", "annotations", "weights"}
+
+
+def run(config: MaskCutConfig) -> int:
+    """Run MaskCut over the images, or go on with a stopped run, and print the AP table.
+
+    Returns:
+        0, or 1 if an image could not be read.
+    """
+    images = _open_images(config)
+    predictor, weights = _predictor_of(config)
+    settings = _settings_of(config, predictor, images, weights)
+    output = config.output or Path("runs") / _default_name(config, images)
+    with open_run_folder(output, settings) as folder:
+        started = time.perf_counter()
+        failed = _process(predictor, images, folder, config)
+        journal = folder.finished()
+        ids = [record.image_id for record in images.records]
+        finished = [journal[image_id] for image_id in ids if image_id in journal]
+        results = [result for entry in finished for result in entry["results"]]
+        folder.write_json("results.json", results)
+        folder.write_json("annotations.json", annotation_file(images, finished))
+        scores = _score(images, results)
+        summary = {
+            "average_precision": {name: asdict(score) for name, score in scores.items()},
+            "images": len(finished),
+            "masks": len(results),
+            "failed": failed,
+            "seconds": _seconds(finished),
+            "seconds_this_time": round(time.perf_counter() - started, 3),
+            "peak_memory_mb": _peak_memory_mb(),
+            "weights": weights,
+            "settings": settings,
+            "versions": _versions(),
+        }
+        folder.write_json("summary.json", summary)
+        title = f"MaskCut with {settings['model']} on {images.name}"
+        draw_overlays(images, finished[: config.visualize], folder.path, title)
+    _report(output, scores, summary)
+    return 1 if failed else 0
+
+
+def _open_images(config: MaskCutConfig) -> ImageSet:
+    if config.images is not None:
+        images = open_images(config.images, config.annotations)
+    else:
+        assert config.coco is not None  # the configuration has checked it
+        images = open_coco(config.coco, config.coco_root)
+    return images if config.limit is None else images.limit(config.limit)
+
+
+def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
+    """The predictor on its device, and the record of its weights."""
+    device = torch.device(_device_name(config.device))
+    random = config.weights == RANDOM
+    if random:
+        torch.manual_seed(0)
+    model = load_backbone(
+        config.model,
+        weights=None if random else config.weights,
+        pretrained=not random,
+        **config.model_args,
+    ).to(device)
+    path = None if random else resolve_weights(config.model, config.weights)
+    options: dict[str, Any] = {
+        field.name: getattr(config, field.name)
+        for field in fields(MaskCut)
+        if field.name != "model"
+    }
+    predictor = MaskCut(model, **options)
+    weights = {
+        "file": path.name if path else "random initialisation, seed 0",
+        "sha256": weights_checksum(path) if path else None,
+    }
+    return predictor, weights
+
+
+def _device_name(name: str) -> str:
+    if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {name!r} cannot be used here: {error}") from None
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _settings_of(
+    config: MaskCutConfig, predictor: MaskCut, images: ImageSet, weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that decides the results; a run folder takes only runs that agree in it."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _PRESENTATION}
+    names = json.dumps([(record.image_id, record.file_name) for record in images.records])
+    return {
+        **settings,
+        "model": config.model if names_a_file(config.model) else str(resolve_name(config.model)),
+        "weights_sha256": weights["sha256"],
+        "size": predictor.size,
+        "feature": predictor.feature,
+        "device": next(predictor.model.parameters()).device.type,
+        "images": {
+            "name": images.name,
+            "count": len(images.records),
+            "folders": sorted({str(record.path.parent.resolve()) for record in images.records}),
+            "sha256_of_names": hashlib.sha256(names.encode()).hexdigest(),
+        },
+    }
+
+
+def _process(
+    predictor: MaskCut, images: ImageSet, folder: RunFolder, config: MaskCutConfig
+) -> list[dict[str, Any]]:
+    """Cut every image that the journal lacks; return those that failed, with reasons.
+
+    Batches are cut from the list of all images, finished or not: a continued run puts the same
+    images through the model together, and so gives the same numbers to the last bit.
+    """
+    done = folder.finished()
+    failed: list[dict[str, Any]] = []
+
+    def fail(record: ImageRecord, error: InputError) -> None:
+        if config.strict:
+            raise error
+        reason = str(error) if str(record.path) in str(error) else f"{record.path}: {error}"
+        entry = {"image_id": record.image_id, "file_name": record.file_name, "reason": reason}
+        failed.append(entry)
+        progress.write(f"failed: {reason}", file=sys.stderr)
+        progress.update()
+
+    with tqdm(total=len(images), initial=len(done), unit="image", desc="maskcut") as progress:
+        for start in range(0, len(images), config.batch_size):
+            batch = images.records[start : start + config.batch_size]
+            if all(record.image_id in done for record in batch):
+                continue
+            read = []
+            for record in batch:
+                clock = time.perf_counter()
+                try:
+                    rgb = _read(record)
+                except InputError as error:
+                    fail(record, error)
+                else:
+                    read.append((record, rgb, time.perf_counter() - clock))
+            if all(record.image_id in done for record, _, _ in read):
+                continue
+            clock = time.perf_counter()
+            features = predictor.features([rgb for _, rgb, _ in read])
+            forward_seconds = (time.perf_counter() - clock) / len(read)
+            for (record, rgb, read_seconds), own_features in zip(read, features, strict=True):
+                if record.image_id in done:
+                    continue
+                clock = time.perf_counter()
+                try:
+                    instances = predictor.instances(rgb, own_features)
+                except InputError as error:
+                    fail(record, error)
+                    continue
+                entry = {
+                    "image_id": record.image_id,
+                    "file_name": record.file_name,
+                    "hw": rgb.shape[:2],
+                    "results": results_of(instances, record.image_id),
+                }
+                seconds = (read_seconds, forward_seconds, time.perf_counter() - clock)
+                folder.append({**entry, "seconds": dict(zip(STAGES, seconds, strict=True))})
+                progress.update()
+    return failed
+
+
+def _read(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
+    rgb = read_image(record.path)
+    if record.hw is not None and rgb.shape[:2] != record.hw:
+        raise InputError(
+            f"{record.path}: {rgb.shape[:2]} pixels (height, width), "
+            f"the annotations say {record.hw}"
+        )
+    return rgb
+
+
+def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:
+    """AP of boxes and masks; images that could not be read count as images without a mask."""
+    if images.annotations is None:
+        return {}
+    score = partial(
+        coco_average_precision,
+        images.annotations,
+        results,
+        image_ids=[record.image_id for record in images.records],
+    )
+    return {"box": score(iou_type="bbox"), "mask": score(iou_type="segm")}
+
+
+def _seconds(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of each stage, all images together and one image on average."""
+    total = {stage: sum(entry["seconds"][stage] for entry in finished) for stage in STAGES}
+    count = max(1, len(finished))
+    return {
+        "total": {stage: round(value, 3) for stage, value in total.items()},
+        "per_image": {stage: round(value / count, 4) for stage, value in total.items()},
+    }
+
+
+def _peak_memory_mb() -> int | None:
+    """Largest resident memory of this process so far, 10^6 bytes; not known on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("crate-interp", "torch", "timm", "numpy", "scipy", "pycocotools")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
+
+
+def _default_name(config: MaskCutConfig, images: ImageSet) -> str:
+    return re.sub(r"[^\w.-]+", "-", f"maskcut-{Path(config.model).name}-{images.name}")
+
+
+def _report(output: Path, scores: Mapping[str, CocoScores], summary: Mapping[str, Any]) -> None:
+    if scores:
+        print(format_table(scores["box"], scores["mask"]))
+    seconds = ", ".join(f"{k} {v:.3f}" for k, v in summary["seconds"]["per_image"].items())
+    print(f"{summary['images']} images, {summary['masks']} masks; seconds an image: {seconds}")
+    if summary["failed"]:
+        print(f"{len(summary['failed'])} images failed: see `failed` in summary.json")
+    print(f"results.json, annotations.json, summary.json and images/ are in {output}")
+    sheet = output / "images" / "sheet.png"
+    if sheet.exists():
+        print(f"open {sheet} to see what was found")

@@ -1,0 +1,259 @@
+"""The command `maskcut` on pictures drawn here, with a small untrained model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from crate_interp import MaskCut
+from crate_interp.cli import main
+from crate_interp.data import decode_mask
+from crate_interp.evaluation import coco_average_precision
+from crate_interp.models import load_backbone
+from crate_interp.tasks.run_folder import open_run_folder
+
+MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--tau", "0.3"]
+FINAL_FILES = ("results.json", "annotations.json")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Seven pictures of a bright rectangle each, and their COCO annotations."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, 8):
+        height, width = 40 + 4 * number, 60
+        rgb = rng.normal(70, 12, (height, width, 3))
+        x, y, w, h = 5 * number, number, 24, 30
+        w, h = min(w, width - x), min(h, height - y)
+        rgb[y : y + h, x : x + w] += (120, 20 * number, 0)
+        Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+        images.append(
+            {"id": number, "file_name": f"{number}.png", "height": height, "width": width}
+        )
+        annotations.append(
+            {"id": number, "image_id": number, "category_id": 3, "iscrowd": 0, "area": w * h}
+            | {"bbox": [x, y, w, h], "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+        )
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "r"}]}
+    (folder / "instances.json").write_text(json.dumps(content))
+    return folder
+
+
+def run(pictures, output, *more, images=None):
+    return main(
+        ["maskcut", *MODEL, "--images", str(images or pictures), "--output", str(output)]
+        + ["--batch-size", "3", *more]
+    )
+
+
+def annotated(pictures):
+    return ["--annotations", str(pictures / "instances.json")]
+
+
+def read(output, name):
+    return json.loads((output / name).read_text())
+
+
+def test_run_writes_coco_files_that_agree_with_the_library(pictures, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert run(pictures, output, *annotated(pictures), "--visualize", "3") == 0
+    printed = capsys.readouterr().out
+    results, summary = read(output, "results.json"), read(output, "summary.json")
+    assert results
+    assert summary["images"] == 7
+    assert summary["masks"] == len(results)
+    assert summary["failed"] == []
+    assert summary["weights"]["sha256"] is None
+    assert set(summary["seconds"]["per_image"]) == {"read", "forward", "cut"}
+    assert "AP50" in printed
+
+    import torch
+
+    torch.manual_seed(0)
+    predictor = MaskCut(load_backbone("crate_alpha_demo", pretrained=False), tau=0.3, size=48)
+    for number in (1, 7):
+        expected = predictor(pictures / f"{number}.png").masks
+        found = [r["segmentation"] for r in results if r["image_id"] == number]
+        np.testing.assert_array_equal([decode_mask(rle) for rle in found], expected)
+
+    for kind, iou_type in (("box", "bbox"), ("mask", "segm")):
+        scores = coco_average_precision(pictures / "instances.json", results, iou_type=iou_type)
+        assert summary["average_precision"][kind]["AP"] == scores.AP
+
+    written = COCO(str(output / "annotations.json"))
+    assert len(written.anns) == len(results)
+    assert all(a["area"] == decode_mask(a["segmentation"]).sum() for a in written.anns.values())
+    names = {file.name for file in (output / "images").iterdir()}
+    assert names == {"1.png", "2.png", "3.png", "sheet.png"}
+
+
+def test_run_without_annotations_has_results_but_no_table(pictures, tmp_path, capsys):
+    output = tmp_path / "run"
+    one = [pictures / "2.png"]
+    assert run(pictures, output, "--visualize", "0", images=one[0]) == 0
+    assert read(output, "summary.json")["average_precision"] == {}
+    assert "AP" not in capsys.readouterr().out
+    assert not (output / "images").exists()
+
+
+# Patches the running process so that it is killed at a chosen point of its work.
+KILLED = """
+import os, signal, sys
+from crate_interp.cli import main
+from crate_interp.tasks import run_folder
+point, count = sys.argv[1], int(sys.argv[2])
+append, write_json = run_folder.RunFolder.append, run_folder.RunFolder.write_json
+def kill(): os.kill(os.getpid(), signal.SIGKILL)
+def counted_append(self, entry):
+    global count
+    count -= 1
+    if point == "append" and count < 0: kill()
+    if point == "line" and count < 0:
+        with (self.path / "journal.jsonl").open("a") as file: file.write('{"image_id": 9, "res')
+        kill()
+    append(self, entry)
+def counted_write(self, name, content):
+    if point == name: kill()
+    write_json(self, name, content)
+run_folder.RunFolder.append = counted_append
+run_folder.RunFolder.write_json = counted_write
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def test_a_killed_run_goes_on_to_byte_equal_files(pictures, tmp_path):
+    arguments = ["maskcut", *MODEL, "--images", str(pictures), *annotated(pictures)]
+    arguments += ["--batch-size", "3", "--visualize", "0"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main([*arguments, "--output", str(whole)]) == 0
+    journal = broken / "journal.jsonl"
+    points = [("append", 0), ("append", 2), ("line", 2), ("annotations.json", 99)]
+    for (point, count), lines in zip(points, (0, 2, 4, 7), strict=True):
+        command = [sys.executable, "-c", KILLED, point, str(count), *arguments]
+        done = subprocess.run(
+            [*command, "--output", str(broken)],
+            check=False,
+            capture_output=True,
+            env=os.environ | {"OMP_NUM_THREADS": "2"},
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        assert (journal.read_text().count("\n") if journal.exists() else 0) == lines
+    assert main([*arguments, "--output", str(broken)]) == 0
+    for name in FINAL_FILES:
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_finished_run_is_not_done_again(pictures, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    assert run(pictures, output, "--visualize", "0") == 0
+    before = (output / "results.json").read_bytes()
+    monkeypatch.setattr(MaskCut, "features", lambda *_: pytest.fail("ran the model again"))
+    assert run(pictures, output, "--visualize", "0") == 0
+    assert (output / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--tau", "0.31"], "tau was 0.3, now 0.31"),
+        (["--max-masks", "2"], "max_masks was 3, now 2"),
+        (["--limit", "2"], "limit was None, now 2"),
+        (["--block", "0"], "block was -1, now 0"),
+    ],
+)
+def test_a_run_folder_of_other_settings_is_refused(pictures, tmp_path, option, message, capsys):
+    output = tmp_path / "run"
+    assert run(pictures, output, "--visualize", "0") == 0
+    assert run(pictures, output, *option) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_refused(pictures, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert run(pictures, tmp_path) == 2
+    assert "found thesis.tex" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_one_folder(pictures, tmp_path, capsys):
+    output = tmp_path / "run"
+    with open_run_folder(output, {}):
+        assert run(pictures, output) == 2
+    assert "another process" in capsys.readouterr().err
+
+
+@pytest.fixture
+def with_bad_ones(pictures, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in (1, 2, 3, 4):
+        (folder / f"{number}.png").write_bytes((pictures / f"{number}.png").read_bytes())
+    (folder / "2.png").write_bytes((pictures / "2.png").read_bytes()[:200])
+    Image.new("RGB", (9, 9)).save(folder / "3.png")
+    return folder
+
+
+def test_unreadable_images_are_named_and_the_rest_is_done(
+    pictures, with_bad_ones, tmp_path, capsys
+):
+    output = tmp_path / "run"
+    assert run(pictures, output, *annotated(pictures), images=with_bad_ones) == 1
+    summary = read(output, "summary.json")
+    failed = {entry["file_name"]: entry["reason"] for entry in summary["failed"]}
+    assert set(failed) == {"2.png", "3.png"}
+    assert "the annotations say (52, 60)" in failed["3.png"]
+    assert "failed: " in capsys.readouterr().err
+    assert {r["image_id"] for r in read(output, "results.json")} <= {1, 4}
+    assert summary["images"] == 2
+
+    # Mended, the same command does what is left.
+    for name in failed:
+        (with_bad_ones / name).write_bytes((pictures / name).read_bytes())
+    assert run(pictures, output, *annotated(pictures), images=with_bad_ones) == 0
+    assert read(output, "summary.json")["images"] == 4
+
+
+def test_strict_stops_at_the_first_unreadable_image(pictures, with_bad_ones, tmp_path, capsys):
+    assert run(pictures, tmp_path / "run", "--strict", images=with_bad_ones) == 2
+    assert "2.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--size", "50"], "size 50: expected a multiple of the patch size 4"),
+        (["--block", "17"], "block 17 is out of range"),
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
+        (["--stride", "5"], "stride 5"),
+    ],
+)
+def test_wrong_options_leave_no_run_behind(pictures, tmp_path, more, message, capsys):
+    assert run(pictures, tmp_path / "run", *more) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_an_error(pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(pictures, tmp_path / "run", images=tmp_path / "empty") == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_missing_coco_names_the_command_that_fetches_it(tmp_path, capsys):
+    arguments = ["maskcut", *MODEL, "--coco", "val2017", "--coco-root", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "crate-interp download coco-val2017" in capsys.readouterr().err
+
+
+def test_real_coco_pictures_give_a_table(shared_data, tmp_path, capsys):
+    arguments = ["maskcut", *MODEL, "--coco", "val2017", "--coco-root", str(shared_data / "coco")]
+    assert main([*arguments, "--limit", "6", "--output", str(tmp_path / "run")]) == 0
+    assert "AP50" in capsys.readouterr().out
+    assert read(tmp_path / "run", "summary.json")["images"] == 6

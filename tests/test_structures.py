@@ -1,0 +1,92 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from crate_interp import Activations, ImageGeometry, InputError, Instances
+from crate_interp.structures import boxes_of_masks
+
+
+def masks(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape) > 0.5
+
+
+def test_grid_to_input_repeats_each_patch():
+    geometry = ImageGeometry((50, 70), (32, 48), (8, 16))
+    grid = masks(2, 4, 3)
+    expected = grid.repeat(8, axis=1).repeat(16, axis=2)
+    np.testing.assert_array_equal(geometry.grid_to_input(grid), expected)
+
+
+def test_grid_to_input_with_a_stride_takes_the_nearest_patch_centre():
+    geometry = ImageGeometry((32, 32), (32, 32), (8, 8), stride_hw=(4, 4))
+    assert geometry.grid_hw == (7, 7)
+    grid = masks(1, 7, 7)
+    found = geometry.grid_to_input(grid)
+    centres = 4 * np.arange(7) + 4.0
+    for y in range(32):
+        for x in range(32):
+            row, column = (np.abs(centres - (p + 0.5)).argmin() for p in (y, x))
+            assert found[0, y, x] == grid[0, row, column]
+
+
+@pytest.mark.parametrize("original_hw", [(64, 64), (45, 101), (1, 1), (7, 5)])
+def test_input_to_original_takes_the_pixel_that_holds_the_centre(original_hw):
+    geometry = ImageGeometry(original_hw, (32, 32), (8, 8))
+    given = masks(1, 32, 32)
+    found = geometry.input_to_original(given)
+    height, width = original_hw
+    assert found.shape == (1, height, width)
+    for y in range(height):
+        for x in range(width):
+            row = math.floor((y + Fraction(1, 2)) * 32 / height)
+            column = math.floor((x + Fraction(1, 2)) * 32 / width)
+            assert found[0, y, x] == given[0, row, column]
+
+
+def test_geometry_refuses_masks_of_another_size_and_too_small_inputs():
+    geometry = ImageGeometry((32, 32), (32, 32), (8, 8))
+    with pytest.raises(InputError, match=r"\(5, 4\) do not lie on the grid \(4, 4\)"):
+        geometry.grid_to_input(masks(1, 5, 4))
+    with pytest.raises(InputError, match="do not lie on the input"):
+        geometry.input_to_original(masks(1, 31, 32))
+    with pytest.raises(InputError, match="smaller than a patch"):
+        ImageGeometry((32, 32), (4, 32), (8, 8))
+
+
+def test_boxes_are_tight_and_end_after_the_last_pixel():
+    given = np.zeros((2, 6, 8), dtype=bool)
+    given[0, 2:5, 3] = True
+    np.testing.assert_array_equal(boxes_of_masks(given), [[3, 2, 4, 5], [0, 0, 0, 0]])
+
+
+def test_instances_without_masks_are_valid():
+    instances = Instances(np.zeros((0, 6, 8), dtype=bool))
+    assert len(instances) == 0
+    assert instances.scores.shape == (0,)
+    assert instances.boxes_xyxy.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"masks": np.zeros((2, 6, 8))}, "expected a bool array"),
+        ({"masks": np.zeros((6, 8), dtype=bool)}, r"found bool of shape \(6, 8\)"),
+        ({"masks": masks(2, 6, 8), "scores": np.ones(3)}, r"scores: expected shape \(2,\)"),
+        ({"masks": masks(1, 6, 8), "scores": np.array([np.nan])}, "finite"),
+        ({"masks": masks(2, 6, 8), "boxes_xyxy": np.ones((2, 3))}, "boxes_xyxy: expected shape"),
+    ],
+)
+def test_instances_refuse(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Instances(**arguments)
+
+
+def test_patch_features_refuse_a_site_without_tokens():
+    tensors = {("attention", 1): torch.zeros(1, 3, 5, 5), ("key", 1): torch.zeros(1, 5, 6)}
+    activations = Activations(tensors, num_blocks=2, num_prefix_tokens=1, grid_hw=(2, 2))
+    assert activations.patch_features("key").shape == (1, 6, 4)
+    with pytest.raises(InputError, match="no feature a token"):
+        activations.patch_features("attention")
