@@ -10,10 +10,9 @@ Shapes: H W pixels, M masks, B batch.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +84,7 @@ def draw_scene(
     masks: list[np.ndarray] = []
     labels: list[int] = []
     areas: list[float] = []
-    fewest, most = object_count
-    wanted = fewest + int(rng.random() * (most - fewest + 1))
+    wanted = object_count[0] + int(rng.random() * (1 + object_count[1] - object_count[0]))
     for _ in range(6 * wanted):
         if len(masks) == wanted:
             break
@@ -94,10 +92,8 @@ def draw_scene(
         covered = np.zeros(size_hw, dtype=bool)
         covered[placed.window] = placed.distance > 0
         remaining = [mask & ~covered for mask in masks]
-        if any(
-            mask.sum() < MIN_VISIBLE_SHARE * area
-            for mask, area in zip(remaining, areas, strict=True)
-        ):
+        shares = (mask.sum() / area for mask, area in zip(remaining, areas, strict=True))
+        if min(shares, default=1) < MIN_VISIBLE_SHARE:
             continue
         _paint(rng, canvas, placed, hue, light_angle)
         masks = [*remaining, covered]
@@ -154,7 +150,7 @@ def write_scenes(folder: Path, count: int = 64, seed: int = 0) -> None:
     folder = Path(folder)
     description = {
         "description": "Built-in scenes of crate_interp, procedurally drawn",
-        "version": "1",
+        "version": "3",
         "count": count,
         "seed": seed,
     }
@@ -169,7 +165,7 @@ def write_scenes(folder: Path, count: int = 64, seed: int = 0) -> None:
         fresh = Path(scratch) / "scenes"
         _write_set(fresh, description, count, seed)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(scratch) / "replaced")
         fresh.rename(folder)
 
 
@@ -178,8 +174,11 @@ def _read_description(folder: Path) -> dict[str, Any] | None:
     annotation_file = folder / "annotations" / "instances_demo.json"
     if not annotation_file.is_file():
         return None
-    info: dict[str, Any] = json.loads(annotation_file.read_text()).get("info", {})
-    return info if "scenes" in info.get("description", "") else None
+    try:
+        info: dict[str, Any] = json.loads(annotation_file.read_text())["info"]
+        return info if "scenes" in info["description"] else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _write_set(folder: Path, description: dict[str, Any], count: int, seed: int) -> None:
@@ -191,8 +190,7 @@ def _write_set(folder: Path, description: dict[str, Any], count: int, seed: int)
     for image_id in range(1, count + 1):
         rng = np.random.default_rng([seed, image_id])
         size_hw = PICTURE_SIZES_HW[int(rng.random() * len(PICTURE_SIZES_HW))]
-        scene = draw_scene(rng, size_hw)
-        file_name = f"{image_id:06d}.png"
+        scene, file_name = draw_scene(rng, size_hw), f"{image_id:06d}.png"
         Image.fromarray(scene.image).save(folder / "demo" / file_name, compress_level=2)
         height, width = size_hw
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
@@ -215,13 +213,9 @@ def _write_set(folder: Path, description: dict[str, Any], count: int, seed: int)
         {"id": number, "name": category.name, "supercategory": "object"}
         for number, category in enumerate(CATEGORIES, start=1)
     ]
-    record = {
-        "info": description,
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
-    (folder / "annotations" / "instances_demo.json").write_text(json.dumps(record))
+    record = {"info": description, "images": images, "annotations": annotations}
+    text = json.dumps({**record, "categories": categories})
+    (folder / "annotations" / "instances_demo.json").write_text(text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,10 +225,14 @@ class _Placed:
     label: int
     radius: float  # pixels
     window: tuple[slice, ...]
-    offset_yx: tuple[Field, Field]  # from the centre, pixels
+    offset_yx: tuple[Float[np.ndarray, "H 1"], Float[np.ndarray, "1 W"]]  # from the centre, pixels
     turn: float  # radians
     variation: float
-    distance: Field  # pixels, positive inside
+
+    @cached_property
+    def distance(self) -> Field:
+        """Pixels to the edge, positive inside."""
+        return self.radius * CATEGORIES[self.label].distance(*self.local(), self.variation)
 
     def local(self, shift_yx: tuple[float, float] = (0, 0)) -> tuple[Field, Field]:
         """Coordinates (u, v) of the object moved by `shift_yx` pixels."""
@@ -256,9 +254,7 @@ def _place(rng: Generator, size_hw: tuple[int, int], object_size: tuple[float, f
     window = tuple(slice(span[0], span[-1] + 1) for span in spans)
     offset_yx = (y[window[0], None], x[None, window[1]])
     turn, variation = 2 * np.pi * rng.random(), rng.random()
-    bare = _Placed(label, radius, window, offset_yx, turn, variation, np.empty(0))
-    distance = radius * CATEGORIES[label].distance(*bare.local(), variation)
-    return replace(bare, distance=distance)
+    return _Placed(label, radius, window, offset_yx, turn, variation)
 
 
 def _paint(
@@ -301,9 +297,9 @@ def _background(rng: Generator, size_hw: tuple[int, int], hue: float) -> np.ndar
     """
     canvas = np.full((*size_hw, 3), 0.5)
     for wash in range(5):
-        lightness, chroma = 0.34 + 0.5 * rng.random(), 0.05 + 0.09 * rng.random()
+        lightness, chroma = 0.22 + 0.68 * rng.random(), 0.05 + 0.09 * rng.random()
         colour = _colour(lightness, chroma, _palette_hue(rng, hue))
-        cover = np.clip(0.5 + 3 * _noise(rng, size_hw, cells=4), 0, 1) if wash else 1.0
+        cover = np.clip(0.5 + 5 * _noise(rng, size_hw, cells=5), 0, 1) if wash else 1.0
         canvas += np.asarray(cover)[..., None] * (colour - canvas)
     paper = sum(
         weight * _noise(rng, size_hw, cells) for cells, weight in ((9, 0.4), (20, 0.35), (48, 0.4))

@@ -7,16 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from timm.layers import Format
-from torch import nn
 
 from crate_interp.errors import InputError
 
 __all__ = ["any_resolution", "check_stride", "grid_size_of"]
-
-
-def _stride_of(patch_embed: Any) -> tuple[int, int]:
-    stride = getattr(patch_embed, "stride", None) or patch_embed.proj.stride
-    return int(stride[0]), int(stride[1])
 
 
 def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -28,7 +22,7 @@ def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
     rows, columns = (
         (size - patch) // stride + 1
         for size, patch, stride in zip(
-            input_hw, patch_embed.patch_size, _stride_of(patch_embed), strict=True
+            input_hw, patch_embed.patch_size, patch_embed.proj.stride, strict=True
         )
     )
     return rows, columns
@@ -75,7 +69,5 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
             _set(restore, patch_embed, "output_fmt", Format.NHWC)
         if stride is not None:
             check_stride(model, stride)
-            projection = patch_embed.proj
-            owner = projection if isinstance(projection, nn.Conv2d) else patch_embed
-            _set(restore, owner, "stride", (stride, stride))
+            _set(restore, patch_embed.proj, "stride", (stride, stride))
         yield

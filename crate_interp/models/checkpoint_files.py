@@ -109,7 +109,10 @@ def write_safetensors(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # the user's usual one; safetensors makes files private
         save_file(tensors, partial, metadata=dict(metadata))
+        partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -114,23 +114,13 @@ class CratePatchEmbed(PatchEmbed):
             convolution.in_channels, convolution.out_channels, self.patch_size, norm_layer, **place
         )
 
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Distance of neighbouring patches, pixels."""
-        rows, columns = self.proj.stride
-        return int(rows), int(columns)
-
-    @stride.setter
-    def stride(self, stride: tuple[int, int]) -> None:
-        self.proj.stride = stride
-
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tokens for an image of this height and width, pixels."""
-        sizes = zip(img_size, self.patch_size, self.stride, strict=True)
-        padded = [size + (-size % patch if self.dynamic_img_pad else 0) for size, patch, _ in sizes]
+        sizes = zip(img_size, self.patch_size, strict=True)
+        padded = [size + (-size % patch if self.dynamic_img_pad else 0) for size, patch in sizes]
         rows, columns = (
             (size - patch) // stride + 1
-            for size, patch, stride in zip(padded, self.patch_size, self.stride, strict=True)
+            for size, patch, stride in zip(padded, self.patch_size, self.proj.stride, strict=True)
         )
         return rows, columns
 

@@ -56,8 +56,9 @@ def normalized_cut(connected: Bool[Tensor, "n n"], solver: Solver = "lanczos") -
     Args:
         connected: Symmetric; True where W is 1, False where it is `BACKGROUND_WEIGHT`.
         solver: `lanczos` needs some milliseconds, and hands over to `dense`, with a warning in the
-            log, when it does not converge to about 1e-11: where two eigenvalues coincide. `dense`
-            is LAPACK's float64 solver of the generalised problem, cubic in the number of patches.
+            log, when it does not converge to 1e-10, for instance where two eigenvalues coincide.
+            `dense` is LAPACK's float64 solver of the generalised problem, cubic in the number of
+            patches.
 
     Returns:
         The eigenpair, on the device of the connections.

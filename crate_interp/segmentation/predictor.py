@@ -78,7 +78,7 @@ class MaskCut:
             own_size = getattr(self.model, "pretrained_cfg", {}).get("test_input_size")
             size = own_size[-1] if own_size else PAPER_SIZE
             object.__setattr__(self, "size", size - size % patch_hw[0])
-        if any(self._size % patch for patch in patch_hw):
+        if self._size < 1 or any(self._size % patch for patch in patch_hw):
             raise InputError(
                 f"size {self._size}: expected a multiple of the patch size {patch_hw[0]}, "
                 f"for instance {max(1, round(self._size / patch_hw[0])) * patch_hw[0]}"

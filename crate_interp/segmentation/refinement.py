@@ -37,8 +37,8 @@ def refine_masks(
     masks: Bool[np.ndarray, "M H W"],
     method: Refine = "crf",
     *,
-    gaussian: tuple[float, float] = (3, 7),
-    bilateral: tuple[float, float, float] = (50, 5, 10),
+    gaussian: tuple[float, float] = (3.0, 7.0),
+    bilateral: tuple[float, float, float] = (50.0, 5.0, 10.0),
     iterations: int = 10,
 ) -> Bool[np.ndarray, "M2 H W"]:
     """Refine each mask against the image, and drop those that changed too much.

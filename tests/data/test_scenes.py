@@ -231,8 +231,19 @@ def test_write_scenes_refuses_numbers(tmp_path, count, seed):
     assert not (tmp_path / "scenes").exists()
 
 
-def test_write_scenes_refuses_a_folder_of_something_else(tmp_path):
-    (tmp_path / "mine.txt").write_text("keep")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.txt", "keep"),
+        ("annotations/instances_demo.json", '{"info": {"description": "COCO 2017"}}'),
+        ("annotations/instances_demo.json", "[1, 2]"),
+        ("annotations/instances_demo.json", "{"),
+    ],
+)
+def test_write_scenes_refuses_a_folder_of_something_else(tmp_path, name, content):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content)
     with pytest.raises(InputError, match="not a set of scenes"):
         write_scenes(tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "keep"
+    assert file.read_text() == content

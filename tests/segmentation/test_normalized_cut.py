@@ -176,3 +176,12 @@ def test_normalized_cut_refuses(connected: torch.Tensor, solver: str, message: s
     with pytest.raises(InputError) as error:
         normalized_cut(connected, solver)  # type: ignore[arg-type]
     assert message in str(error.value)
+
+
+def test_lanczos_leaves_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    lanczos(GRAPHS["smooth"])
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError):
+        lanczos(torch.ones(3, 4, 5, dtype=torch.bool))
+    assert torch.get_num_threads() == before
