@@ -109,7 +109,7 @@ def _crf(
     except ImportError as error:
         raise InputError(
             "refinement by CRF needs the package pydensecrf2, which is not installed: "
-            'pip install "crate-interp[crf]"'
+            'pip install "crate-interp[crf]" (Python 3.12 or earlier, and a C++ compiler)'
         ) from error
     height, width = mask.shape
     values = np.stack([~mask, mask]).astype(np.float32)
