@@ -26,7 +26,6 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-import crate_interp
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.models.checkpoint_files import write_safetensors
@@ -169,7 +168,6 @@ def train(output: Path) -> None:
         "pictures": STEPS * BATCH_SIZE,
         "seconds": round(seconds),
         "held_out_accuracy": round(accuracy(model), 4),
-        "crate_interp": crate_interp.__version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
         "python": platform.python_version(),
