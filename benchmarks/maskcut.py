@@ -32,6 +32,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from crate_interp.hooks import record
+from crate_interp.models import fast_inference
 from crate_interp.segmentation import maskcut
 
 STAGES = ("forward", "affinity", "eigen step", "rest")
@@ -142,7 +143,7 @@ def run_library(
     try:
         with watch.stage("total"):
             recorder = record(model, ["key"], [-1], stop_early=True)
-            with watch.stage("forward"), torch.inference_mode(), recorder:
+            with watch.stage("forward"), torch.inference_mode(), fast_inference(), recorder:
                 model(pixels)
             keys = recorder.activations.patch_features("key", -1)[0]
             centred = keys - keys.mean(dim=1, keepdim=True)

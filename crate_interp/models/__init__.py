@@ -13,6 +13,7 @@ from crate_interp.models.loading import (
 )
 from crate_interp.models.mae import CrateMaeAutoencoder, load_mae
 from crate_interp.models.names import ModelName, resolve_name
+from crate_interp.models.onednn import fast_inference
 from crate_interp.models.weights import is_available_locally, weights_checksum
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ModelRecord",
     "create_backbone",
     "create_on_meta",
+    "fast_inference",
     "is_available_locally",
     "load_backbone",
     "load_clip",

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.layers import LayerNorm
 from timm.models import generate_default_cfgs, register_model

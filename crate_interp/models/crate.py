@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import DropPath, LayerNorm, get_device_dtype
 from timm.models import generate_default_cfgs, register_model

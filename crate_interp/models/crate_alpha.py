@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import DropPath, LayerNorm, PatchEmbed
 from timm.models import generate_default_cfgs, register_model
@@ -80,13 +81,11 @@ class ODL(nn.Module):
         """
         shrinkage = self.step_size * self.threshold
         # In place throughout: no gradient needs a value from before a ReLU.
-        first = (x @ self.D).mul_(self.step_size).sub_(shrinkage).relu_()
-        error = first @ self.D.t() - x
-        step = torch.addmm(
-            first.flatten(0, 1), error.flatten(0, 1), self.D, alpha=-self.step_size
-        ).unflatten(0, x.shape[:2])
-        codes: Tensor = self.codes(step.sub_(shrinkage).relu_())
-        return codes @ self.D1.t()
+        first = F.linear(x, self.D.t()).mul_(self.step_size).sub_(shrinkage).relu_()
+        gradient = F.linear(F.linear(first, self.D) - x, self.D.t())
+        step = gradient.mul_(-self.step_size).add_(first).sub_(shrinkage)
+        codes: Tensor = self.codes(step.relu_())
+        return F.linear(codes, self.D1)
 
     def extra_repr(self) -> str:
         """Say the sizes when the model is printed."""

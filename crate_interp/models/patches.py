@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import LayerNorm, PatchEmbed, resample_patch_embed
 from torch import Tensor, nn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from crate_interp.config import Feature, Precision, Refine, Solver
 from crate_interp.data import preprocess, read_image, resize_image, to_rgb
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, any_resolution, available_sites, check_stride, record
+from crate_interp.models import fast_inference
 from crate_interp.segmentation.maskcut import maskcut
 from crate_interp.segmentation.refinement import refine_masks
 from crate_interp.structures import ImageGeometry, Instances
@@ -105,7 +107,7 @@ class MaskCut:
         with (
             torch.inference_mode(),
             any_resolution(self.model, self.stride),
-            self._autocast(device),
+            self._precision(device),
             recorder,
         ):
             self.model(pixels.to(device))
@@ -139,6 +141,7 @@ class MaskCut:
         rows, columns = self.model.get_submodule("patch_embed").patch_size  # type: ignore[misc]
         return int(rows), int(columns)
 
-    def _autocast(self, device: torch.device) -> Any:
-        dtype = getattr(torch, self.precision)
-        return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return fast_inference()
+        return torch.autocast(device.type, getattr(torch, self.precision))
