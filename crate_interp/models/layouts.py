@@ -43,8 +43,8 @@ def load_checkpoint_into(
 ) -> Checkpoint:
     """Load a weight file of any layout into a model, every parameter of which it must fit.
 
-    Position embeddings of another grid and patch kernels of another size are resampled as timm
-    does, bicubic; the log says so. A file without a classifier leaves that of the model as it is.
+    Position embeddings of another grid are resampled as timm does, bicubic; the log says so.
+    Patches of another size are an error. A file without a classifier leaves that of the model.
 
     Args:
         model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
@@ -66,7 +66,9 @@ def load_checkpoint_into(
 
 
 def load_pretrained_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a weight file as timm loads pretrained weights: other classes start anew.
+    """Load a weight file as timm loads pretrained weights.
+
+    Other classes start anew, and a patch kernel of another size is resampled.
 
     Args:
         model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
@@ -164,6 +166,8 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _load(model: nn.Module, checkpoint: Checkpoint, other_classes: OtherClasses) -> None:
     try:
+        if other_classes != "start anew":
+            _refuse_other_patches(checkpoint.state_dict, model)
         found = _fitted(checkpoint.state_dict, model)
         _fit_pre_logits(model, found)
         _fit_classifier(model, found, other_classes)
@@ -212,6 +216,18 @@ def _patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | No
     pixels = tensors.get("patch_embed.proj.norm.weight")
     side = 0 if pixels is None else math.isqrt(pixels.numel() // in_chans)
     return side if pixels is not None and side * side * in_chans == pixels.numel() else None
+
+
+def _refuse_other_patches(state_dict: Mapping[str, Tensor], model: Any) -> None:
+    found = rename_backbone(state_dict)
+    side = _patch_size_of(state_dict if found is None else found.tensors, model.in_chans)
+    rows, columns = model.patch_embed.patch_size
+    if side is not None and (side, side) != (rows, columns):
+        key = "patch_embed.proj" if found is None else found.their_name("patch_embed.proj.weight")
+        raise CheckpointError(
+            f"{key}: expected patches of {rows}x{columns} pixels, found {side}x{side}: make the "
+            f"model with patch_size={side}; `set_input_size` changes it afterwards"
+        )
 
 
 def _fit_patches(model: Any, key: str, tensor: Tensor, side: int) -> Tensor:

@@ -146,7 +146,7 @@ def test_other_patch_size_resamples_the_kernel(file, reference, sizes):
     model = make(file, {**sizes, "patch_size": 16, "img_size": 64})
     own = make(file, sizes)
     load_checkpoint_into(own, reference / file, num_classes_given=False)
-    load_checkpoint_into(model, reference / file, num_classes_given=False)
+    load_pretrained_into(model, reference / file)
     expected = resample_patch_embed(own.patch_embed.proj.weight.detach(), [16, 16])
     found = model.patch_embed.proj.weight.detach()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -154,13 +154,20 @@ def test_other_patch_size_resamples_the_kernel(file, reference, sizes):
 
 
 def test_other_patch_size_resamples_crates_patch_embedding(reference, sizes):
-    model = make(CRATE, {**sizes, "patch_size": 4, "img_size": 16})
+    model = make(CRATE, {**sizes, "patch_size": 4, "img_size": 16}, num_classes=10)
     own = make(CRATE, sizes)
     load_checkpoint_into(own, reference / CRATE, num_classes_given=False)
-    load_checkpoint_into(model, reference / CRATE, num_classes_given=False)
+    load_pretrained_into(model, reference / CRATE)
     own.set_input_size(img_size=(16, 16), patch_size=(4, 4))
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), own(images), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", [JAX, ALPHA, CRATE, MAE, CLIPA])
+def test_other_patch_size_is_an_error_of_a_named_file(file, reference, sizes):
+    model = make(file, {**sizes, "patch_size": 16, "img_size": 64})
+    with pytest.raises(CheckpointError, match=rf"{file}.*expected patches of 16x16.*found 8x8"):
+        load_checkpoint_into(model, reference / file, num_classes_given=False)
 
 
 def _altered(reference, file, tmp_path, change):
