@@ -111,6 +111,7 @@ def load_backbone(
     """
     named = None if names_a_file(name) else resolve_name(str(name))
     if pretrained and named and weights is None:
+        create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
         return _with_weights(named, fetch_weights(named), timm_arguments)
     if named and str(name).strip().lower() == named.architecture:
         # timm's first tag of an architecture is not meant where its weights are not: it may bring

@@ -18,6 +18,7 @@ from crate_interp.models import (
     create_backbone,
     create_on_meta,
     load_backbone,
+    loading,
     read_checkpoint,
     resolve_name,
     resolve_weights,
@@ -245,3 +246,9 @@ def test_load_backbone_uses_the_hubs_cache_when_offline(reference, tmp_path):
     assert ran.stdout == "10\n", ran.stderr
     assert "HF_HUB_OFFLINE is set" in ran.stderr
     assert "crate_alpha_L8_IN21K" in ran.stderr
+
+
+def test_load_backbone_refuses_another_kind_of_model_before_it_downloads(monkeypatch):
+    monkeypatch.setattr(loading, "fetch_weights", lambda _: pytest.fail("downloaded"))
+    with pytest.raises(InputError, match=r"resnet50.* is a ResNet"):
+        load_backbone("resnet50")

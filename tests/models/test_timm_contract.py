@@ -213,3 +213,18 @@ def test_state_dict_round_trips_through_timm(name, tmp_path):
             name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=2, **SMALL
         )
         assert torch.equal(other.eval().forward_features(images), model.forward_features(images))
+
+
+def test_a_model_without_a_classifier_takes_a_file_with_one(reference):
+    file = reference / "crate_alpha_torch_d48_l2_h3_p8_i32_c10.pth"
+    model = timm.create_model(
+        "crate_alpha_base_patch8_224",
+        pretrained=True,
+        pretrained_cfg_overlay={"file": file, "num_classes": 0},
+        embed_dim=48,
+        depth=2,
+        num_heads=3,
+        img_size=32,
+        num_classes=0,
+    )
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 48)
