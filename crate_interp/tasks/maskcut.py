@@ -199,7 +199,14 @@ def _process(
         progress.write(f"failed: {reason}", file=sys.stderr)
         progress.update()
 
-    with tqdm(total=len(images), initial=len(done), unit="image", desc="maskcut") as progress:
+    interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
+    with tqdm(
+        desc="maskcut",
+        total=len(images),
+        initial=len(done),
+        unit="image",
+        mininterval=interval,
+    ) as progress:
         for start in range(0, len(images), config.batch_size):
             batch = images.records[start : start + config.batch_size]
             if all(record.image_id in done for record in batch):
