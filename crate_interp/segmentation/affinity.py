@@ -57,7 +57,7 @@ def affinity(features: Float[Tensor, "D n"], tau: float) -> Bool[Tensor, "n n"]:
     # Blocks of the lower triangle: half of the products, and no (n, n) float64 matrix in memory.
     for start in range(0, num_patches, _ROWS_PER_BLOCK):
         stop = min(start + _ROWS_PER_BLOCK, num_patches)
-        block = (unit[:, start:stop].T @ unit[:, :stop]) > tau
+        block = (unit[:, start:stop].T @ unit[:, :stop]) > float(tau)
         # Two roundings of one cosine may differ: the lower triangle decides.
         diagonal = block[:, start:].tril()
         block[:, start:] = diagonal | diagonal.T

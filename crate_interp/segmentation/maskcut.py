@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from crate_interp.config import Solver
 from crate_interp.errors import InputError
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpair
-from crate_interp.segmentation.partition import check_grid, component_of, foreground_of
+from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
 
 __all__ = ["MaskCutResult", "maskcut"]
 
@@ -44,7 +45,7 @@ class MaskCutResult(NamedTuple):
 
 def maskcut(
     features: Float[Tensor, "D n"],
-    grid_size: tuple[int, int],
+    grid_size: Sequence[int],
     tau: float = 0.15,
     max_masks: int = 3,
     solver: Solver = "lanczos",
@@ -75,18 +76,18 @@ def maskcut(
         Wang et al., Cut and Learn for Unsupervised Object Detection and Instance Segmentation
         (arXiv 2301.11320), section 3.2.
     """
-    check_grid(features, grid_size)
+    grid_hw = checked_grid(features, grid_size)
     check_solver(solver)
     if max_masks < 1:
         raise InputError(f"max_masks: expected at least 1, found {max_masks}")
     connected = affinity(features, tau)
-    shape = (max_masks, *grid_size)
+    shape = (max_masks, *grid_hw)
     masks = torch.zeros(shape, dtype=torch.bool, device=features.device)
     eigenvectors = torch.zeros(shape, dtype=torch.float64, device=features.device)
     if is_constant(connected):
         logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
         return MaskCutResult(masks[:0], eigenvectors[:0])
-    painted = torch.zeros(grid_size, dtype=torch.bool, device=features.device)
+    painted = torch.zeros(grid_hw, dtype=torch.bool, device=features.device)
     current = torch.zeros_like(painted)
     repainted = True
     for number in range(max_masks):
@@ -94,7 +95,7 @@ def maskcut(
             if is_constant(connected):
                 logger.info("nothing left to cut after %d of %d rounds", number, max_masks)
                 break
-            eigenvector = second_eigenpair(connected, solver).eigenvector.view(grid_size)
+            eigenvector = second_eigenpair(connected, solver).eigenvector.view(grid_hw)
         foreground, seed, turned = foreground_of(eigenvector, corner_rule=True)
         found = component_of(seed, foreground)
         if number > 0 and _is_dropped(found, current):

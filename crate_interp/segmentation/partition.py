@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import scipy.ndimage
 import torch
 from jaxtyping import Bool, Float
@@ -10,7 +12,7 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.segmentation.normalized_cut import first_largest
 
-__all__ = ["check_grid", "component_of", "foreground_of"]
+__all__ = ["checked_grid", "component_of", "foreground_of"]
 
 _ROUNDING = 1e-10
 
@@ -53,11 +55,18 @@ def component_of(seed: int, partition: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w
     return torch.from_numpy(labels == labels.flat[seed]).to(partition.device)
 
 
-def check_grid(features: Float[Tensor, "D n"], grid_size: tuple[int, int]) -> None:
-    """Raise `InputError` unless the features have one column a patch of the grid."""
-    rows, columns = grid_size
+def checked_grid(features: Float[Tensor, "D n"], grid_size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the grid as plain integers.
+
+    Raises:
+        InputError: The grid is no pair, or the features have not one column a patch of it.
+    """
+    if len(grid_size) != 2:
+        raise InputError(f"grid_size: expected rows and columns, found {grid_size!r}")
+    rows, columns = (int(side) for side in grid_size)
     if min(rows, columns) < 1 or features.ndim != 2 or features.shape[1] != rows * columns:
         raise InputError(
             f"grid_size: {rows} x {columns} patches need features of shape (D, {rows * columns}), "
             f"found {tuple(features.shape)}"
         )
+    return rows, columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from crate_interp.config import Solver
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpair
-from crate_interp.segmentation.partition import check_grid, component_of, foreground_of
+from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
 
 __all__ = ["TokenCutResult", "tokencut"]
 
@@ -38,7 +39,7 @@ class TokenCutResult(NamedTuple):
 
 def tokencut(
     features: Float[Tensor, "D n"],
-    grid_size: tuple[int, int],
+    grid_size: Sequence[int],
     tau: float = 0.2,
     solver: Solver = "lanczos",
 ) -> TokenCutResult:
@@ -65,16 +66,16 @@ def tokencut(
         Wang et al., Self-Supervised Transformers for Unsupervised Object Discovery using
         Normalized Cut (arXiv 2202.11539), section 3.
     """
-    check_grid(features, grid_size)
+    grid_hw = checked_grid(features, grid_size)
     check_solver(solver)
     connected = affinity(features, tau)
     if is_constant(connected):
         logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
-        nothing = torch.zeros(grid_size, dtype=torch.float64, device=features.device)
+        nothing = torch.zeros(grid_hw, dtype=torch.float64, device=features.device)
         return TokenCutResult(nothing.bool(), nothing, None, None)
-    eigenvector = second_eigenpair(connected, solver).eigenvector.view(grid_size)
+    eigenvector = second_eigenpair(connected, solver).eigenvector.view(grid_hw)
     foreground, seed, _ = foreground_of(eigenvector, corner_rule=False)
     mask = component_of(seed, foreground)
     rows, columns = (mask.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    return TokenCutResult(mask, eigenvector, divmod(seed, grid_size[1]), box)
+    return TokenCutResult(mask, eigenvector, divmod(seed, grid_hw[1]), box)
