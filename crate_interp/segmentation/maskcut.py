@@ -104,8 +104,9 @@ def maskcut(
         eigenvectors[number] = -eigenvector if turned else eigenvector
         # A painted feature is zero: its cosines are 0, which a negative tau lets through.
         new = masks[number].flatten().nonzero().flatten()
-        connected[new] = tau < 0
-        connected[:, new] = tau < 0
+        alike = bool(tau < 0)
+        connected[new] = alike
+        connected[:, new] = alike
         repainted = len(new) > 0
         painted |= found
         current = found

@@ -68,7 +68,7 @@ def scene(seed: int, grid: tuple[int, int]) -> torch.Tensor:
 def test_maskcut_reproduces_reference_vectors(name: str, solver: str, reference: Path) -> None:
     with np.load(reference / f"maskcut_{name}.npz") as file:
         features, grid = torch.from_numpy(file["features"]), file["grid"]
-        tau, max_masks = float(file["tau"]), int(file["max_masks"])
+        tau, max_masks = np.float64(file["tau"]), int(file["max_masks"])
         expected, eigenvectors = file["maskcut_masks"], file["eigenvectors"]
     result = maskcut(features, grid, tau, max_masks, solver=solver)
     assert result.masks.dtype == torch.bool
