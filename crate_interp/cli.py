@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.captureWarnings(True)
         task = importlib.import_module(f"crate_interp.tasks.{command}")
         return int(task.run(configuration))
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a full disk, a folder that is read-only
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -118,3 +118,15 @@ def test_an_interrupted_command_exits_130(monkeypatch, capsys):
     monkeypatch.setattr(models, "run", interrupt)
     assert main(["models"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    from crate_interp.tasks import models
+
+    def write(_):
+        raise OSError(28, "No space left on device", "runs/results.json")
+
+    monkeypatch.setattr(models, "run", write)
+    assert main(["models"]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: [Errno 28] No space left on device: 'runs/results.json'\n"

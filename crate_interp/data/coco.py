@@ -164,7 +164,7 @@ def open_images(paths: Iterable[str | Path], annotations: Path | None = None) ->
     matched = _match(files, _images_by_name(coco, annotations), annotations)
     left_out = len(coco["images"]) - len(matched)
     if left_out:
-        logger.info("%s: %d images are not among the paths; left out", annotations, left_out)
+        logger.warning("%s: %d images are not among the paths; left out", annotations, left_out)
     return ImageSet(name, tuple(matched), coco)
 
 

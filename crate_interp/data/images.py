@@ -35,7 +35,9 @@ _DECODING_ERRORS = (
     SyntaxError,
     ValueError,
     EOFError,
-    IndexError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # NotImplementedError: a kind of file that is known, in a variant that is not
     TypeError,
     struct.error,
     Image.DecompressionBombError,

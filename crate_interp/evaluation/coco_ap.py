@@ -70,8 +70,8 @@ def coco_average_precision(
 
     Args:
         ground_truth: A COCO annotation file, or what it holds; left as it is.
-        results: COCO results (masks as RLE), a file of them, or instances by image id in the
-            frame of the original image; left as they are. May be empty.
+        results: COCO results (masks as RLE or polygons), a file of them, or instances by image id
+            in the frame of the original image; left as they are. May be empty.
         iou_type: Compare boxes or masks.
         class_agnostic: Ignore categories; else a result must be of its object's category.
         image_ids: Score these images only.

@@ -18,7 +18,7 @@ from crate_interp.data.rle import check_rle, results_of
 from crate_interp.errors import InputError
 from crate_interp.structures import Instances
 
-__all__ = ["IouType", "prepare_ground_truth", "prepare_results", "read_results"]
+__all__ = ["IouType", "has_masks", "prepare_ground_truth", "prepare_results", "read_results"]
 
 IouType = Literal["bbox", "segm"]
 
@@ -65,6 +65,12 @@ def prepare_ground_truth(
         annotations.append(copied)
     images = [dict(image) for image in coco["images"]]
     return {"images": images, "annotations": annotations, "categories": list(categories)}
+
+
+def has_masks(ground_truth: Mapping[str, Any]) -> bool:
+    """Whether masks can be scored: some annotation has one, or there is no annotation."""
+    annotations = ground_truth["annotations"]
+    return not annotations or any(annotation.get("segmentation") for annotation in annotations)
 
 
 def read_results(path: Path) -> list[Any]:
@@ -141,10 +147,13 @@ def _entries_of(results: Sequence[Any] | Path | Mapping[int, Instances]) -> Sequ
 
 
 def _result_mask(entry: Mapping[str, Any], size: tuple[int, int] | None, where: str) -> Any:
-    if not isinstance(entry.get("segmentation"), Mapping):
+    if not isinstance(entry.get("segmentation"), (Mapping, list)):
         found = type(entry.get("segmentation")).__name__
-        raise InputError(f"{where}: segmentation: expected an RLE, found {found}")
+        raise InputError(f"{where}: segmentation: expected an RLE or polygons, found {found}")
     rle = _check_segmentation(entry, size, where)
+    if isinstance(rle, list):
+        assert size is not None  # checked just now
+        return coco_mask.merge(coco_mask.frPyObjects(rle, *size))
     if isinstance(rle["counts"], list):  # loadRes measures compressed ones only
         return coco_mask.frPyObjects(dict(rle), *rle["size"])
     return rle

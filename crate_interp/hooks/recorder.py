@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
@@ -58,7 +60,7 @@ class Recorder:
         if missing or self._grid_hw is None:
             raise InputError(
                 f"nothing was recorded at {missing or wanted}: run the model inside the `with` "
-                "block (a compiled model does not run hooks: record the model it was made from)"
+                "block (before PyTorch 2.6 a compiled model runs no hooks: run the original)"
             )
         return Activations(
             tensors={key: self._tensors[key] for key in wanted},
@@ -69,6 +71,9 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         try:
+            if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+                # Compiled code runs no hooks, and would keep those that it is compiled with.
+                self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
             self._hook(self._model.get_submodule("patch_embed"), self._start)
             for block in self._blocks:
                 self._hook_block(block)
@@ -141,8 +146,8 @@ class Recorder:
 
 def _heads(attention: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (B, K, N, d) from the output of the projection."""
-    batch, tokens, _ = projected.shape
-    heads = projected.reshape(batch, tokens, -1, attention.num_heads, attention.head_dim)
+    # Not `reshape` with -1, which no empty batch can have.
+    heads = projected.unflatten(-1, (-1, attention.num_heads, attention.head_dim))
     heads = heads.permute(2, 0, 3, 1, 4)
     if isinstance(attention, SubspaceAttention):
         return heads[0], heads[0], heads[0]
@@ -190,6 +195,8 @@ def record(
         InputError: No such block, or a site that a block of this model does not have.
     """
     count = len(blocks_of(model))
+    if isinstance(sites, str):  # a string is a sequence, of letters
+        sites = [sites]
     if not sites or not blocks:
         raise InputError(f"nothing to record: sites {list(sites)}, blocks {list(blocks)}")
     wanted: list[Site] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from timm.layers import Format
+from timm.layers import Format, HybridEmbed
 
 from crate_interp.errors import InputError
 
@@ -16,11 +16,12 @@ __all__ = ["any_resolution", "check_stride", "grid_size_of"]
 def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of patch tokens for an input of `input_hw` pixels."""
     patch_embed = model.patch_embed
-    if getattr(patch_embed, "dynamic_img_pad", False):
-        rows, columns = patch_embed.dynamic_feat_size(tuple(input_hw))
+    if isinstance(patch_embed, HybridEmbed):  # its patches are cut from the stem's features
+        rows, columns = patch_embed.dynamic_feat_size((input_hw[0], input_hw[1]))
         return int(rows), int(columns)
+    pads = getattr(patch_embed, "dynamic_img_pad", False)
     rows, columns = (
-        (size - patch) // stride + 1
+        (size + (-size % patch if pads else 0) - patch) // stride + 1
         for size, patch, stride in zip(
             input_hw, patch_embed.patch_size, patch_embed.proj.stride, strict=True
         )
@@ -32,8 +33,11 @@ def check_stride(model: Any, stride: int) -> None:
     """Refuse a stride that leaves gaps between the patches, or does not move.
 
     Raises:
-        InputError: The stride is not between 1 and the patch size.
+        InputError: The stride is not between 1 and the patch size, or the patches are not cut
+            from the image.
     """
+    if isinstance(model.patch_embed, HybridEmbed):
+        raise InputError(f"stride {stride}: the patches of a model with a stem cannot overlap")
     patch_hw = model.patch_embed.patch_size
     if not 1 <= stride <= min(patch_hw):
         raise InputError(f"stride {stride}: expected 1 to the patch size {tuple(patch_hw)}")
@@ -46,7 +50,7 @@ def _set(restore: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 @contextmanager
 def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
-    """Let a vision transformer take images of any size, non-square too, inside a `with` block.
+    """Let a vision transformer take any whole number of patches, non-square too, in a `with` block.
 
     The position embedding is resampled to the grid of each input (bicubic, as timm does; the class
     token's entry is kept). Everything is as before when the block is left, also by an exception.

@@ -106,7 +106,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
 
     Args:
         state_dict: Tensors by the file's keys.
-        model: What they are for.
+        model: What they are for; a CRATE gets or loses its layer before the classifier.
 
     Returns:
         Tensors by the model's keys, position embedding and patch kernel resampled if need be.
@@ -115,6 +115,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
         CheckpointError: The layout is unknown, or a tensor but the classifier's does not fit.
     """
     found = _fitted(state_dict, model)
+    _fit_pre_logits(model, found)
     problems = _problems(model, found, ignored=CLASSIFIER)
     if problems:
         raise CheckpointError(f"{found.layout.name} weights do not fit the model: {problems}")
@@ -222,10 +223,13 @@ def _patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | No
 
 def _refuse_other_patches(state_dict: Mapping[str, Tensor], model: Any) -> None:
     found = rename_backbone(state_dict)
-    side = _patch_size_of(state_dict if found is None else found.tensors, model.in_chans)
+    tensors = state_dict if found is None else found.tensors
+    side = _patch_size_of(tensors, model.in_chans)
     rows, columns = model.patch_embed.patch_size
     if side is not None and (side, side) != (rows, columns):
-        key = "patch_embed.proj" if found is None else found.their_name("patch_embed.proj.weight")
+        parts = ("patch_embed.proj.weight", "patch_embed.proj.norm.weight")
+        key = next(key for key in parts if key in tensors)
+        key = key if found is None else found.their_name(key)
         raise CheckpointError(
             f"{key}: expected patches of {rows}x{columns} pixels, found {side}x{side}: make the "
             f"model with patch_size={side}; `set_input_size` changes it afterwards"
@@ -273,6 +277,11 @@ def _fit_pre_logits(model: Any, found: Renamed) -> None:
     ):
         return
     logger.info("the file has %s layer before the classifier", "no" if weight is None else "a")
+    if weight is not None and model.blocks[0].attn.num_heads != 6:
+        logger.warning(
+            "a layer before the classifier is a mark of the segmentation demo's weights: they have 6 "
+            "heads, which the file does not tell, and the model has others",
+        )
     width, like = model.embed_dim, model.pos_embed
     model.pre_logits = (
         nn.Identity()

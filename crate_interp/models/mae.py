@@ -24,7 +24,7 @@ from crate_interp.models.crate import CrateBlock
 from crate_interp.models.families import build_with_timm, pretrained_cfg
 from crate_interp.models.key_maps import Layout, Rule
 from crate_interp.models.layouts import load_part, load_pretrained_into
-from crate_interp.models.loading import load_backbone, resolve_weights
+from crate_interp.models.loading import load_backbone, names_a_file, resolve_weights
 from crate_interp.models.subspace import SubspaceAttention
 
 __all__ = ["CrateMae", "CrateMaeAutoencoder", "CrateMaeDecoder", "CrateMaeDecoderBlock", "load_mae"]
@@ -231,7 +231,7 @@ def load_mae(
         InputError: The name is not that of a CRATE-MAE.
     """
     path = resolve_weights(name, weights)
-    encoder = load_backbone(name, path, **timm_arguments)
+    encoder = load_backbone(name, None if names_a_file(name) else path, **timm_arguments)
     if not isinstance(encoder, CrateMae):
         raise InputError(f"{name} is a {type(encoder).__name__}; expected a CRATE-MAE")
     checkpoint = read_checkpoint(path)

@@ -9,6 +9,7 @@ from crate_interp.config import EvaluateConfig
 from crate_interp.data import coco_annotation_file, read_coco
 from crate_interp.errors import InputError
 from crate_interp.evaluation import coco_average_precision, format_table, read_results
+from crate_interp.evaluation.coco_input import has_masks
 
 __all__ = ["run"]
 
@@ -29,10 +30,14 @@ def run(config: EvaluateConfig) -> int:
     )
     box = score(iou_type="bbox")
     results = read_results(config.results)
-    with_masks = not results or any("segmentation" in result for result in results)
-    print(format_table(box, score(iou_type="segm") if with_masks else None))
-    if not with_masks:
-        print(f"boxes only: {config.results} carries no masks")
+    boxes_only: str | None = None
+    if results and not any("segmentation" in result for result in results):
+        boxes_only = str(config.results)
+    elif not has_masks(ground_truth):
+        boxes_only = "the ground truth"
+    print(format_table(box, None if boxes_only else score(iou_type="segm")))
+    if boxes_only:
+        print(f"boxes only: {boxes_only} carries no masks")
     return 0
 
 

@@ -32,6 +32,7 @@ from crate_interp.data import (
 )
 from crate_interp.errors import InputError
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
+from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_ground_truth
 from crate_interp.models import (
     load_backbone,
     names_a_file,
@@ -89,9 +90,8 @@ def run(config: MaskCutConfig) -> int:
         folder.write_json("summary.json", summary)
         title = f"MaskCut, {settings['model']} on {images.name}"
         if scores:
-            title += (
-                f": mask AP50 {100 * scores['mask'].AP50:.1f}, AP {100 * scores['mask'].AP:.1f}"
-            )
+            name, score = list(scores.items())[-1]
+            title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"
         draw_overlays(images, finished[: config.visualize], folder.path, title)
     _report(output, scores, summary)
     return 1 if failed else 0
@@ -103,7 +103,15 @@ def _open_images(config: MaskCutConfig) -> ImageSet:
     else:
         assert config.coco is not None  # the configuration has checked it
         images = open_coco(config.coco, config.coco_root)
+    if images.annotations is not None:  # what cannot be scored, one wants to know now
+        for iou_type in _iou_types(images.annotations):
+            prepare_ground_truth(images.annotations, iou_type, class_agnostic=True)
     return images if config.limit is None else images.limit(config.limit)
+
+
+def _iou_types(annotations: Mapping[str, Any]) -> dict[IouType, str]:
+    """What can be scored against a ground truth, and what the summary calls it."""
+    return {"bbox": "box", "segm": "mask"} if has_masks(annotations) else {"bbox": "box"}
 
 
 def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
@@ -266,7 +274,8 @@ def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, 
         results,
         image_ids=[record.image_id for record in images.records],
     )
-    return {"box": score(iou_type="bbox"), "mask": score(iou_type="segm")}
+    types = _iou_types(images.annotations).items()
+    return {name: score(iou_type=iou_type) for iou_type, name in types}
 
 
 def _seconds(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -302,7 +311,7 @@ def _default_name(config: MaskCutConfig, images: ImageSet) -> str:
 
 def _report(output: Path, scores: Mapping[str, CocoScores], summary: Mapping[str, Any]) -> None:
     if scores:
-        print(format_table(scores["box"], scores["mask"]))
+        print(format_table(scores["box"], scores.get("mask")))
     seconds = ", ".join(f"{k} {v:.3f}" for k, v in summary["seconds"]["per_image"].items())
     print(f"{summary['images']} images, {summary['masks']} masks; seconds an image: {seconds}")
     if summary["failed"]:

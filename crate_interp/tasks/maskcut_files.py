@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,11 +50,16 @@ def draw_overlays(
     folder = output / "images"
     folder.mkdir(exist_ok=True)
     paths = {record.image_id: record.path for record in images.records}
+    stems = Counter(Path(entry["file_name"]).stem for entry in finished)
+    stems["sheet"] += 1
     drawn, captions = [], []
     for entry in finished:
         instances = _instances_of(entry)
         picture = draw_instances(read_image(paths[entry["image_id"]]), instances)
-        Image.fromarray(picture).save(folder / f"{Path(entry['file_name']).stem}.png")
+        stem = Path(entry["file_name"]).stem
+        if stems[stem] > 1:  # a.jpg and a.png, or x/a.jpg and y/a.jpg
+            stem = re.sub(r"[/\\]", "-", entry["file_name"])
+        Image.fromarray(picture).save(folder / f"{stem}.png")
         drawn.append(picture)
         captions.append(f"{entry['file_name']}: {len(instances)} mask{'s' * (len(instances) != 1)}")
     sheet = overlay_sheet(drawn[:SHEET_PICTURES], captions[:SHEET_PICTURES], title)

@@ -63,7 +63,8 @@ def open_run_folder(path: Path, settings: Mapping[str, Any]) -> Iterator[RunFold
         settings: All that decides the run's results, as plain JSON types.
 
     Raises:
-        InputError: The folder holds something else, a run of other settings, or a running one.
+        InputError: The folder holds something else, a run of other settings, or a running one, or
+            cannot be written.
     """
     settings_file = path / "settings.json"
     if path.exists() and not path.is_dir():
@@ -72,12 +73,14 @@ def open_run_folder(path: Path, settings: Mapping[str, Any]) -> Iterator[RunFold
         strange = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
         if strange:
             raise InputError(f"{path}: expected a run folder or an empty one, found {strange[0]}")
-    path.mkdir(parents=True, exist_ok=True)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / ".lock", timeout=0)
         lock.acquire()
     except Timeout:
         raise InputError(f"{path}: another process is writing this run") from None
+    except OSError as error:
+        raise InputError(f"{path}: a run cannot be written here: {error.strerror}") from error
     with lock:
         folder = RunFolder(path)
         if settings_file.exists():

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -211,6 +212,14 @@ def test_read_image_refuses_what_is_no_image(tmp_path, content, reason):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ImageReadError, match=rf"a\.jpg: cannot be read: .*{reason}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("pixel format"), KeyError(3)])
+def test_read_image_refuses_what_a_decoder_does_not_know(tmp_path, rgb, monkeypatch, error):
+    path = _saved(Image.fromarray(rgb), tmp_path / "strange.png")
+    monkeypatch.setattr(Image, "open", Mock(side_effect=error))
+    with pytest.raises(ImageReadError, match=r"strange\.png: cannot be read: "):
         read_image(path)
 
 

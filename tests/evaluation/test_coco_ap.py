@@ -8,6 +8,7 @@ from dataclasses import astuple, fields
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -287,6 +288,29 @@ def test_results_may_be_uncompressed(scene, iou_type):
     assert coco_average_precision(truth, uncompressed, iou_type=iou_type) == expected
 
 
+@pytest.mark.parametrize("keys", [("bbox", "segmentation"), ("segmentation",)])
+def test_results_may_be_polygons(scene, keys):
+    truth, _ = scene
+    polygons = [a for a in truth["annotations"] if isinstance(a["segmentation"], list)]
+    assert polygons
+    results = [
+        {key: a[key] for key in ("image_id", "category_id", *keys)} | {"score": 1 - 0.01 * number}
+        for number, a in enumerate(polygons)
+    ]
+    heights = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    encoded = [
+        result
+        | {
+            "segmentation": coco_mask.merge(
+                coco_mask.frPyObjects(result["segmentation"], *heights[result["image_id"]])
+            )
+        }
+        for result in results
+    ]
+    expected = coco_average_precision(truth, encoded, iou_type="segm")
+    assert coco_average_precision(truth, results, iou_type="segm") == expected
+
+
 def test_results_of_something_else_are_refused(scene):
     truth, _ = scene
     with pytest.raises(InputError, match="expected Instances of image 'info', found dict"):
@@ -346,7 +370,8 @@ def _small_rle(height: int, width: int) -> dict:
         ({"bbox": [1, 2, 3, -4]}, "bbox: expected"),
         ({"bbox": [1, 2, 3, float("inf")]}, "bbox: expected"),
         ({"bbox": []}, "bbox: expected"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, "segmentation: expected an RLE, found list"),
+        ({"segmentation": "0"}, "segmentation: expected an RLE or polygons, found str"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: expected polygons of three points"),
         ({"segmentation": _small_rle(WIDTH, HEIGHT)}, r"segmentation: expected size \[160, 200\]"),
         (
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0"}},

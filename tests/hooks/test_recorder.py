@@ -180,14 +180,53 @@ def test_stop_early_ends_the_forward_pass_and_records_the_same():
     assert torch.equal(whole.activations["key", 0], early.activations["key", 0])
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs PyTorch 2.6")
+@pytest.mark.parametrize("compiled_before", [True, False])
 @torch.no_grad()
-def test_a_compiled_model_says_why_nothing_was_recorded():
+def test_a_compiled_model_is_recorded_and_keeps_no_hook(compiled_before):
     model = make("plain")
     compiled = torch.compile(model, backend="eager")
-    compiled(pixels())
-    with record(model, ["key"]) as recorder:
+    if compiled_before:
+        compiled(pixels())
+    with record(compiled, ["key"]) as recorder:
+        compiled(pixels())
+    with record(model, ["key"]) as expected:
         model(pixels())
-    assert recorder.activations["key", -1].shape == (2, 17, 48)
+    assert torch.equal(recorder.activations["key", -1], expected.activations["key", -1])
+    compiled(2 * pixels())
+    assert torch.equal(recorder.activations["key", -1], expected.activations["key", -1])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_an_empty_batch_is_recorded(name):
+    with record(model := make(name), ["query", "attention", "cls_attention"]) as recorder:
+        model(pixels()[:0])
+    count = recorder.activations.num_prefix_tokens + 16
+    assert recorder.activations["query", -1].shape == (0, count, 48)
+    assert recorder.activations["attention", -1].shape == (0, 3, count, count)
+
+
+@pytest.mark.parametrize("architecture", ["vit_tiny_r_s16_p8_224", "vit_base_mci_224"])
+@torch.no_grad()
+def test_patches_of_a_hybrid_are_those_of_its_stem(architecture):
+    model = timm.create_model(architecture, img_size=64, depth=1).eval()
+    with any_resolution(model), record(model, ["key"]) as recorder:
+        model(pixels(64, 128))
+    rows, columns = recorder.activations.grid_hw
+    assert columns == 2 * rows
+    assert recorder.activations["key", -1].shape[1] == 1 + rows * columns
+    with pytest.raises(InputError, match="stem cannot overlap"), any_resolution(model, stride=1):
+        pass
+
+
+@torch.no_grad()
+def test_padded_images_with_a_stride_have_the_grid_of_their_tokens():
+    model = make("plain", dynamic_img_size=True, dynamic_img_pad=True)
+    with any_resolution(model, stride=4), record(model, ["key"]) as recorder:
+        model(pixels(37, 45))
+    assert recorder.activations.grid_hw == (9, 11)
+    assert recorder.activations["key", -1].shape[1] == 1 + 9 * 11
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -239,3 +278,11 @@ def test_cls_attention_rows_sum_to_one_in_half_the_memory_of_a_map():
     row = recorder.activations["cls_attention", -1]
     assert row.shape == (2, 3, 16 + 5)
     np.testing.assert_allclose(row.sum(-1), 1, atol=1e-5)
+
+
+@torch.no_grad()
+def test_one_site_needs_no_list():
+    model = make("plain")
+    with record(model, "key") as recorder:
+        model(pixels())
+    assert set(recorder.activations) == {("key", 1)}

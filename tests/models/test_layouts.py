@@ -163,10 +163,20 @@ def test_other_patch_size_resamples_crates_patch_embedding(reference, sizes):
     torch.testing.assert_close(model(images), own(images), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("file", [JAX, ALPHA, CRATE, MAE, CLIPA])
-def test_other_patch_size_is_an_error_of_a_named_file(file, reference, sizes):
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        (JAX, "embedding/kernel"),
+        (ALPHA, "conv1.weight"),
+        (CRATE, "to_patch_embedding.1.weight"),
+        (MAE, "patch_embed.proj.weight"),
+        (CLIPA, "visual.conv1.weight"),
+    ],
+)
+def test_other_patch_size_is_an_error_of_a_named_file(file, key, reference, sizes):
     model = make(file, {**sizes, "patch_size": 16, "img_size": 64})
-    with pytest.raises(CheckpointError, match=rf"{file}.*expected patches of 16x16.*found 8x8"):
+    message = rf"{file}: {key}: expected patches of 16x16.*found 8x8"
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint_into(model, reference / file, num_classes_given=False)
 
 
@@ -306,12 +316,11 @@ def test_segmentation_demo_file_brings_its_layer(pre_logits, reference, sizes, t
     torch.testing.assert_close(model(images), logits, rtol=1e-4, atol=1e-4)
 
 
-def test_segmentation_demo_file_loads_through_timm(reference, sizes, tmp_path):
+@pytest.mark.parametrize("name", ["crate_base_patch8_224.in21k", "crate_base_patch8_224"])
+def test_segmentation_demo_file_loads_through_timm(name, reference, sizes, tmp_path):
     torch.save({"model": _demo_state(reference)}, tmp_path / "demo.pth")
     overlay = {"file": str(tmp_path / "demo.pth"), "num_classes": 21}
-    model = timm.create_model(
-        "crate_base_patch8_224.in21k", pretrained=True, pretrained_cfg_overlay=overlay, **sizes
-    )
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sizes)
     other = make("crate_base_patch8_224", sizes)
     load_checkpoint_into(other, tmp_path / "demo.pth", num_classes_given=False)
     images = torch.randn(1, 3, 32, 32)

@@ -102,6 +102,9 @@ def test_convert_keeps_text_tower_and_decoder(reference, tmp_path):
     with torch.inference_mode():
         direct = load_mae("crate_mae_B16", reference / MAE, **SIZES).reconstruct(pixels)
         assert torch.equal(load_mae("crate_mae_B16", mae_file).reconstruct(pixels), direct)
+        assert torch.equal(load_mae(str(mae_file)).reconstruct(pixels), direct)
+        by_file = load_clip(str(clip_file), text_num_heads=2)
+        assert torch.equal(by_file.encode_image(pixels), clip.encode_image(pixels))
 
 
 def test_convert_drops_dinos_wrappers(tmp_path):

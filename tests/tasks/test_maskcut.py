@@ -105,6 +105,47 @@ def test_run_without_annotations_has_results_but_no_table(pictures, tmp_path, ca
     assert not (output / "images").exists()
 
 
+def test_overlays_of_one_name_are_kept_apart(pictures, tmp_path):
+    for target in ("a.png", "a.jpg", "sheet.png", "b.png"):
+        Image.open(pictures / "1.png").save(tmp_path / target)
+    output = tmp_path / "run"
+    assert run(tmp_path, output) == 0
+    drawn = {path.name for path in (output / "images").iterdir()}
+    assert drawn == {"a.png.png", "a.jpg.png", "b.png", "sheet.png.png", "sheet.png"}
+
+
+def test_boxes_are_scored_alone_where_the_annotations_have_no_masks(pictures, tmp_path, capsys):
+    content = json.loads((pictures / "instances.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps(content))
+    output = tmp_path / "run"
+    assert run(pictures, output, "--annotations", str(boxes)) == 0
+    assert set(read(output, "summary.json")["average_precision"]) == {"box"}
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("box")]
+    assert main(["evaluate", str(output / "results.json"), "--annotations", str(boxes)]) == 0
+    printed = capsys.readouterr().out
+    assert table[0] in printed
+    assert "boxes only: the ground truth carries no masks" in printed
+
+
+def test_annotations_that_cannot_be_scored_are_refused_at_the_start(pictures, tmp_path, capsys):
+    content = json.loads((pictures / "instances.json").read_text())
+    del content["annotations"][1]["segmentation"]
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(content))
+    assert run(pictures, tmp_path / "run", "--annotations", str(wrong)) == 2
+    assert "annotations[1] (id 2): segmentation" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_an_error(pictures, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run(pictures, tmp_path / "file" / "run") == 2
+    assert "a run cannot be written here: Not a directory" in capsys.readouterr().err
+
+
 # Patches the running process so that it is killed at a chosen point of its work.
 KILLED = """
 import os, signal, sys
