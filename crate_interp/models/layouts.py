@@ -279,8 +279,8 @@ def _fit_pre_logits(model: Any, found: Renamed) -> None:
     logger.info("the file has %s layer before the classifier", "no" if weight is None else "a")
     if weight is not None and model.blocks[0].attn.num_heads != 6:
         logger.warning(
-            "a layer before the classifier is a mark of the segmentation demo's weights: they have 6 "
-            "heads, which the file does not tell, and the model has others",
+            "a layer before the classifier is a mark of the segmentation demo's weights: they have "
+            "6 heads, which the file does not tell, and the model has others"
         )
     width, like = model.embed_dim, model.pos_embed
     model.pre_logits = (
