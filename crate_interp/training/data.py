@@ -103,10 +103,10 @@ class DatasetPictures:
     def _read(self, index: int) -> tuple[Image.Image, int]:
         if self._reader is None:
             image, label = self._dataset[index]
-        else:
-            stream, label = self._reader[index]
-            image = Image.open(stream)
-        return image.convert("RGB"), int(label)
+            return image.convert("RGB"), int(label)
+        stream, label = self._reader[index]
+        with stream, Image.open(stream) as image:
+            return image.convert("RGB"), int(label)
 
     def _name(self, index: int) -> str:
         if self._reader is None:
