@@ -147,7 +147,8 @@ def batches_of(
     common: dict[str, Any] = {"input_size": recipe.image_size, "mean": mean, "std": std}
     numbers: Callable[[int], list[tuple[int, int]]]
     if updates is None:
-        crop_pct = recipe.crop_pct or (1.0 if recipe.data == "scenes" else None)
+        whole = recipe.data == "scenes" or recipe.crop_area is None  # as in training
+        crop_pct = recipe.crop_pct or (1.0 if whole else None)
         transform = create_transform(
             **common, crop_pct=crop_pct, interpolation=_fixed(recipe.interpolation)
         )

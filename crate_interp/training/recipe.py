@@ -42,7 +42,8 @@ class Recipe:
         validation_scenes: How many held-out scenes accuracy is measured on.
         image_size: Side of the square input, pixels; a whole number of patches.
         crop_area: Share of the picture's area that a random crop has; `None`: no augmentation.
-        crop_pct: Share of the side that validation crops; `None`: timm's 0.875, 1 for scenes.
+        crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
+            and where training does not crop either.
         interpolation: Of the resizing, as timm names them.
         flip: Probability of a mirror image.
         color_jitter: Strength, 0 for none.
