@@ -54,6 +54,21 @@ def assert_same_weights(first, second):
         assert torch.equal(value, second[key]), key
 
 
+def assert_same_state(first, second):
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert_same_state(value, second[key])
+    elif isinstance(first, list | tuple):
+        for one, other in zip(first, second, strict=True):
+            assert_same_state(one, other)
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
 def rows(folder):
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -121,8 +136,7 @@ def test_resume_at_a_random_step_is_bit_equal(settings, tmp_path, changes):
     names = [f"step-{recipe.steps - 1:08d}.pt", f"step-{recipe.steps:08d}.pt"]
     assert sorted(path.name for path in (parts / "checkpoints").iterdir()) == names
     contents = [torch.load(f / "checkpoints" / names[1], weights_only=True) for f in (whole, parts)]
-    for key in ("model", "ema", "optimizer"):
-        assert str(contents[0][key]) == str(contents[1][key])
+    assert_same_state(*({**content, "seconds": 0} for content in contents))
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
@@ -312,6 +326,24 @@ def test_validation_of_other_classes_is_refused(settings, tmp_path, picture_fold
     recipe = Recipe(**{**settings, "data": str(folder), "validation_split": "validation"})
     with pytest.raises(InputError, match="differ in classes"):
         train(recipe, tmp_path)
+
+
+def test_full_disk_leaves_the_checkpoint_before(settings, tmp_path, monkeypatch):
+    recipe = Recipe(**{**settings, "save_every": 4})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def fill(metrics, _):
+        if metrics.step == 5:
+            monkeypatch.setattr(torch, "save", full)
+
+    with pytest.raises(InputError, match=r"cannot be written: .*No space left"):
+        train(recipe, tmp_path, fill)
+    left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert left == ["step-00000004.pt"]
+    monkeypatch.undo()
+    assert train(recipe, tmp_path).finished
 
 
 def test_damaged_checkpoint_is_named(settings, tmp_path):
