@@ -1,6 +1,7 @@
 """The command line: a table of commands, each a configuration and a task loaded on demand.
 
-Exit codes: 0 done, 1 done but something failed on the way, 2 wrong input, 130 interrupted.
+Exit codes: 0 done, 1 done but something failed on the way, 2 wrong input, 130 interrupted,
+143 training stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type] = {
     "download": config.DownloadConfig,
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
+    "train": config.TrainConfig,
 }
 
 
@@ -46,6 +48,8 @@ def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
             arguments["default"] = option.default
         if option.name == "images":
             arguments |= {"nargs": "+", "type": Path}  # a flag that takes several values
+        if option.name == "set":
+            arguments |= {"nargs": "+", "type": str, "action": "extend"}
         if option.metadata.get("positional"):
             names = [option.name]
             arguments |= {} if required else {"nargs": "?"}

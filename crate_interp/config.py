@@ -13,7 +13,14 @@ from typing import Any, Literal
 
 from crate_interp.errors import InputError
 
-__all__ = ["ConvertConfig", "DownloadConfig", "EvaluateConfig", "MaskCutConfig", "ModelsConfig"]
+__all__ = [
+    "ConvertConfig",
+    "DownloadConfig",
+    "EvaluateConfig",
+    "MaskCutConfig",
+    "ModelsConfig",
+    "TrainConfig",
+]
 
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -125,3 +132,12 @@ class ModelsConfig:
     """List models: parameters, patch and input size, weights, and whether they are here."""
 
     pattern: str | None = _option("names to list, with * and ?", None, positional=True)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a model by a recipe; a stopped run goes on with the same command."""
+
+    recipe: Path = _option("recipe, a YAML file; see pipelines/train_*.yaml", positional=True)
+    output: Path = _option("run folder: weights, checkpoints, metrics.csv")
+    set: list[str] | None = _option("key=value: recipe keys to change, several of them if so", None)

@@ -22,7 +22,7 @@ def test_help_lists_the_commands_and_loads_no_torch():
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
-    for command in ("maskcut", "evaluate", "download", "models", "convert"):
+    for command in ("maskcut", "evaluate", "download", "models", "convert", "train"):
         assert command in done.stdout
 
 

@@ -1,0 +1,60 @@
+"""The command `train`: a recipe to checkpoints, weights and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from contextlib import nullcontext
+
+from tqdm import tqdm
+
+from crate_interp.config import TrainConfig
+from crate_interp.tasks.run_folder import open_run_folder
+from crate_interp.training import Metrics, read_recipe, train
+
+__all__ = ["run"]
+
+# Keys that decide how a run goes about it, not what comes out.
+_PRESENTATION = {"data_root", "workers", "log_every", "save_every", "keep"}
+
+
+def run(config: TrainConfig) -> int:
+    """Train, or go on with a stopped run of the same recipe.
+
+    Returns:
+        0, or 143 if SIGTERM stopped it; the same command then goes on.
+    """
+    recipe = read_recipe(config.recipe, config.set or ())
+    settings = dataclasses.asdict(recipe)
+    settings = {name: value for name, value in settings.items() if name not in _PRESENTATION}
+    main = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
+    opened = open_run_folder(config.output, settings) if main else nullcontext()
+    interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
+    accuracy: list[float] = []
+    with (
+        opened,
+        tqdm(desc="train", unit="step", mininterval=interval, disable=not main) as progress,
+    ):
+
+        def report(metrics: Metrics, updates: int) -> None:
+            accuracy[:] = accuracy if metrics.accuracy is None else [metrics.accuracy]
+            if progress.total is None:
+                progress.total = updates
+                progress.initial = progress.n = metrics.step - 1
+            shown = {"loss": f"{metrics.loss:.3f}", "lr": f"{metrics.learning_rate:.1e}"}
+            if accuracy:
+                shown["accuracy"] = f"{accuracy[0]:.3f}"
+            progress.set_postfix(shown, refresh=False)
+            progress.update(metrics.step - progress.n)
+
+        result = train(recipe, config.output, report)
+    if not result.finished:
+        if main:
+            print(f"stopped after step {result.step}; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    if main:
+        found = "" if result.accuracy is None else f", accuracy {result.accuracy:.4f}"
+        print(f"{result.step} steps{found}: {config.output / 'model.safetensors'}")
+    return 0

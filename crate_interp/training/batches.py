@@ -1,0 +1,203 @@
+"""Batches by number, so that a run can go on at any update with the same pictures.
+
+Nothing here has a position or a generator that lives on: the order of an epoch is drawn from
+(seed, epoch), the augmentation of a picture from (seed, its number in the run). So the pictures
+are the same after a stop, and with any number of workers, processes and accumulation steps.
+
+Shapes: B batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from crate_interp.errors import InputError
+from crate_interp.training.data import Pictures
+from crate_interp.training.recipe import Recipe
+
+__all__ = ["batches_of", "seed_generators"]
+
+Batch = tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]
+
+
+def seed_generators(*numbers: int) -> None:
+    """Begin the global generators of Python, numpy and torch anew, from numbers."""
+    words = np.random.SeedSequence(numbers).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))  # noqa: NPY002  (timm draws from the global generators)
+    torch.manual_seed(int(words[2]))
+
+
+class Batches(Dataset[Batch | InputError]):
+    """Batches by number: each a list of picture numbers, read and transformed.
+
+    A picture that is at fault is returned as its error: raised in a worker process, it would
+    come out as a traceback.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pictures: Pictures,
+        numbers: Callable[[int], list[tuple[int, int]]],
+        count: int,
+        transform: Callable[[Image.Image], Tensor],
+    ) -> None:
+        self._recipe, self._pictures, self._count = recipe, pictures, count
+        self._numbers, self._transform = numbers, transform
+        self._num_classes = recipe.num_classes or len(pictures.classes)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, batch: int) -> Batch | InputError:
+        images, labels = [], []
+        for number, index in self._numbers(batch):
+            try:
+                image, label = self._pictures[index]
+            except InputError as error:
+                return error
+            if not 0 <= label < self._num_classes:
+                return InputError(
+                    f"data {self._recipe.data}, picture {index}: label {label} is out of range for "
+                    f"{self._num_classes} classes"
+                )
+            seed_generators(self._recipe.seed, number)
+            images.append(self._transform(image))
+            labels.append(label)
+        return torch.stack(images), torch.tensor(labels)
+
+
+@dataclass(frozen=True)
+class _TrainingNumbers:
+    """The pictures of each forward pass: (number in the run, index of the picture)."""
+
+    recipe: Recipe
+    count: int
+    rank: int
+    processes: int
+
+    def __call__(self, batch: int) -> list[tuple[int, int]]:
+        recipe = self.recipe
+        update, part = divmod(batch, recipe.accumulation)
+        size = recipe.batch_size // recipe.accumulation // self.processes
+        first = update * recipe.batch_size + (part * self.processes + self.rank) * size
+        numbers = range(first, first + size)
+        if recipe.data == "scenes":
+            return [(number, number) for number in numbers]
+        # The pictures of a last, smaller batch wait for another epoch's order.
+        epoch, position = divmod(first, self.count - self.count % recipe.batch_size)
+        order = _epoch_order(recipe.seed, epoch, self.count)
+        indices = order[position : position + size].tolist()
+        return list(zip(numbers, indices, strict=True))
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> Int64[np.ndarray, " count"]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@dataclass(frozen=True)
+class _ValidationNumbers:
+    """Every picture once, dealt out to the processes."""
+
+    size: int
+    count: int
+    rank: int
+    processes: int
+
+    def __call__(self, batch: int) -> list[tuple[int, int]]:
+        own = range(self.rank, self.count, self.processes)
+        return [(index, index) for index in own[batch * self.size : (batch + 1) * self.size]]
+
+
+def batches_of(
+    recipe: Recipe,
+    pictures: Pictures,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    process: tuple[int, int] = (0, 1),
+    updates: range | None = None,
+) -> Iterator[Batch]:
+    """Read the pictures of one process, augmented for training or each once for validation.
+
+    Args:
+        recipe: Sizes and augmentation.
+        pictures: What to read.
+        normalisation: Mean and standard deviation of RGB in [0, 1].
+        process: Number of this process, and how many there are.
+        updates: Which updates to read the batches of; `None`: the pictures are for validation.
+
+    Raises:
+        InputError: A picture cannot be read, or its label is out of range.
+    """
+    mean, std = normalisation
+    common: dict[str, Any] = {"input_size": recipe.image_size, "mean": mean, "std": std}
+    numbers: Callable[[int], list[tuple[int, int]]]
+    if updates is None:
+        whole = recipe.data == "scenes" or recipe.crop_area is None  # as in training
+        crop_pct = recipe.crop_pct or (1.0 if whole else None)
+        transform = create_transform(
+            **common, crop_pct=crop_pct, interpolation=_fixed(recipe.interpolation)
+        )
+        size = max(1, recipe.batch_size // recipe.accumulation // process[1])
+        numbers = _ValidationNumbers(size, len(pictures), *process)
+        wanted = range(-(-len(range(process[0], len(pictures), process[1])) // size))
+    else:
+        transform = _training_transform(recipe, common)
+        numbers = _TrainingNumbers(recipe, len(pictures), *process)
+        wanted = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
+    source = Batches(recipe, pictures, numbers, wanted.stop, transform)
+    loader: DataLoader[Any] = DataLoader(
+        source,
+        batch_size=None,
+        sampler=wanted,
+        num_workers=recipe.workers,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _training_transform(recipe: Recipe, common: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+    if recipe.crop_area is None:
+        plain: Callable[[Image.Image], Tensor] = create_transform(
+            **common, is_training=True, no_aug=True, interpolation=_fixed(recipe.interpolation)
+        )
+        return plain
+    augmented: Callable[[Image.Image], Tensor] = create_transform(
+        **common,
+        is_training=True,
+        scale=recipe.crop_area,
+        hflip=recipe.flip,
+        color_jitter=recipe.color_jitter,
+        auto_augment=recipe.auto_augment,
+        re_prob=recipe.random_erasing,
+        interpolation=recipe.interpolation,
+    )
+    return augmented
+
+
+def _fixed(interpolation: str) -> str:
+    return "bicubic" if interpolation == "random" else interpolation
+
+
+def _start_worker(_: int) -> None:
+    # The training process answers signals; a worker has its handlers from the fork.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

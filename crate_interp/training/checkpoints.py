@@ -1,0 +1,188 @@
+"""Checkpoints of a run, to go on from, and the weights that it exports.
+
+A checkpoint holds the model, the optimizer, the moving average and the number of finished updates.
+Learning rate, order of the pictures and every random choice follow from that number and the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils import ModelEmaV3
+
+import crate_interp
+from crate_interp.errors import CheckpointError, InputError
+from crate_interp.models import write_safetensors
+from crate_interp.training.recipe import Recipe
+from crate_interp.training.setup import record_of
+
+__all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
+
+
+@dataclass
+class TrainingState:
+    """All of a run that changes from update to update.
+
+    Attributes:
+        model: Bare, without the wrapper of several processes.
+        optimizer: Of the model's parameters.
+        scaler: Of float16's gradients; does nothing for other types.
+        ema: The moving average of the weights.
+        step: Finished updates.
+        best_accuracy: Highest one on validation so far, -1 before the first.
+        seconds: Spent on training, over all parts of the run.
+    """
+
+    model: VisionTransformer
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: ModelEmaV3 | None
+    step: int = 0
+    best_accuracy: float = -1.0
+    seconds: float = 0.0
+
+    @property
+    def evaluated(self) -> VisionTransformer:
+        """The weights that count: the moving average if there is one."""
+        if self.ema is None:
+            return self.model
+        averaged: VisionTransformer = self.ema.module
+        return averaged
+
+
+def save_checkpoint(folder: Path, state: TrainingState, keep: int) -> Path:
+    """Write a checkpoint, as a whole or not at all, then remove those before the last few.
+
+    Args:
+        folder: Of the checkpoints; made if missing.
+        state: What to save.
+        keep: How many checkpoints stay, this one included.
+
+    Raises:
+        InputError: It cannot be written, for instance on a full disk; the older ones stay.
+    """
+    content = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "ema": None if state.ema is None else state.ema.module.state_dict(),
+        "step": state.step,
+        "best_accuracy": state.best_accuracy,
+        "seconds": state.seconds,
+    }
+    path = folder / f"step-{state.step:08d}.pt"
+    partial = folder / f".{path.name}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: the checkpoint cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in _checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_latest(folder: Path, state: TrainingState) -> bool:
+    """Go on from the last checkpoint of a folder, if there is one.
+
+    Args:
+        folder: Of the checkpoints.
+        state: Changed to what was saved.
+
+    Raises:
+        CheckpointError: It cannot be read or is another model's.
+    """
+    found = _checkpoints(folder)
+    if not found:
+        return False
+    path = found[-1]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        if content["scaler"]:
+            state.scaler.load_state_dict(content["scaler"])
+        if state.ema is not None:
+            state.ema.module.load_state_dict(content["ema"])
+        state.step, state.seconds = int(content["step"]), float(content["seconds"])
+        state.best_accuracy = float(content["best_accuracy"])
+    except Exception as error:  # half a pickle may raise whatever it likes
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this run ({str(error).splitlines()[:1]}); without the "
+            "file, the run goes on from the one before it"
+        ) from error
+    return True
+
+
+def export_weights(
+    path: Path, recipe: Recipe, state: TrainingState, accuracy: float | None
+) -> dict[str, Any]:
+    """Write the weights as safetensors that `load_backbone(path)` reads, with their record.
+
+    Args:
+        path: The file to write.
+        recipe: How the weights were trained.
+        state: Holds them.
+        accuracy: Share of the validation pictures labelled right, if measured.
+
+    Returns:
+        The record of the training.
+    """
+    training = {
+        "recipe": dataclasses.asdict(recipe),
+        "data": recipe.data,
+        "steps": state.step,
+        "pictures": state.step * recipe.batch_size,
+        "seconds": round(state.seconds),
+        "accuracy": None if accuracy is None else round(accuracy, 4),
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+    model = state.evaluated
+    metadata = {**record_of(recipe, model).to_metadata(), "training": json.dumps(training)}
+    write_safetensors(path, model.state_dict(), metadata)
+    return training
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"))
+
+
+def _commit() -> str | None:
+    """The commit of the package, `-changed` if its files are not those of it; else `None`."""
+    package = Path(crate_interp.__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not merely inside another checkout
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

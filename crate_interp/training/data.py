@@ -1,0 +1,160 @@
+"""What a run trains on: labelled pictures by index, of the built-in scenes or of a data set."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+from timm.data import create_dataset
+
+from crate_interp.data.scene_categories import CATEGORIES
+from crate_interp.data.scenes import training_batch
+from crate_interp.errors import InputError
+from crate_interp.training.recipe import Recipe
+
+__all__ = ["Pictures", "TrainingData", "open_data"]
+
+TRAINING, HELD_OUT = 1, 2  # streams of scenes
+_logger = logging.getLogger(__name__)
+
+
+class Pictures(Protocol):
+    """A set of labelled pictures."""
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+
+class Scenes:
+    """Built-in scenes, drawn when asked for; the label is the largest object's category."""
+
+    classes = tuple(category.name for category in CATEGORIES)
+
+    def __init__(self, recipe: Recipe, stream: int, count: int) -> None:
+        self._recipe, self._stream, self._count = recipe, stream, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        recipe = self._recipe
+        rng = np.random.default_rng([self._stream, recipe.seed, index])
+        images, labels = training_batch(
+            rng, 1, recipe.image_size, recipe.scene_objects, recipe.scene_object_size
+        )
+        return Image.fromarray(images[0]), int(labels[0])
+
+
+class DatasetPictures:
+    """A data set of timm, whose unreadable pictures are named instead of skipped silently."""
+
+    def __init__(self, recipe: Recipe, split: str) -> None:
+        self._recipe = recipe
+        named = recipe.data.partition("/")[0].lower() in ("torch", "hfds")
+        streamed = recipe.data.partition("/")[0].lower() in ("wds", "hfids", "tfds")
+        if streamed:
+            raise InputError(
+                f"data {recipe.data}: a stream has no position to go on from after a stop; "
+                "expected a folder, torch/NAME or hfds/NAME"
+            )
+        root = recipe.data_root if named else recipe.data
+        try:
+            self._dataset: Any = create_dataset(
+                recipe.data if named else "", root=root, split=split, **recipe.data_args
+            )
+            count = len(self._dataset)
+        except Exception as error:  # readers raise what they like
+            raise InputError(f"data {recipe.data}, {split}: {error}") from error
+        if count == 0:
+            raise InputError(f"data {recipe.data}, {split}: no pictures")
+        self._reader = getattr(self._dataset, "reader", None)
+        names = getattr(self._reader, "class_to_idx", None) or ()
+        self.classes = tuple(sorted(names, key=names.get) if names else self._own_classes())
+
+    def _own_classes(self) -> list[str]:
+        names = getattr(self._dataset, "classes", None)
+        if names is None and self._recipe.num_classes is None:
+            raise InputError(
+                f"data {self._recipe.data}: does not say its classes: give num_classes"
+            )
+        return list(map(str, names or range(self._recipe.num_classes or 0)))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        for number in range(index, index + len(self)):
+            try:
+                return self._read(number % len(self))
+            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
+                name = self._name(number % len(self))
+                if self._recipe.on_error == "raise":
+                    raise InputError(
+                        f"{name}: not a readable picture ({error}); on_error: skip goes on"
+                    ) from error
+                _logger.warning("%s: skipped, not a readable picture (%s)", name, error)
+        raise InputError(f"data {self._recipe.data}: no picture can be read")
+
+    def _read(self, index: int) -> tuple[Image.Image, int]:
+        if self._reader is None:
+            image, label = self._dataset[index]
+            return image.convert("RGB"), int(label)
+        stream, label = self._reader[index]
+        with stream, Image.open(stream) as image:
+            return image.convert("RGB"), int(label)
+
+    def _name(self, index: int) -> str:
+        if self._reader is None:
+            return f"{self._recipe.data}, picture {index}"
+        return str(self._dataset.filename(index, absolute=True))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and is measured on.
+
+    Attributes:
+        training: The pictures of an epoch; those of scenes have no end.
+        validation: Pictures to measure accuracy on.
+        num_classes: Outputs of the head.
+    """
+
+    training: Pictures
+    validation: Pictures | None
+    num_classes: int
+
+
+def open_data(recipe: Recipe) -> TrainingData:
+    """Find the pictures of a recipe.
+
+    Raises:
+        InputError: There are none, or fewer than a batch or than two classes, or the classes of
+            validation are others than those of training.
+    """
+    training: Pictures
+    validation: Pictures | None = None
+    if recipe.data == "scenes":
+        endless = (recipe.steps or 0) * recipe.batch_size
+        training = Scenes(recipe, TRAINING, endless)
+        if recipe.validation_split is not None:
+            validation = Scenes(recipe, HELD_OUT, recipe.validation_scenes)
+    else:
+        training = DatasetPictures(recipe, recipe.train_split)
+        if recipe.validation_split is not None:
+            validation = DatasetPictures(recipe, recipe.validation_split)
+    where = f"data {recipe.data}"
+    if len(training.classes) < 2:
+        raise InputError(f"{where}: expected two classes or more, found {list(training.classes)}")
+    if validation and validation.classes != training.classes:
+        differing = sorted({*validation.classes} ^ {*training.classes})[:5]
+        raise InputError(f"{where}: training and validation differ in classes {differing}")
+    if len(training) < recipe.batch_size:
+        raise InputError(
+            f"{where}: {len(training)} pictures are fewer than batch_size {recipe.batch_size}"
+        )
+    return TrainingData(training, validation, recipe.num_classes or len(training.classes))

@@ -1,0 +1,226 @@
+"""The training loop: one process, or several with DDP where `torchrun` started them."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils import ModelEmaV3
+
+from crate_interp.errors import InputError
+from crate_interp.training.batches import batches_of, seed_generators
+from crate_interp.training.checkpoints import (
+    TrainingState,
+    export_weights,
+    load_latest,
+    save_checkpoint,
+)
+from crate_interp.training.data import Pictures, open_data
+from crate_interp.training.metrics import Metrics, MetricsFile
+from crate_interp.training.recipe import Recipe
+from crate_interp.training.setup import (
+    build_loss,
+    build_mixup,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    updates_of,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["TrainingResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        step: Finished updates.
+        finished: Whether these are all; otherwise the run was asked to stop.
+        accuracy: Of the exported weights, if measured.
+    """
+
+    step: int
+    finished: bool
+    accuracy: float | None
+
+
+def train(
+    recipe: Recipe, folder: Path, report: Callable[[Metrics, int], None] = lambda *_: None
+) -> TrainingResult:
+    """Train a model by a recipe, or go on with a run that stopped.
+
+    Writes `checkpoints/` (to go on from), `metrics.csv`, `best.safetensors` (the highest accuracy
+    so far) and, at the end, `model.safetensors`. SIGTERM ends the run after a last checkpoint.
+
+    Args:
+        recipe: What to do.
+        folder: Where to; it exists.
+        report: Called after every update with its metrics and the number of all updates.
+
+    Raises:
+        InputError: The recipe asks for what is not there, a picture cannot be read, or the loss is
+            no longer a finite number; the last checkpoint stays as it was.
+    """
+    accelerator = _accelerator()
+    device, processes = accelerator.device, accelerator.num_processes
+    if recipe.precision == "float16" and device.type != "cuda":
+        raise InputError(f"precision float16: expected a GPU, found {device.type}; try bfloat16")
+    if recipe.batch_size % (recipe.accumulation * processes):
+        raise InputError(
+            f"batch_size: expected a multiple of {recipe.accumulation} accumulation steps x "
+            f"{processes} processes, found {recipe.batch_size}"
+        )
+    data = open_data(recipe)
+    seed_generators(recipe.seed)
+    network = build_model(recipe, data.num_classes).to(device)
+    config: Any = network.pretrained_cfg
+    normalisation = (tuple(config["mean"]), tuple(config["std"]))
+    ema = recipe.ema_decay and ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
+    optimizer = build_optimizer(recipe, network)
+    updates, warmup = updates_of(recipe, len(data.training))
+    schedule = build_schedule(recipe, optimizer, updates, warmup)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+    mixup, loss_of = build_mixup(recipe, data.num_classes), build_loss(recipe)
+    state = TrainingState(network, optimizer, scaler, ema or None)
+    load_latest(folder / "checkpoints", state)
+    model = accelerator.prepare_model(network)
+
+    process = (accelerator.process_index, processes)
+    remaining = range(state.step, updates)
+    batches = batches_of(recipe, data.training, normalisation, process, remaining)
+    metrics_file = MetricsFile(folder / "metrics.csv", state.step, accelerator.is_main_process)
+    started, accuracy = time.monotonic() - state.seconds, None
+
+    with _stop_request() as stop:
+        for step in remaining:
+            schedule.step_update(step)
+            rate = max(group["lr"] for group in optimizer.param_groups)
+            loss = torch.zeros((), device=device)
+            for part in range(recipe.accumulation):
+                images, labels = (tensor.to(device, non_blocking=True) for tensor in next(batches))
+                seed_generators(recipe.seed, step, part, process[0], 1)  # mixing, drop path
+                targets = labels
+                if mixup is not None:
+                    images, targets = mixup(images, labels)
+                last = part == recipe.accumulation - 1
+                with nullcontext() if last else accelerator.no_sync(model):
+                    with _autocast(recipe, device):
+                        logits = model(images)
+                    part_loss = loss_of(logits.float(), targets) / recipe.accumulation
+                    scaler.scale(part_loss).backward()
+                loss += part_loss.detach()
+            scaler.unscale_(optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(
+                network.parameters(), recipe.clip_norm or math.inf
+            )
+            told: Any = accelerator.reduce(torch.stack([loss, loss.new_tensor(float(len(stop)))]))
+            mean_loss, stopping = told[0].item() / processes, told[1].item() > 0
+            _refuse_infinite(mean_loss, norm.item(), recipe, step, rate)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            if state.ema is not None:
+                state.ema.update(network, step=step + 1)
+
+            state.step, state.seconds = step + 1, time.monotonic() - started
+            stopping = stopping and state.step < updates
+            accuracy = None
+            if _due(state.step, recipe.evaluate_every, updates) and data.validation is not None:
+                accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
+                if accuracy > state.best_accuracy:
+                    state.best_accuracy = accuracy
+                    if accelerator.is_main_process:
+                        export_weights(folder / "best.safetensors", recipe, state, accuracy)
+            metrics = Metrics(state.step, mean_loss, rate, norm.item(), accuracy, state.seconds)
+            if accuracy is not None or _due(state.step, recipe.log_every, updates):
+                metrics_file.append(metrics)
+            report(metrics, updates)
+            if accelerator.is_main_process and (
+                stopping or _due(state.step, recipe.save_every, updates)
+            ):
+                save_checkpoint(folder / "checkpoints", state, recipe.keep)
+            if stopping:
+                return TrainingResult(state.step, False, accuracy)
+    if not remaining and data.validation is not None:  # finished before; the export may not be
+        accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
+    if accelerator.is_main_process:
+        export_weights(folder / "model.safetensors", recipe, state, accuracy)
+    accelerator.wait_for_everyone()
+    return TrainingResult(state.step, True, accuracy)
+
+
+def _accelerator() -> Accelerator:
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise InputError("training needs accelerate: pip install 'crate-interp[train]'") from error
+    # The loop casts and accumulates by itself: accelerate places the model and joins processes.
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    number_type = torch.float16 if recipe.precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, number_type, enabled=recipe.precision != "float32")
+
+
+def _due(step: int, every: int, updates: int) -> bool:
+    return step == updates or (every > 0 and step % every == 0)
+
+
+def _refuse_infinite(loss: float, norm: float, recipe: Recipe, step: int, rate: float) -> None:
+    # A float16 gradient may overflow: its scaler leaves the update out and goes on.
+    if math.isfinite(loss) and (math.isfinite(norm) or recipe.precision == "float16"):
+        return
+    raise InputError(
+        f"step {step}, learning rate {rate:.3g}: the loss is {loss}, the gradient's norm {norm}; "
+        "expected finite numbers. The last checkpoint is kept; a lower learning_rate, a longer "
+        "warm-up or clip_norm: 1 may help"
+    )
+
+
+def _accuracy(
+    recipe: Recipe,
+    pictures: Pictures,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    state: TrainingState,
+    accelerator: Accelerator,
+) -> float:
+    """Share of pictures labelled right, over all processes."""
+    model: VisionTransformer = state.evaluated.eval()
+    process = (accelerator.process_index, accelerator.num_processes)
+    right = torch.zeros(2, dtype=torch.float64)
+    with torch.inference_mode():
+        for images, labels in batches_of(recipe, pictures, normalisation, process):
+            with _autocast(recipe, accelerator.device):
+                found = model(images.to(accelerator.device)).argmax(dim=1).cpu()
+            right += torch.tensor([(found == labels).sum(), len(labels)])
+    state.model.train()
+    told: Any = accelerator.reduce(right.to(accelerator.device))
+    return float(told[0] / told[1])
+
+
+@contextmanager
+def _stop_request() -> Iterator[list[int]]:
+    """A list that is filled when SIGTERM comes."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may listen
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,223 @@
+"""A recipe: everything that decides the weights a training run ends with, read from YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import jsonargparse
+import yaml
+
+from crate_interp.errors import InputError
+
+__all__ = ["Recipe", "read_recipe"]
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training run; a YAML file has the same keys.
+
+    Attributes:
+        model: Model name or alias, without weights.
+        model_args: Sizes that differ from the named model's.
+        initial_weights: `published`: those of `model`, or a weight file; a head of another number
+            of classes begins anew. `None`: random.
+        data: `scenes`, a folder of class folders (with `train` and `validation` below it, or not),
+            or a data set of `timm.data.create_dataset` (`torch/cifar10`, `hfds/...`).
+        data_root: Where a named data set lies.
+        data_args: More arguments of `timm.data.create_dataset`, for instance `{download: true}`.
+        train_split: Part to train on.
+        validation_split: Part to measure accuracy on; `None`: accuracy is not measured.
+        num_classes: Outputs of the head; `None`: as many as the data have.
+        on_error: What a picture that cannot be read does: end the run, or be replaced by the next
+            one with a warning.
+        scene_objects: Fewest and most objects in a scene.
+        scene_object_size: Smallest and largest diameter of an object, shares of the picture.
+        validation_scenes: How many held-out scenes accuracy is measured on.
+        image_size: Side of the square input, pixels; a whole number of patches.
+        crop_area: Share of the picture's area that a random crop has; `None`: no augmentation.
+        crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
+            and where training does not crop either.
+        interpolation: Of the resizing, as timm names them.
+        flip: Probability of a mirror image.
+        color_jitter: Strength, 0 for none.
+        auto_augment: timm's text, for instance `rand-m9-n2`.
+        random_erasing: Probability.
+        batch_size: Pictures of an update, over all processes and accumulation steps.
+        accumulation: Forward passes of an update.
+        epochs: Length in passes over the data; give this or `steps`.
+        steps: Length in updates.
+        warmup_epochs: Of the linear warm-up; this or `warmup_steps`.
+        warmup_steps: Updates of the linear warm-up.
+        optimizer: Which one, of timm's.
+        learning_rate: The highest one, after warm-up.
+        min_learning_rate: Where the cosine ends.
+        warmup_learning_rate: Where the warm-up begins.
+        betas: The optimizer's; `None`: its own.
+        weight_decay: Of matrices; vectors, positions and the class token have none.
+        layer_decay: Factor of the learning rate from a layer to the one below it.
+        clip_norm: Largest norm of the gradient; `None`: as it comes.
+        label_smoothing: Share of a label's weight that goes to all classes alike.
+        mixup: alpha of mixup, 0 for none.
+        cutmix: alpha of cutmix, 0 for none.
+        mix_probability: Of a batch to be mixed at all.
+        mix_switch_probability: Of cutmix, where both are on.
+        drop_path: Rate of stochastic depth in the last block.
+        precision: Number type of the forward pass; weights and updates are float32.
+        gradient_checkpointing: Compute activations twice to keep fewer of them.
+        ema_decay: Of the moving average of the weights, which is then what is evaluated and
+            exported; `None`: no average.
+        seed: Of the weights, the order, the augmentation and every other choice.
+        workers: Processes that read pictures, a training process.
+        log_every: Updates from one line of metrics.csv to the next.
+        evaluate_every: Updates from one evaluation to the next; 0: only at the end.
+        save_every: Updates from one checkpoint to the next.
+        keep: How many checkpoints are kept.
+    """
+
+    model: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    initial_weights: str | None = None
+
+    data: str = "scenes"
+    data_root: str | None = None
+    data_args: dict[str, Any] = field(default_factory=dict)
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    num_classes: int | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    scene_objects: tuple[int, int] = (1, 3)
+    scene_object_size: Range = (0.3, 0.75)
+    validation_scenes: int = 512
+
+    image_size: int = 224
+    crop_area: Range | None = (0.08, 1.0)
+    crop_pct: float | None = None
+    interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    auto_augment: str | None = None
+    random_erasing: float = 0.0
+
+    batch_size: int = 256
+    accumulation: int = 1
+    epochs: float | None = None
+    steps: int | None = None
+    warmup_epochs: float | None = None
+    warmup_steps: int | None = None
+    optimizer: Literal["adamw", "lion"] = "adamw"
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 0.0
+    warmup_learning_rate: float = 0.0
+    betas: Range | None = None
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    clip_norm: float | None = None
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+    mix_switch_probability: float = 0.5
+    drop_path: float = 0.0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    gradient_checkpointing: bool = False
+    ema_decay: float | None = None
+
+    seed: int = 0
+    workers: int = 1
+    log_every: int = 20
+    evaluate_every: int = 0
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise InputError("the length of a run: give either epochs or steps")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise InputError("the warm-up: give either warmup_epochs or warmup_steps")
+        if self.data == "scenes" and (self.epochs is not None or self.warmup_epochs is not None):
+            raise InputError("scenes are endless: give steps and warmup_steps, not epochs")
+        positive = ("image_size", "batch_size", "accumulation", "epochs", "steps", "learning_rate")
+        for name in (*positive, "log_every", "save_every", "keep", "validation_scenes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name}: expected more than 0, found {value}")
+        for name in ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "seed"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name}: expected 0 or more, found {value}")
+        shares = ("flip", "random_erasing", "mix_probability", "mix_switch_probability")
+        for name in (*shares, "label_smoothing", "drop_path", "ema_decay", "layer_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name}: expected 0 to 1, found {value}")
+        if self.batch_size % self.accumulation:
+            raise InputError(
+                f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
+                f"found {self.batch_size}"
+            )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Args:
+        path: The file.
+        changes: `key=value` texts that replace keys of the file; the value is YAML.
+
+    Raises:
+        InputError: There is no such file, it is no mapping, a key is unknown (the nearest is
+            offered) or missing, or a value is of the wrong type or out of range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    for change in changes:
+        key, separator, value = change.partition("=")
+        if not separator:
+            raise InputError(f"--set {change}: expected key=value")
+        try:
+            content[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change}: the value is not YAML: {error}") from error
+    try:
+        return _recipe_of(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _recipe_of(content: dict[Any, Any]) -> Recipe:
+    options = {option.name: option for option in dataclasses.fields(Recipe)}
+    for key in content:
+        if key not in options:
+            near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.5)
+            offer = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown key {key!r}{offer}")
+    if "model" not in content:
+        raise InputError("no key 'model': a recipe names its model")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    hints = get_type_hints(Recipe)
+    for name in content:
+        parser.add_argument(f"--{name}", type=hints[name])
+    try:
+        values = parser.parse_object({str(key): value for key, value in content.items()})
+    except jsonargparse.ArgumentError as error:
+        raise InputError(" ".join(str(error).split())) from error
+    return Recipe(**{name: values[name] for name in content})

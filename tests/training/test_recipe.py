@@ -1,0 +1,99 @@
+"""Recipes of the repository are read, and a wrong one is refused with what would be right."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crate_interp.errors import InputError
+from crate_interp.models import create_on_meta, resolve_name
+from crate_interp.training import Recipe, read_recipe
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+RECIPES = sorted([*PIPELINES.glob("train_*.yaml"), *PIPELINES.glob("finetune_*.yaml")])
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_recipe_of_the_repository_names_a_model_that_can_be_made(file):
+    recipe = read_recipe(file)
+    model = create_on_meta(
+        resolve_name(recipe.model), img_size=recipe.image_size, **recipe.model_args
+    )
+    assert model.patch_embed.num_patches > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "train_crate_in1k",
+            {"optimizer": "lion", "learning_rate": 2e-4, "weight_decay": 0.05, "epochs": 200},
+        ),
+        (
+            "train_vit_in1k",
+            {"optimizer": "lion", "learning_rate": 2e-4, "weight_decay": 0.05, "epochs": 200},
+        ),
+        (
+            "train_crate_alpha_in21k",
+            {"learning_rate": 8e-4, "betas": (0.9, 0.95), "weight_decay": 0.1, "epochs": 91},
+        ),
+        (
+            "finetune_crate_alpha_in1k",
+            {"learning_rate": 1.6e-4, "auto_augment": "rand-m9-n2", "label_smoothing": 0.1},
+        ),
+    ],
+)
+def test_recipe_has_the_published_values(name, expected):
+    recipe = read_recipe(PIPELINES / f"{name}.yaml")
+    assert {key: getattr(recipe, key) for key in expected} == expected
+
+
+def test_baseline_differs_from_crate_in_its_model_only():
+    crate = yaml.safe_load((PIPELINES / "train_crate_in1k.yaml").read_text())
+    vit = yaml.safe_load((PIPELINES / "train_vit_in1k.yaml").read_text())
+    assert crate.pop("model") != vit.pop("model")
+    assert crate == vit
+
+
+def test_changes_replace_keys_and_keep_types(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("model: demo\nsteps: 5\n")
+    recipe = read_recipe(file, ["learning_rate=1e-4", "steps=7", "scene_objects=[1, 2]"])
+    assert (recipe.learning_rate, recipe.steps, recipe.scene_objects) == (1e-4, 7, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("", [], "expected a mapping"),
+        ("- 1", [], "expected a mapping"),
+        ("model: [", [], "not YAML"),
+        ("steps: 5", [], "no key 'model'"),
+        ("model: demo\nsteps: 5\nlerning_rate: 1", [], "did you mean 'learning_rate'"),
+        ("model: demo\nsteps: 5\nqqq: 1", [], "unknown key 'qqq'$"),
+        ("model: demo\nsteps: many", [], "steps"),
+        ("model: demo\nsteps: 5\noptimizer: sgdd", [], "optimizer"),
+        ("model: demo", [], "either epochs or steps"),
+        ("model: demo\nsteps: 5\nepochs: 1", [], "either epochs or steps"),
+        ("model: demo\nepochs: 1", [], "scenes are endless"),
+        ("model: demo\nsteps: 5", ["batch_size=0"], "batch_size: expected more than 0"),
+        ("model: demo\nsteps: 5", ["accumulation=3"], "expected a multiple of accumulation"),
+        ("model: demo\nsteps: 5", ["ema_decay=2"], "ema_decay: expected 0 to 1"),
+        ("model: demo\nsteps: 5", ["steps"], "expected key=value"),
+        ("model: demo\nsteps: 5", ["steps=["], "not YAML"),
+    ],
+)
+def test_wrong_recipe_is_refused(tmp_path, text, changes, message):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recipe(file, changes)
+
+
+def test_missing_recipe_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_recipe(tmp_path / "none.yaml")
+
+
+def test_recipe_is_whole_by_default():
+    assert Recipe(model="demo", steps=1).data == "scenes"
