@@ -61,7 +61,8 @@ def prepare_ground_truth(
         if iou_type == "bbox":
             _check_box(copied, where)
         else:
-            _check_segmentation(copied, sizes[copied["image_id"]], where)
+            size = _known_size(copied, sizes[copied["image_id"]], where)
+            _check_segmentation(copied, size, where)
         annotations.append(copied)
     images = [dict(image) for image in coco["images"]]
     return {"images": images, "annotations": annotations, "categories": list(categories)}
@@ -150,10 +151,10 @@ def _result_mask(entry: Mapping[str, Any], size: tuple[int, int] | None, where: 
     if not isinstance(entry.get("segmentation"), (Mapping, list)):
         found = type(entry.get("segmentation")).__name__
         raise InputError(f"{where}: segmentation: expected an RLE or polygons, found {found}")
-    rle = _check_segmentation(entry, size, where)
+    image_hw = _known_size(entry, size, where)
+    rle = _check_segmentation(entry, image_hw, where)
     if isinstance(rle, list):
-        assert size is not None  # checked just now
-        return coco_mask.merge(coco_mask.frPyObjects(rle, *size))
+        return coco_mask.merge(coco_mask.frPyObjects(rle, *image_hw))
     if isinstance(rle["counts"], list):  # loadRes measures compressed ones only
         return coco_mask.frPyObjects(dict(rle), *rle["size"])
     return rle
@@ -187,13 +188,19 @@ def _check_box(entry: Mapping[str, Any], where: str) -> Any:
     return list(box)
 
 
-def _check_segmentation(entry: Mapping[str, Any], size: tuple[int, int] | None, where: str) -> Any:
-    segmentation: Any = entry.get("segmentation")
+def _known_size(
+    entry: Mapping[str, Any], size: tuple[int, int] | None, where: str
+) -> tuple[int, int]:
     if size is None:
         raise InputError(
             f"{where}: segmentation: the ground truth gives no height and width of image "
             f"{entry['image_id']}"
         )
+    return size
+
+
+def _check_segmentation(entry: Mapping[str, Any], size: tuple[int, int], where: str) -> Any:
+    segmentation: Any = entry.get("segmentation")
     if isinstance(segmentation, list):
         # A polygon of 4 numbers would be taken for a box.
         if not segmentation or not all(

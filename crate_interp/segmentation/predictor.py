@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class MaskCut:
         stride: Pixels between patches, if denser than the patch size.
         precision: Number type of the forward pass; the cuts are always exact to float64.
 
+    Attributes:
+        input_hw: Height and width of the model's input, pixels; derived from `size`.
+
     Raises:
         InputError: A size that is no multiple of the patch size, a feature that the model lacks.
 
@@ -66,6 +69,7 @@ class MaskCut:
     solver: Solver = "lanczos"
     stride: int | None = None
     precision: Precision = "float32"
+    input_hw: tuple[int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         patch_hw = self._patch_hw
@@ -76,15 +80,18 @@ class MaskCut:
         record(self.model, [self.feature], [self.block])  # refuses a site the model lacks
         if self.stride is not None:
             check_stride(self.model, self.stride)
-        if self.size is None:
+        size = self.size
+        if size is None:
             own_size = getattr(self.model, "pretrained_cfg", {}).get("test_input_size")
-            size = own_size[-1] if own_size else PAPER_SIZE
-            object.__setattr__(self, "size", size - size % patch_hw[0])
-        if self._size < 1 or any(self._size % patch for patch in patch_hw):
+            size = int(own_size[-1]) if own_size else PAPER_SIZE
+            size -= size % patch_hw[0]
+        if size < 1 or any(size % patch for patch in patch_hw):
             raise InputError(
-                f"size {self._size}: expected a multiple of the patch size {patch_hw[0]}, "
-                f"for instance {max(1, round(self._size / patch_hw[0])) * patch_hw[0]}"
+                f"size {size}: expected a multiple of the patch size {patch_hw[0]}, "
+                f"for instance {max(1, round(size / patch_hw[0])) * patch_hw[0]}"
             )
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "input_hw", (size, size))
 
     def __call__(self, image: str | Path | Image | UInt8[np.ndarray, "H W 3"]) -> Instances:
         """Instances of one image, in the pixels of the original (EXIF rotation applied)."""
@@ -95,14 +102,14 @@ class MaskCut:
         """Where the pixels of `rgb` lie in the model's input and its patch grid."""
         stride_hw = None if self.stride is None else (self.stride, self.stride)
         original_hw = (rgb.shape[0], rgb.shape[1])
-        return ImageGeometry(original_hw, (self._size, self._size), self._patch_hw, stride_hw)
+        return ImageGeometry(original_hw, self.input_hw, self._patch_hw, stride_hw)
 
     def features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B D n"]:
         """Patch features of a batch: one forward pass, ended as soon as they are recorded."""
         device = next(self.model.parameters()).device
         data_config = resolve_model_data_config(self.model)
         statistics = data_config["mean"], data_config["std"]
-        pixels = torch.stack([preprocess(rgb, self._input_hw, *statistics) for rgb in images])
+        pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
         recorder = record(self.model, [self.feature], [self.block], stop_early=True)
         with (
             torch.inference_mode(),
@@ -123,18 +130,9 @@ class MaskCut:
         found = cut.masks.cpu().numpy()
         masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
         if self.refine != "none":
-            masks = refine_masks(resize_image(rgb, self._input_hw), masks, method=self.refine)
+            masks = refine_masks(resize_image(rgb, self.input_hw), masks, method=self.refine)
         masks = geometry.input_to_original(masks)
         return Instances(masks[masks.any(axis=(1, 2))])
-
-    @property
-    def _size(self) -> int:
-        assert self.size is not None  # filled when made
-        return self.size
-
-    @property
-    def _input_hw(self) -> tuple[int, int]:
-        return self._size, self._size
 
     @property
     def _patch_hw(self) -> tuple[int, int]:

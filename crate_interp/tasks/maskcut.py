@@ -98,11 +98,10 @@ def run(config: MaskCutConfig) -> int:
 
 
 def _open_images(config: MaskCutConfig) -> ImageSet:
-    if config.images is not None:
-        images = open_images(config.images, config.annotations)
-    else:
-        assert config.coco is not None  # the configuration has checked it
+    if config.coco is not None:
         images = open_coco(config.coco, config.coco_root)
+    else:
+        images = open_images(config.images or (), config.annotations)
     if images.annotations is not None:  # what cannot be scored, one wants to know now
         for iou_type in _iou_types(images.annotations):
             prepare_ground_truth(images.annotations, iou_type, class_agnostic=True)
@@ -136,7 +135,7 @@ def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
     options: dict[str, Any] = {
         field.name: getattr(config, field.name)
         for field in fields(MaskCut)
-        if field.name != "model"
+        if field.init and field.name != "model"
     }
     predictor = MaskCut(model, **options)
     weights = {
