@@ -54,7 +54,8 @@ def coding_rate(
     gram = unit.mT @ unit if dim <= count else unit @ unit.mT
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor = torch.linalg.cholesky(identity + dim / (count * eps) * gram)
-    return factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)  # half of the log of its square
+    rate: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)  # det is its square
+    return rate
 
 
 @dataclass(frozen=True, eq=False)

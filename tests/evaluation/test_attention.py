@@ -50,14 +50,17 @@ def plain_scores(images, by, keep):
 
 @pytest.fixture(scope="module")
 def images():
-    rng = np.random.default_rng(0)
-    counts = (2, 0, 1, 3)
-    generator = torch.Generator().manual_seed(0)
-    attention = torch.randn(len(counts), 3, 12, generator=generator).softmax(dim=-1)
-    return [
-        (heads.reshape(3, *GRID), rng.random((count, *ORIGINAL)) < rng.random((count, 1, 1)))
-        for heads, count in zip(attention, counts, strict=True)
-    ]
+    """Three heads; objects are rectangles of whole pixels, across the patches."""
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    drawn = []
+    for count in (2, 0, 1, 3):
+        truth = np.zeros((count, *ORIGINAL), bool)
+        for mask in truth:
+            top, left = rng.integers(0, 10, size=2)
+            mask[top : top + rng.integers(3, 15), left : left + rng.integers(5, 25)] = True
+        heads = torch.randn(3, *GRID, generator=generator).flatten(1).softmax(dim=-1)
+        drawn.append((heads.unflatten(1, GRID), truth))
+    return drawn
 
 
 @pytest.mark.parametrize("by", ["mass", "entries"])
