@@ -4,6 +4,7 @@ from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import read_results
 from crate_interp.evaluation.corloc import CorLoc, CorLocScore
+from crate_interp.evaluation.emergence import Emergence, measure_emergence
 from crate_interp.evaluation.layer_objective import (
     LayerObjective,
     coding_rate,
@@ -18,6 +19,7 @@ __all__ = [
     "CocoScores",
     "CorLoc",
     "CorLocScore",
+    "Emergence",
     "LayerObjective",
     "MeanIoU",
     "coco_average_precision",
@@ -25,5 +27,6 @@ __all__ = [
     "format_table",
     "layer_objective",
     "mask_iou",
+    "measure_emergence",
     "read_results",
 ]
