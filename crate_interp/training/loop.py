@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from crate_interp.training.checkpoints import (
 )
 from crate_interp.training.data import Pictures, open_data
 from crate_interp.training.metrics import Metrics, MetricsFile
+from crate_interp.training.probe import Probe
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import (
     build_loss,
@@ -63,8 +64,9 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe, or go on with a run that stopped.
 
-    Writes `checkpoints/` (to go on from), `metrics.csv`, `best.safetensors` (the highest accuracy
-    so far) and, at the end, `model.safetensors`. SIGTERM ends the run after a last checkpoint.
+    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
+    `best.safetensors` (the highest accuracy so far) and, at the end, `model.safetensors`. SIGTERM
+    ends the run after a last checkpoint.
 
     Args:
         recipe: What to do.
@@ -102,10 +104,16 @@ def train(
     process = (accelerator.process_index, processes)
     remaining = range(state.step, updates)
     batches = batches_of(recipe, data.training, normalisation, process, remaining)
-    metrics_file = MetricsFile(folder / "metrics.csv", state.step, accelerator.is_main_process)
+    metrics_file, probe = None, None
+    if accelerator.is_main_process:
+        metrics_file = MetricsFile(folder / "metrics.csv", state.step)
+        if recipe.probe_every and remaining:
+            probe = Probe(recipe, folder / "probes.csv", state)
     started, accuracy = time.monotonic() - state.seconds, None
 
     with _stop_request() as stop:
+        if probe is not None and state.step == 0:
+            probe.measure()
         for step in remaining:
             schedule.step_update(step)
             set_patch_drop(network, recipe.at(step, updates).patch_drop)
@@ -147,8 +155,11 @@ def train(
                     if accelerator.is_main_process:
                         export_weights(folder / "best.safetensors", recipe, state, accuracy)
             metrics = Metrics(state.step, mean_loss, rate, norm.item(), accuracy, state.seconds)
-            if accuracy is not None or _due(state.step, recipe.log_every, updates):
-                metrics_file.append(metrics)
+            logged = accuracy is not None or _due(state.step, recipe.log_every, updates)
+            if metrics_file is not None and logged:
+                metrics_file.append(asdict(metrics))
+            if probe is not None and _due(state.step, recipe.probe_every, updates):
+                probe.measure()
             report(metrics, updates)
             if accelerator.is_main_process and (
                 stopping or _due(state.step, recipe.save_every, updates)

@@ -101,6 +101,12 @@ class Recipe:
         workers: Processes that read pictures, a training process.
         log_every: Updates from one line of metrics.csv to the next.
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
+        probe_every: Updates from one probe (what attention, cuts and codes say of pictures with
+            masks, into probes.csv) to the next, the untrained model first; 0: none.
+        probe_set: Pictures of the probes, in COCO's format: `demo` (the built-in scenes), another
+            split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
+        probe_pictures: How many of them.
+        probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
         keep: How many checkpoints are kept.
     """
@@ -160,6 +166,10 @@ class Recipe:
     workers: int = 1
     log_every: int = 20
     evaluate_every: int = 0
+    probe_every: int = 0
+    probe_set: str = "demo"
+    probe_pictures: int = 32
+    probe_size: int | None = None
     save_every: int = 1000
     keep: int = 2
 
@@ -170,12 +180,14 @@ class Recipe:
             raise InputError("the warm-up: give either warmup_epochs or warmup_steps")
         if self.data == "scenes" and (self.epochs is not None or self.warmup_epochs is not None):
             raise InputError("scenes are endless: give steps and warmup_steps, not epochs")
-        positive = ("image_size", "batch_size", "accumulation", "epochs", "steps", "learning_rate")
-        for name in (*positive, "log_every", "save_every", "keep", "validation_scenes"):
+        positive: tuple[str, ...] = ("image_size", "batch_size", "accumulation", "epochs", "steps")
+        positive += ("learning_rate", "validation_scenes", "probe_pictures", "probe_size")
+        for name in (*positive, "log_every", "save_every", "keep"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name}: expected more than 0, found {value}")
-        for name in ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "seed"):
+        natural = ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "probe_every")
+        for name in (*natural, "seed"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name}: expected 0 or more, found {value}")

@@ -1,0 +1,59 @@
+"""Probes: how far segmentation has emerged, measured while a model is trained."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from crate_interp.data import ImageSet, open_coco
+from crate_interp.evaluation import measure_emergence
+from crate_interp.hooks import Site, available_sites
+from crate_interp.segmentation import MaskCut
+from crate_interp.training.checkpoints import TrainingState
+from crate_interp.training.metrics import MetricsFile
+from crate_interp.training.recipe import Recipe
+
+__all__ = ["Probe"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Probe:
+    """Measures the evaluated weights on a few pictures with masks, and keeps a line of each time.
+
+    Attention, MaskCut (tau 0.15, 3 masks) and TokenCut read the last block; all is computed in
+    float32 (`crate_interp.evaluation.measure_emergence`). Training goes on as if nothing had been.
+
+    Args:
+        recipe: Which pictures, and at what size.
+        path: The CSV file; the lines after the checkpoint that a run goes on from are dropped.
+        state: Of the run.
+
+    Raises:
+        InputError: There are no such pictures, or the size does not fit the model.
+    """
+
+    def __init__(self, recipe: Recipe, path: Path, state: TrainingState) -> None:
+        self._state = state
+        self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
+        self._predictor = MaskCut(state.evaluated, size=recipe.probe_size or recipe.image_size)
+        # Without a checkpoint nothing is kept: the untrained model is measured again.
+        self._file = MetricsFile(path, state.step or -1)
+        if Site.CLS_ATTENTION not in available_sites(state.model):
+            _logger.warning("%s: the model has no class token, no attention is measured", path)
+
+    def measure(self) -> None:
+        """Add a line; the model is in training mode afterwards.
+
+        Raises:
+            InputError: The pictures cannot be read, or have no masks.
+        """
+        self._state.evaluated.eval()
+        found = measure_emergence(self._predictor, self._images)
+        self._state.model.train()
+        self._file.append({"step": self._state.step, **found.numbers()})
+
+
+def _open_set(name: str) -> ImageSet:
+    path = Path(name)
+    return open_coco(path.name, path.parent if path.name != name else None)
