@@ -11,13 +11,14 @@ pictures of COCO (`coco/`, with `annotations/instances_val2017.json`) and of ECS
 """
 
 import argparse
-import dataclasses
+import itertools
 import json
 import logging
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from crate_interp.models import (
     load_backbone,
     names_a_file,
     resolve_name,
+    resolve_weights,
 )
 from crate_interp.models.checkpoint_files import read_checkpoint
 from crate_interp.segmentation import MaskCut
@@ -58,17 +60,26 @@ FRESH_SEED = 7  # 0 is the demo set's, 1 that of training
 SCENES, LABELLED_SCENES = 128, 1024
 RECIPE = Path(__file__).parents[1] / "pipelines" / "train_demo.yaml"
 
-COLUMNS: dict[str, Callable[[Emergence], float]] = {
-    "attention mass": lambda found: found.attention["mass"].best_head,
-    "mass, one head": lambda found: found.attention["mass"].single_head,
-    "attention entries": lambda found: found.attention["entries"].best_head,
-    "entries, one head": lambda found: found.attention["entries"].single_head,
-    "box AP50": lambda found: found.box.AP50,
-    "box AP": lambda found: found.box.AP,
-    "mask AP50": lambda found: found.mask.AP50,
-    "mask AP": lambda found: found.mask.AP,
-    "TokenCut IoU": lambda found: found.tokencut.mean_iou,
+COLUMNS = {  # as `Emergence.numbers` calls them
+    "attention mass": "attention_miou_mass",
+    "mass, one head": "attention_one_head_mass",
+    "attention entries": "attention_miou_entries",
+    "entries, one head": "attention_one_head_entries",
+    "box AP50": "box_ap50",
+    "box AP": "box_ap",
+    "mask AP50": "mask_ap50",
+    "mask AP": "mask_ap",
+    "TokenCut IoU": "tokencut_iou",
 }
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One seed of a model: accuracy on labelled scenes, and what was found on each set."""
+
+    accuracy: float | None
+    sets: dict[str, Emergence]
 
 
 # --- Models ----------------------------------------------------------------------------------
@@ -132,13 +143,10 @@ def open_saliency(folder: Path) -> ImageSet:
     return ImageSet("ecssd", tuple(records), truth)
 
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-
-
 @lru_cache(maxsize=1)
 def labelled_scenes(normalisation: Normalisation) -> list[tuple[Tensor, Tensor]]:
     """Batches of held-out scenes as the demo's training draws them, but of another seed."""
-    recipe = dataclasses.replace(read_recipe(RECIPE), seed=FRESH_SEED, workers=0)
+    recipe = replace(read_recipe(RECIPE), seed=FRESH_SEED, workers=0)
     pictures = Scenes(recipe, HELD_OUT, LABELLED_SCENES)
     return list(batches_of(recipe, pictures, normalisation))
 
@@ -157,11 +165,10 @@ def accuracy_of(model: VisionTransformer) -> float | None:
     return right / sum(len(labels) for _, labels in scenes)
 
 
-def measure(model: VisionTransformer, sets: dict[str, ImageSet], size: int) -> dict[str, Any]:
-    accuracy = accuracy_of(model)
+def measure(model: VisionTransformer, sets: dict[str, ImageSet], size: int) -> Measured:
     predictor = MaskCut(model, size=size)
-    measured = {name: measure_emergence(predictor, images) for name, images in sets.items()}
-    return {"accuracy": accuracy, "sets": measured}
+    found = {name: measure_emergence(predictor, images) for name, images in sets.items()}
+    return Measured(accuracy_of(model), found)
 
 
 # --- Tables ----------------------------------------------------------------------------------
@@ -176,43 +183,29 @@ def cell(values: list[float | None]) -> str:
     return f"{statistics.mean(known):.1f}{spread}"
 
 
-def table(rows: dict[str, list[dict[str, Any]]], name: str) -> str:
+def table(rows: dict[str, list[Measured]], name: str) -> str:
     """One set: a row a model, a column a metric, all in percent."""
-    columns: dict[str, Callable[[dict[str, Any]], float | None]] = {}
-    if name == "scenes":
-        columns["accuracy"] = lambda run: run["accuracy"]
-    for column, value in COLUMNS.items():
-        columns[column] = lambda run, value=value: _or_none(value, run["sets"][name])
+    columns = [*(["accuracy"] if name == "scenes" else []), *COLUMNS]
     lines = ["| model | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for row, runs in rows.items():
-        cells = (cell([value(run) for run in runs]) for value in columns.values())
+        numbers = [run.sets[name].numbers() for run in runs]
+        cells = [cell([of_seed.get(key) for of_seed in numbers]) for key in COLUMNS.values()]
+        if name == "scenes":
+            cells.insert(0, cell([run.accuracy for run in runs]))
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _or_none(value: Callable[[Emergence], float], found: Emergence) -> float | None:
-    try:
-        return value(found)
-    except KeyError:  # a model without a class token has no attention to score
-        return None
-
-
 def write_report(
-    path: Path, rows: dict[str, list[dict[str, Any]]], sets: dict[str, ImageSet], size: int
+    path: Path, rows: dict[str, list[Measured]], sets: dict[str, ImageSet], size: int
 ) -> None:
     """All numbers of all seeds, fractions of 1, as JSON."""
-    models = {
-        row: [
-            {
-                "accuracy": run["accuracy"],
-                "sets": {name: dataclasses.asdict(found) for name, found in run["sets"].items()},
-            }
-            for run in runs
-        ]
-        for row, runs in rows.items()
+    report = {
+        "size": size,
+        "pictures": {name: len(images) for name, images in sets.items()},
+        "torch": torch.__version__,
+        "models": {row: [asdict(run) for run in runs] for row, runs in rows.items()},
     }
-    pictures = {name: len(images) for name, images in sets.items()}
-    report = {"size": size, "pictures": pictures, "torch": torch.__version__, "models": models}
     path.write_text(json.dumps(report, indent=1))
 
 
@@ -228,15 +221,18 @@ def main() -> None:
     options = parser.parse_args()
     # That an untrained model finds nothing to cut is no news here.
     logging.getLogger("crate_interp.segmentation").setLevel(logging.ERROR)
+    named = read_rows(options.models)
+    for source in itertools.chain(*named.values()):
+        resolve_weights(source)  # a file that is not there, one wants to know now
     jobs: dict[str, list[Callable[[], VisionTransformer]]] = {}
-    for row, sources in read_rows(options.models).items():
+    for row, sources in named.items():
         jobs[row] = [lambda source=source: load_backbone(source) for source in sources]
         if options.untrained:
             jobs[f"{row}, untrained"] = [
                 lambda source=source, seed=seed: untrained(source, seed)
                 for seed, source in enumerate(sources)
             ]
-    rows: dict[str, list[dict[str, Any]]] = {row: [] for row in jobs}
+    rows: dict[str, list[Measured]] = {row: [] for row in jobs}
     total = sum(map(len, jobs.values()))
     with tempfile.TemporaryDirectory() as scratch, tqdm(total=total, unit="model") as progress:
         sets = open_sets(Path(scratch), options.data)

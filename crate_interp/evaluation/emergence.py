@@ -51,6 +51,9 @@ class Emergence:
         attention = {
             f"attention_miou_{by}": score.best_head for by, score in self.attention.items()
         }
+        attention |= {
+            f"attention_one_head_{by}": score.single_head for by, score in self.attention.items()
+        }
         precision = {
             f"{kind}_{name.lower()}": asdict(scores)[name]
             for kind, scores in (("box", self.box), ("mask", self.mask))

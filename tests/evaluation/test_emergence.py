@@ -111,10 +111,12 @@ def test_numbers_are_flat_and_named(images):
     numbers = found.numbers()
     assert list(numbers) == [
         *("attention_miou_mass", "attention_miou_entries"),
+        *("attention_one_head_mass", "attention_one_head_entries"),
         *("box_ap", "box_ap50", "mask_ap", "mask_ap50", "tokencut_iou"),
         *("coding_rate_0", "coding_rate_1", "sparsity_0", "sparsity_1"),
     ]
     assert numbers["mask_ap50"] == found.mask.AP50
+    assert numbers["attention_one_head_mass"] == found.attention["mass"].single_head
     assert numbers["attention_miou_entries"] == found.attention["entries"].best_head
 
 
