@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crate_interp.data import ImageSet, open_coco
@@ -49,7 +51,8 @@ class Probe:
             InputError: The pictures cannot be read, or have no masks.
         """
         self._state.evaluated.eval()
-        found = measure_emergence(self._predictor, self._images)
+        with _without_warnings("crate_interp.segmentation"):
+            found = measure_emergence(self._predictor, self._images)
         self._state.model.train()
         self._file.append({"step": self._state.step, **found.numbers()})
 
@@ -57,3 +60,15 @@ class Probe:
 def _open_set(name: str) -> ImageSet:
     path = Path(name)
     return open_coco(path.name, path.parent if path.name != name else None)
+
+
+@contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Keep a logger from telling of each picture that a young model has nothing to cut in it."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
