@@ -13,10 +13,11 @@ from crate_interp.cli import main
 from crate_interp.data import open_coco, write_scenes
 from crate_interp.errors import InputError
 from crate_interp.evaluation import measure_emergence
-from crate_interp.models import load_backbone
+from crate_interp.models import create_backbone, load_backbone, resolve_name
 from crate_interp.segmentation import MaskCut
-from crate_interp.training import Recipe, train
+from crate_interp.training import Recipe, TrainingState, train
 from crate_interp.training.metrics import Metrics, MetricsFile
+from crate_interp.training.probe import Probe
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +98,26 @@ def test_model_without_a_class_token_is_probed_without_attention(probing, tmp_pa
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8}
     sizes |= {"class_token": False, "global_pool": "avg"}
     model = {"model": "vit_tiny_patch16_224", "model_args": sizes}
-    with caplog.at_level(logging.WARNING, "crate_interp.training"):
-        train(Recipe(**{**probing, **model, "steps": 4}), tmp_path)
+    train(Recipe(**{**probing, **model, "steps": 4}), tmp_path)
     assert caplog.text.count("no class token, no attention is measured") == 1
     found = rows(tmp_path / "probes.csv")
     columns = "step,box_ap,box_ap50,mask_ap,mask_ap50,tokencut_iou,coding_rate_0,coding_rate_1"
     assert list(found[0]) == columns.split(",")
     assert [row["step"] for row in found] == ["0", "3", "4"]
+
+
+def test_pictures_with_nothing_to_cut_are_told_by_their_score_alone(probing, tmp_path, caplog):
+    model = create_backbone(resolve_name("vit_demo"), embed_dim=32, depth=1, num_heads=2).train()
+    model.blocks[0].attn.qkv.weight.data.zero_()
+    model.blocks[0].attn.qkv.bias.data.fill_(1)  # so that all keys are alike
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+    Probe(Recipe(**probing), tmp_path / "probes.csv", state).measure()
+    assert caplog.text == ""
+    assert logging.getLogger("crate_interp.segmentation").level == logging.NOTSET
+    assert model.training
+    (row,) = rows(tmp_path / "probes.csv")
+    assert float(row["mask_ap"]) == float(row["tokencut_iou"]) == 0
 
 
 @pytest.mark.parametrize(
