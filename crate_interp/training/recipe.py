@@ -26,8 +26,9 @@ class Recipe:
     Attributes:
         model: Model name or alias, without weights.
         model_args: Sizes that differ from the named model's.
-        initial_weights: `published`: those of `model`, or a weight file; a head of another number
-            of classes begins anew. `None`: random.
+        initial_weights: A weight file, the name of a model with published weights, or `published`:
+            those of `model`. Patches and positions of another size are resampled; the head begins
+            anew if the patch size or the number of classes is another. `None`: random.
         data: `scenes`, a folder of class folders (with `train` and `validation` below it, or not),
             or a data set of `timm.data.create_dataset` (`torch/cifar10`, `hfds/...`).
         data_root: Where a named data set lies.
