@@ -18,8 +18,8 @@ CRATE_ALPHA = "crate_alpha_torch_d48_l2_h3_p8_i32_c10.pth"
 CRATE = "crate_d48_l2_h3_p8_i32_c10.pth.tar"
 KERNELS = ("patch_embed.proj.weight", "patch_embed.proj.linear.weight")
 
-# jax.image.resize(k, (s, s, 2, 2), "bilinear")[1, :, 0, 1], k = sin(0), sin(1), ... as (6, 6, 2, 2),
-# by jax 0.10.2: what the released training calls.
+# jax.image.resize(k, (s, s, 2, 2), "bilinear")[1, :, 0, 1] of k = sin(0), sin(1), ..., shape
+# (6, 6, 2, 2), by jax 0.10.2: what the released training calls.
 JAX_ROWS = {
     4: [-0.3645586371, 0.2318618745, -0.2046998888, 0.2598272264],
     9: [
