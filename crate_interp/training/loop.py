@@ -84,7 +84,8 @@ def train(
             f"batch_size: expected a multiple of {recipe.accumulation} accumulation steps x "
             f"{processes} processes, found {recipe.batch_size}"
         )
-    data = open_data(recipe)
+    with accelerator.main_process_first():  # a download is for one process to make
+        data = open_data(recipe)
     seed_generators(recipe.seed)
     network = build_model(recipe, data.num_classes).to(device)
     config: Any = network.pretrained_cfg

@@ -54,7 +54,7 @@ def open_source(recipe: Recipe, split: str) -> Any:
         return create_dataset(recipe.data, recipe.data_root, split, **recipe.data_args)
     tar = _tar_of(recipe, split)
     if tar is not None:
-        return ImageDataset(str(tar), reader=TarReader(tar))
+        return ImageDataset(str(tar), reader=TarReader(tar, **recipe.data_args))
     return create_dataset("", recipe.data, split, **recipe.data_args)
 
 
