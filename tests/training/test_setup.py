@@ -9,7 +9,8 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from crate_interp.training import Recipe
+from crate_interp.errors import InputError
+from crate_interp.training import Recipe, setup
 from crate_interp.training.setup import (
     build_loss,
     build_mixup,
@@ -128,3 +129,27 @@ def test_mixed_labels_sum_to_one():
 
 def test_empty_epoch_still_has_an_update():
     assert updates_of(recipe_of(steps=None, epochs=0.01, batch_size=10, data="f"), 20) == (1, 0)
+
+
+def test_initial_weights_are_a_file_a_model_or_its_own_published_ones(tmp_path, monkeypatch):
+    first = build_model(recipe_of(), 10)
+    path = tmp_path / "first.pth"
+    torch.save(first.state_dict(), path)
+    asked = []
+
+    def published(name, file=None):
+        asked.append((name, file))
+        return path
+
+    monkeypatch.setattr(setup, "resolve_weights", published)
+    for wanted in ("published", "crate_alpha_L32", str(path)):
+        torch.manual_seed(1)
+        model = build_model(recipe_of(initial_weights=wanted), 10)
+        assert torch.equal(model.head.weight, first.head.weight)
+    assert asked == [(MODELS[0], None), ("crate_alpha_L32", None), (MODELS[0], str(path))]
+
+
+def test_initial_weights_that_are_neither_file_nor_model_are_refused():
+    message = r"initial_weights crate_alpha_L31: no such file, and .*L32"
+    with pytest.raises(InputError, match=message):
+        build_model(recipe_of(initial_weights="crate_alpha_L31"), 10)
