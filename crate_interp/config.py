@@ -1,8 +1,9 @@
 """One frozen dataclass per command: its options, their defaults and their help text.
 
 Standard library only, so that the command line can describe itself without loading torch. A field
-becomes `--field-name`, or a positional argument if its metadata says so; its type is checked by
-the command line and in `--config FILE.yaml` alike.
+becomes `--field-name`, or a positional argument if its metadata says so, and takes several values
+if `several` names their type. Types are checked by the command line and in `--config FILE.yaml`
+alike.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from crate_interp.errors import InputError
 
 __all__ = [
     "ConvertConfig",
+    "CurvesConfig",
     "DownloadConfig",
     "EvaluateConfig",
     "MaskCutConfig",
@@ -26,6 +28,7 @@ Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens
 Precision = Literal["float32", "bfloat16", "float16"]
 Refine = Literal["none", "crf"]
 Solver = Literal["lanczos", "dense"]
+Spent = Literal["steps", "pictures", "seconds"]
 
 
 def _option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
@@ -48,7 +51,9 @@ class MaskCutConfig:
     model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
     coco: str | None = _option("COCO split (val2017), or `demo` for the built-in scenes", None)
     coco_root: Path | None = _option("folder of the COCO splits and annotations", None)
-    images: list[Path] | None = _option("image files or folders, instead of --coco", None)
+    images: list[Path] | None = _option(
+        "image files or folders, instead of --coco", None, several=Path
+    )
     annotations: Path | None = _option("COCO annotations of --images, to score against", None)
     output: Path | None = _option("run folder (default: runs/maskcut-MODEL-DATA)", None)
     tau: float = _option("patches are alike above this cosine similarity", 0.15)
@@ -140,4 +145,23 @@ class TrainConfig:
 
     recipe: Path = _option("recipe, a YAML file; see pipelines/train_*.yaml", positional=True)
     output: Path = _option("run folder: weights, checkpoints, metrics.csv")
-    set: list[str] | None = _option("key=value: recipe keys to change, several of them if so", None)
+    set: list[str] | None = _option(
+        "key=value: recipe keys to change, several of them if so", None, several=str
+    )
+
+
+@dataclass(frozen=True)
+class CurvesConfig:
+    """Draw loss, accuracy and probes of training runs in one figure, as PNG and PDF."""
+
+    runs: list[Path] = _option("run folders of `train`", positional=True, several=Path)
+    output: Path = _option("the PNG; a PDF of the same name is put beside it", Path("curves.png"))
+    x: Spent = _option(
+        "what a run has spent; a run whose initial weights come from another run of the figure "
+        "starts where that one ends",
+        "steps",
+    )
+
+    def __post_init__(self) -> None:
+        if self.output.suffix.lower() != ".png":
+            raise InputError(f"output: expected a file name ending in .png, found {self.output}")
