@@ -23,6 +23,7 @@ __all__ = ["main"]
 COMMANDS: dict[str, type] = {
     "maskcut": config.MaskCutConfig,
     "evaluate": config.EvaluateConfig,
+    "evaluate-classifier": config.EvaluateClassifierConfig,
     "download": config.DownloadConfig,
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,

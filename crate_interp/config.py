@@ -8,6 +8,7 @@ alike.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ __all__ = [
     "ConvertConfig",
     "CurvesConfig",
     "DownloadConfig",
+    "EvaluateClassifierConfig",
     "EvaluateConfig",
     "MaskCutConfig",
     "ModelsConfig",
@@ -26,6 +28,7 @@ __all__ = [
 
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
 Precision = Literal["float32", "bfloat16", "float16"]
+OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf"]
 Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]
@@ -35,8 +38,8 @@ def _option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A00
     metadata["help"] = help
     if default is ...:
         return field(metadata=metadata)
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -165,3 +168,48 @@ class CurvesConfig:
     def __post_init__(self) -> None:
         if self.output.suffix.lower() != ".png":
             raise InputError(f"output: expected a file name ending in .png, found {self.output}")
+
+
+@dataclass(frozen=True)
+class EvaluateClassifierConfig:
+    """Measure top-1 and top-5 accuracy of a classifier, or of a CLIPA model without a head."""
+
+    model: str = _option("model name, alias, or one of our safetensors files; see `models`")
+    data: str = _option(
+        "folder of class folders (the split below it, or not), whose sorted names are the labels "
+        "0, 1, ... (of `.in1k` heads: the 1000 WordNet ids of ImageNet-1K, sorted); or torch/NAME, "
+        "hfds/NAME, or `scenes`: held-out built-in ones, as training draws them"
+    )
+    weights: Path | None = _option(
+        "weight file in any official layout, not the released one; `random`: untrained", None
+    )
+    model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
+    data_root: Path | None = _option("where torch/NAME or hfds/NAME lies", None)
+    data_args: dict[str, Any] = _option(
+        "more arguments of timm's create_dataset (JSON, for instance '{\"download\": true}')", {}
+    )
+    split: str = _option("part of the data", "validation")
+    classes: Path | None = _option(
+        "zero-shot (CLIPA models): file of the class names, one a line, in label order", None
+    )
+    templates: list[str] = _option(
+        "zero-shot: prompts, {} being the class name; their embeddings are averaged",
+        ["a photo of a {}."],
+        several=str,
+    )
+    size: int | None = _option("side of the square input, pixels (default: the model's own)", None)
+    batch_size: int = _option("pictures in a forward pass", 64)
+    workers: int = _option("processes that read pictures", 2)
+    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: Precision = _option("number type of the forward pass", "float32")
+    limit: int | None = _option("only so many pictures, evenly spread over the data", None)
+    on_error: OnError = _option("what a picture that cannot be read does", "raise")
+    output: Path | None = _option("JSON file of the result", None)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: expected at least 1, found {value}")
+        if self.workers < 0:
+            raise InputError(f"workers: expected 0 or more, found {self.workers}")

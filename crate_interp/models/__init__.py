@@ -13,8 +13,9 @@ from crate_interp.models.loading import (
 )
 from crate_interp.models.mae import CrateMaeAutoencoder, load_mae
 from crate_interp.models.names import ModelName, resolve_name
-from crate_interp.models.onednn import fast_inference
+from crate_interp.models.onednn import fast_inference, inference_precision
 from crate_interp.models.weights import is_available_locally, weights_checksum
+from crate_interp.models.zero_shot import embed_classes
 
 __all__ = [
     "Checkpoint",
@@ -24,7 +25,9 @@ __all__ = [
     "ModelRecord",
     "create_backbone",
     "create_on_meta",
+    "embed_classes",
     "fast_inference",
+    "inference_precision",
     "is_available_locally",
     "load_backbone",
     "load_clip",
