@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -82,6 +83,18 @@ def test_accuracy_is_that_of_a_plain_loop(run, folder, capsys):
     assert result["preparation"]["input_size"] == [3, 32, 32]
     printed = capsys.readouterr().out
     assert f"top-1 {100 * top1:.2f} %, top-5 {100 * top5:.2f} % of 28 pictures" in printed
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm closes none
+def test_a_tar_file_is_read_as_its_folder(run, folder, tmp_path, capsys):
+    file = tmp_path / "val.tar"
+    with tarfile.open(file, "w") as archive:
+        archive.add(folder / "val", arcname=".")
+    expected, found = run()[1], run(data=file)[1]
+    names = ("top1", "top5", "count")
+    assert [found[name] for name in names] == [expected[name] for name in names]
+    assert run(data=file, model_args=TINY | {"num_classes": 9})[0] == 2
+    assert "found 7 classes" in capsys.readouterr().err
 
 
 def test_processes_and_batch_size_do_not_change_the_result(run):
