@@ -29,6 +29,7 @@ COMMANDS: dict[str, type] = {
     "convert": config.ConvertConfig,
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
+    "profile": config.ProfileConfig,
 }
 
 

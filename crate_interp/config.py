@@ -23,6 +23,7 @@ __all__ = [
     "EvaluateConfig",
     "MaskCutConfig",
     "ModelsConfig",
+    "ProfileConfig",
     "TrainConfig",
 ]
 
@@ -213,3 +214,23 @@ class EvaluateClassifierConfig:
                 raise InputError(f"{name}: expected at least 1, found {value}")
         if self.workers < 0:
             raise InputError(f"workers: expected 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """Compare models by parameters, FLOPs, activations, images a second and peak memory."""
+
+    models: list[str] = _option("model names or aliases", positional=True, several=str)
+    size: int = _option("side of the square input, pixels", 224)
+    num_classes: int | None = _option("outputs of the head (default: each model's own)", None)
+    batch_size: int = _option("images in a forward pass, for speed and memory", 1)
+    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: Precision = _option("number type of the forward pass", "float32")
+    output: Path | None = _option("CSV file of the table", None)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.num_classes is not None and self.num_classes < 0:
+            raise InputError(f"num_classes: expected 0 or more, found {self.num_classes}")

@@ -3,6 +3,7 @@
 from crate_interp.models import crate, crate_alpha  # noqa: F401  (registers the timm models)
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint, write_safetensors
 from crate_interp.models.clipa import CrateClip, load_clip, tokenize
+from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.loading import (
     ModelRecord,
     create_backbone,
@@ -21,12 +22,14 @@ __all__ = [
     "Checkpoint",
     "CrateClip",
     "CrateMaeAutoencoder",
+    "ForwardCost",
     "ModelName",
     "ModelRecord",
     "create_backbone",
     "create_on_meta",
     "embed_classes",
     "fast_inference",
+    "forward_cost",
     "inference_precision",
     "is_available_locally",
     "load_backbone",
