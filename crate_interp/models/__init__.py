@@ -1,6 +1,6 @@
 """Backbones by name: CRATE, CRATE-alpha, CRATE-MAE and CLIPA as timm models, and their weights."""
 
-from crate_interp.models import crate, crate_alpha  # noqa: F401  (registers the timm models)
+from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (registers the timm models)
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint, write_safetensors
 from crate_interp.models.clipa import CrateClip, load_clip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost

@@ -16,7 +16,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from crate_interp.models.families import build_with_timm, pretrained_cfg
+from crate_interp.models.families import DEMO, DEMO_CFG, build_with_timm, pretrained_cfg
 from crate_interp.models.layouts import load_pretrained_into
 from crate_interp.models.patches import CratePatchEmbed
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
@@ -202,6 +202,7 @@ default_cfgs = generate_default_cfgs(
         "crate_large_patch16_224": _cfg(),
         "crate_small_patch8_224": _cfg(),
         "crate_base_patch8_224.in21k": _cfg(num_classes=21842, paper_ids="arXiv:2308.16271"),
+        "crate_demo": _cfg(**DEMO_CFG),
     }
 )
 
@@ -254,3 +255,9 @@ def crate_base_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         sizes |= {"num_heads": 6, "pre_logits": True}
     name = "crate_base_patch8_224"
     return build_with_timm(Crate, name, pretrained, kwargs, **sizes, patch_size=8)
+
+
+@register_model
+def crate_demo(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The small CRATE that is shipped with the package."""
+    return build_with_timm(Crate, "crate_demo", pretrained, kwargs, **DEMO)

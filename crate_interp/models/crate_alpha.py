@@ -16,7 +16,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from crate_interp.models.families import build_with_timm, pretrained_cfg
+from crate_interp.models.families import DEMO, build_with_timm, pretrained_cfg
 from crate_interp.models.layouts import load_pretrained_into
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
 
@@ -323,7 +323,5 @@ def crate_alpha_huge_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.
 
 @register_model
 def crate_alpha_demo(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The small model that is shipped with the package."""
-    sizes = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4}
-    name = "crate_alpha_demo"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **sizes)
+    """The small CRATE-alpha that is shipped with the package."""
+    return build_with_timm(CrateAlpha, "crate_alpha_demo", pretrained, kwargs, **DEMO)

@@ -18,6 +18,8 @@ VIT_MODULES = ("vision_transformer", "deit")  # where timm keeps its VisionTrans
 # ViT-S/8 of the CRATE papers, and timm's only weights of that architecture are DINO's.
 ALIASES: dict[str, str] = {
     "demo": "crate_alpha_demo",
+    "demo_crate": "crate_demo",
+    "demo_vit": "vit_demo",
     "crate_T16": "crate_tiny_patch16_224",
     "crate_S16": "crate_small_patch16_224.in1k",
     "crate_B16": "crate_base_patch16_224",
@@ -129,7 +131,11 @@ def nearest_names(name: str, count: int = 5) -> list[str]:
 
 def our_architectures() -> list[str]:
     """List the architectures that this package registers in timm, in natural order."""
-    return [name for name in timm.list_models("crate*") if _module_of(name) == "crate_interp"]
+    return [
+        name
+        for name in timm.list_models(["crate*", "vit_demo"])
+        if _module_of(name) == "crate_interp"
+    ]
 
 
 def _module_of(architecture: str) -> str:

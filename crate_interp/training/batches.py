@@ -31,6 +31,8 @@ from crate_interp.training.recipe import Recipe
 __all__ = ["batches_of", "seed_generators"]
 
 Batch = tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+Transform = Callable[[Image.Image], Float[Tensor, "3 H W"]]
 
 
 def seed_generators(*numbers: int) -> None:
@@ -39,6 +41,21 @@ def seed_generators(*numbers: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))  # noqa: NPY002  (timm draws from the global generators)
     torch.manual_seed(int(words[2]))
+
+
+@dataclass(frozen=True)
+class _Transforms:
+    """From a picture to the pixels of a batch, at the size of its stage."""
+
+    recipe: Recipe
+    updates: int | None
+    by_size: dict[int, Transform]
+
+    def of(self, batch: int) -> Transform:
+        if self.updates is None:
+            return self.by_size[self.recipe.image_size]
+        recipe = self.recipe.at(batch // self.recipe.accumulation, self.updates)
+        return self.by_size[recipe.image_size]
 
 
 class Batches(Dataset[Batch | InputError]):
@@ -54,10 +71,10 @@ class Batches(Dataset[Batch | InputError]):
         pictures: Pictures,
         numbers: Callable[[int], list[tuple[int, int]]],
         count: int,
-        transform: Callable[[Image.Image], Tensor],
+        transforms: _Transforms,
     ) -> None:
         self._recipe, self._pictures, self._count = recipe, pictures, count
-        self._numbers, self._transform = numbers, transform
+        self._numbers, self._transforms = numbers, transforms
         self._num_classes = recipe.num_classes or len(pictures.classes)
 
     def __len__(self) -> int:
@@ -65,6 +82,7 @@ class Batches(Dataset[Batch | InputError]):
 
     def __getitem__(self, batch: int) -> Batch | InputError:
         images, labels = [], []
+        transform = self._transforms.of(batch)
         for number, index in self._numbers(batch):
             try:
                 image, label = self._pictures[index]
@@ -76,7 +94,7 @@ class Batches(Dataset[Batch | InputError]):
                     f"{self._num_classes} classes"
                 )
             seed_generators(self._recipe.seed, number)
-            images.append(self._transform(image))
+            images.append(transform(image))
             labels.append(label)
         return torch.stack(images), torch.tensor(labels)
 
@@ -127,7 +145,7 @@ class _ValidationNumbers:
 def batches_of(
     recipe: Recipe,
     pictures: Pictures,
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    normalisation: Normalisation,
     process: tuple[int, int] = (0, 1),
     updates: range | None = None,
 ) -> Iterator[Batch]:
@@ -143,23 +161,20 @@ def batches_of(
     Raises:
         InputError: A picture cannot be read, or its label is out of range.
     """
-    mean, std = normalisation
-    common: dict[str, Any] = {"input_size": recipe.image_size, "mean": mean, "std": std}
     numbers: Callable[[int], list[tuple[int, int]]]
     if updates is None:
-        whole = recipe.data == "scenes" or recipe.crop_area is None  # as in training
-        crop_pct = recipe.crop_pct or (1.0 if whole else None)
-        transform = create_transform(
-            **common, crop_pct=crop_pct, interpolation=_fixed(recipe.interpolation)
-        )
+        by_size = {recipe.image_size: _validation_transform(recipe, normalisation)}
+        transforms = _Transforms(recipe, None, by_size)
         size = max(1, recipe.batch_size // recipe.accumulation // process[1])
         numbers = _ValidationNumbers(size, len(pictures), *process)
         wanted = range(-(-len(range(process[0], len(pictures), process[1])) // size))
     else:
-        transform = _training_transform(recipe, common)
+        sizes = {recipe.image_size, *(stage.image_size for stage in recipe.staged)}
+        by_size = {size: _training_transform(recipe, size, normalisation) for size in sizes}
+        transforms = _Transforms(recipe, updates.stop, by_size)
         numbers = _TrainingNumbers(recipe, len(pictures), *process)
         wanted = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
-    source = Batches(recipe, pictures, numbers, wanted.stop, transform)
+    source = Batches(recipe, pictures, numbers, wanted.stop, transforms)
     loader: DataLoader[Any] = DataLoader(
         source,
         batch_size=None,
@@ -174,15 +189,28 @@ def batches_of(
         yield batch
 
 
-def _training_transform(recipe: Recipe, common: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+def _validation_transform(recipe: Recipe, normalisation: Normalisation) -> Transform:
+    whole = recipe.data == "scenes" or recipe.crop_area is None  # as in training
+    transform: Transform = create_transform(
+        input_size=recipe.image_size,
+        mean=normalisation[0],
+        std=normalisation[1],
+        crop_pct=recipe.crop_pct or (1.0 if whole else None),
+        interpolation=_fixed(recipe.interpolation),
+    )
+    return transform
+
+
+def _training_transform(recipe: Recipe, size: int, normalisation: Normalisation) -> Transform:
+    mean, std = normalisation
+    common: dict[str, Any] = {"input_size": size, "is_training": True, "mean": mean, "std": std}
     if recipe.crop_area is None:
-        plain: Callable[[Image.Image], Tensor] = create_transform(
-            **common, is_training=True, no_aug=True, interpolation=_fixed(recipe.interpolation)
+        plain: Transform = create_transform(
+            **common, no_aug=True, interpolation=_fixed(recipe.interpolation)
         )
         return plain
-    augmented: Callable[[Image.Image], Tensor] = create_transform(
+    augmented: Transform = create_transform(
         **common,
-        is_training=True,
         scale=recipe.crop_area,
         hflip=recipe.flip,
         color_jitter=recipe.color_jitter,
@@ -198,6 +226,6 @@ def _fixed(interpolation: str) -> str:
 
 
 def _start_worker(_: int) -> None:
-    # The training process answers signals; a worker has its handlers from the fork.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A cluster sends signals to all processes; the training process answers, and needs its batch.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

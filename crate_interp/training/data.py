@@ -44,6 +44,8 @@ class Scenes:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         recipe = self._recipe
         rng = np.random.default_rng([self._stream, recipe.seed, index])
+        if self._stream == TRAINING:
+            recipe = recipe.at(index // recipe.batch_size, len(self) // recipe.batch_size)
         images, labels = training_batch(
             rng, 1, recipe.image_size, recipe.scene_objects, recipe.scene_object_size
         )

@@ -33,6 +33,7 @@ from crate_interp.training.setup import (
     build_model,
     build_optimizer,
     build_schedule,
+    set_patch_drop,
     updates_of,
 )
 
@@ -107,6 +108,7 @@ def train(
     with _stop_request() as stop:
         for step in remaining:
             schedule.step_update(step)
+            set_patch_drop(network, recipe.at(step, updates).patch_drop)
             rate = max(group["lr"] for group in optimizer.param_groups)
             loss = torch.zeros((), device=device)
             for part in range(recipe.accumulation):

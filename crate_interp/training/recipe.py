@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -14,9 +17,28 @@ import yaml
 
 from crate_interp.errors import InputError
 
-__all__ = ["Recipe", "read_recipe"]
+__all__ = ["Recipe", "Stage", "read_recipe"]
 
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a curriculum; a key that is not given is the recipe's own.
+
+    Attributes:
+        share: Of the run's updates, relative to the shares of the other stages.
+        image_size: As in the recipe.
+        scene_objects: As in the recipe.
+        scene_object_size: As in the recipe.
+        patch_drop: As in the recipe.
+    """
+
+    share: float
+    image_size: int | None = None
+    scene_objects: tuple[int, int] | None = None
+    scene_object_size: Range | None = None
+    patch_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,8 @@ class Recipe:
         mix_probability: Of a batch to be mixed at all.
         mix_switch_probability: Of cutmix, where both are on.
         drop_path: Rate of stochastic depth in the last block.
+        patch_drop: Share of the patches that an update leaves out.
+        stages: Of a curriculum, in order; evaluation has the recipe's own keys.
         precision: Number type of the forward pass; weights and updates are float32.
         gradient_checkpointing: Compute activations twice to keep fewer of them.
         ema_decay: Of the moving average of the weights, which is then what is evaluated and
@@ -126,6 +150,8 @@ class Recipe:
     mix_probability: float = 1.0
     mix_switch_probability: float = 0.5
     drop_path: float = 0.0
+    patch_drop: float = 0.0
+    stages: tuple[Stage, ...] = ()
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     ema_decay: float | None = None
@@ -153,8 +179,14 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name}: expected 0 or more, found {value}")
-        shares = ("flip", "random_erasing", "mix_probability", "mix_switch_probability")
-        for name in (*shares, "label_smoothing", "drop_path", "ema_decay", "layer_decay"):
+        shares: tuple[str, ...] = (
+            "flip",
+            "random_erasing",
+            "mix_probability",
+            "mix_switch_probability",
+        )
+        shares += ("patch_drop", "label_smoothing", "drop_path", "ema_decay", "layer_decay")
+        for name in shares:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{name}: expected 0 to 1, found {value}")
@@ -163,6 +195,37 @@ class Recipe:
                 f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
                 f"found {self.batch_size}"
             )
+        self.staged  # noqa: B018  (refuses a wrong stage)
+
+    @cached_property
+    def staged(self) -> tuple[Recipe, ...]:
+        """The recipe of each stage."""
+        found: list[Recipe] = []
+        for number, stage in enumerate(self.stages, start=1):
+            own = {name: value for name, value in vars(stage).items() if value is not None}
+            if not own.pop("share") > 0:
+                raise InputError(
+                    f"stage {number}: share: expected more than 0, found {stage.share}"
+                )
+            try:
+                found.append(dataclasses.replace(self, stages=(), **own))
+            except InputError as error:
+                raise InputError(f"stage {number}: {error}") from error
+        return tuple(found)
+
+    def at(self, step: int, updates: int) -> Recipe:
+        """Give the recipe of an update: this one, with the keys of the stage that it is in.
+
+        Args:
+            step: Finished updates before it.
+            updates: Of the whole run.
+        """
+        if not self.stages:
+            return self
+        ends = list(itertools.accumulate(stage.share for stage in self.stages))
+        position = step / updates * ends[-1]
+        number = bisect.bisect_right(ends[:-1], position)
+        return self.staged[number]
 
     @property
     def mixes(self) -> bool:
@@ -204,20 +267,33 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _recipe_of(content: dict[Any, Any]) -> Recipe:
-    options = {option.name: option for option in dataclasses.fields(Recipe)}
-    for key in content:
-        if key not in options:
-            near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.5)
-            offer = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown key {key!r}{offer}")
+    _refuse_unknown(content, Recipe)
     if "model" not in content:
         raise InputError("no key 'model': a recipe names its model")
+    stages = content.get("stages")
+    for number, stage in enumerate(stages if isinstance(stages, list) else [], start=1):
+        try:
+            _refuse_unknown(stage, Stage)
+        except InputError as error:
+            raise InputError(f"stage {number}: {error}") from error
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     hints = get_type_hints(Recipe)
     for name in content:
         parser.add_argument(f"--{name}", type=hints[name])
     try:
-        values = parser.parse_object({str(key): value for key, value in content.items()})
+        parsed = parser.parse_object({str(key): value for key, value in content.items()})
+        values = parser.instantiate(parsed)
     except jsonargparse.ArgumentError as error:
         raise InputError(" ".join(str(error).split())) from error
     return Recipe(**{name: values[name] for name in content})
+
+
+def _refuse_unknown(content: Any, settings: type[Recipe] | type[Stage]) -> None:
+    if not isinstance(content, dict):
+        raise InputError(f"expected a mapping of keys, found {content!r}")
+    names = [option.name for option in dataclasses.fields(settings)]
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+            offer = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown key {key!r}{offer}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from timm.data import Mixup
+from timm.layers import PatchDropout
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import create_optimizer_v2
@@ -27,6 +28,7 @@ __all__ = [
     "build_optimizer",
     "build_schedule",
     "record_of",
+    "set_patch_drop",
     "updates_of",
 ]
 
@@ -42,13 +44,18 @@ def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
     name = _name_of(recipe)
     arguments = _arguments_of(recipe)
     patches: Any = create_on_meta(name, **recipe.model_args).patch_embed
-    if any(recipe.image_size % side for side in patches.patch_size):
-        raise InputError(
-            f"image_size: expected a multiple of the patch of {patches.patch_size[0]} pixels, "
-            f"found {recipe.image_size}"
-        )
+    for size in (recipe.image_size, *(stage.image_size for stage in recipe.staged)):
+        if any(size % side for side in patches.patch_size):
+            raise InputError(
+                f"image_size: expected a multiple of the patch of {patches.patch_size[0]} pixels, "
+                f"found {size}"
+            )
     model = create_backbone(
-        name, **arguments, num_classes=num_classes, drop_path_rate=recipe.drop_path
+        name,
+        **arguments,
+        num_classes=num_classes,
+        drop_path_rate=recipe.drop_path,
+        patch_drop_rate=max(part.patch_drop for part in (recipe, *recipe.staged)),
     )
     if recipe.initial_weights is not None:
         file = None if recipe.initial_weights == "published" else recipe.initial_weights
@@ -60,6 +67,12 @@ def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
             if hasattr(block.attn, "fused_attn"):
                 block.attn.fused_attn = False  # its backward pass is slow on a CPU
     return model.train()
+
+
+def set_patch_drop(model: VisionTransformer, share: float) -> None:
+    """Leave out another share of the patches, if the model was built to leave out any."""
+    if isinstance(model.patch_drop, PatchDropout):
+        model.patch_drop.prob = share
 
 
 def record_of(recipe: Recipe, model: VisionTransformer) -> ModelRecord:
