@@ -125,14 +125,14 @@ def _measure(
 ) -> tuple[float, int | None]:
     """Images a second, and the bytes that model and forward passes need at most."""
     _give_back_memory()
-    before = _memory(device, "VmRSS")
+    before = _memory(device, largest=False)
     torch.manual_seed(0)
     with torch.device(device):
         model = create_backbone(name, **sizes)
         images = torch.randn(config.batch_size, 3, config.size, config.size)
     _forget_peak(device)
     seconds = _seconds_a_run(lambda: model(images), config.precision, device)
-    peak = _memory(device, "VmHWM")
+    peak = _memory(device, largest=True)
     memory = None if before is None or peak is None else peak - before
     return config.batch_size / seconds, memory
 
@@ -156,19 +156,20 @@ def _seconds_a_run(
     return statistics.median(seconds)
 
 
-def _memory(device: torch.device, resident: str) -> int | None:
-    """Bytes in use.
+def _memory(device: torch.device, *, largest: bool) -> int | None:
+    """Bytes in use, now or at most since `_forget_peak`.
 
-    On CUDA of tensors, at most since `_forget_peak`; elsewhere what the operating system's entry
-    says: VmRSS now, VmHWM at most since `_forget_peak`.
+    On CUDA of tensors, on the CPU of the process; `None` where it cannot be told.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        cuda = torch.cuda
+        return (cuda.max_memory_allocated if largest else cuda.memory_allocated)(device)
     entries = Path("/proc/self/status")
     if device.type != "cpu" or not entries.exists():
         return None
+    wanted = "VmHWM:" if largest else "VmRSS:"
     lines = (line.split() for line in entries.read_text().splitlines())
-    return next((int(line[1]) * 1024 for line in lines if line[0] == f"{resident}:"), None)
+    return next((int(line[1]) * 1024 for line in lines if line[0] == wanted), None)
 
 
 def _give_back_memory() -> None:

@@ -62,7 +62,7 @@ def test_speed_is_the_median_after_warm_up(monkeypatch):
 
 
 @pytest.mark.skipif(
-    profile._memory(torch.device("cpu"), "VmHWM") is None, reason="no /proc/self/status here"
+    profile._memory(torch.device("cpu"), largest=True) is None, reason="no /proc/self/status here"
 )
 def test_peak_memory_is_that_of_weights_and_forward_pass(monkeypatch):
     class Model(nn.Module):
