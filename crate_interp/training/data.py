@@ -65,7 +65,8 @@ class DatasetPictures:
         if count == 0:
             raise InputError(f"data {recipe.data}, {split}: no pictures")
         self._reader = getattr(self._dataset, "reader", None)
-        names = getattr(self._reader, "class_to_idx", None) or ()
+        numbers = ("class_to_idx", "class_name_to_idx")  # of folders, of tar files
+        names = next(filter(None, (getattr(self._reader, name, None) for name in numbers)), ())
         self.classes = tuple(sorted(names, key=names.get) if names else self._own_classes())
 
     def _own_classes(self) -> list[str]:
