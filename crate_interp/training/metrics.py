@@ -19,16 +19,18 @@ class Metrics:
         loss: Of the last update, over all processes.
         learning_rate: Of the last update, the highest of all groups.
         gradient_norm: Of the last update, before clipping.
-        accuracy: Share of validation pictures labelled right; `None` where it was not measured.
         seconds: Since the start, over all parts of the run.
+        accuracy: Share of validation pictures labelled right; `None` where it was not measured.
+        validation_loss: Of the reconstruction of validation pictures; `None` as above.
     """
 
     step: int
     loss: float
     learning_rate: float
     gradient_norm: float
-    accuracy: float | None
     seconds: float
+    accuracy: float | None = None
+    validation_loss: float | None = None
 
 
 class MetricsFile:
