@@ -294,21 +294,33 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _recipe_of(content: dict[Any, Any]) -> Recipe:
-    options = {option.name: option for option in dataclasses.fields(Recipe)}
-    for key in content:
-        if key not in options:
-            near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.5)
-            offer = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown key {key!r}{offer}")
+    _refuse_unknown(content, Recipe)
     if "model" not in content:
         raise InputError("no key 'model': a recipe names its model")
+    stages = content.get("stages")
+    for number, stage in enumerate(stages if isinstance(stages, list) else [], start=1):
+        try:
+            _refuse_unknown(stage, Stage)
+        except InputError as error:
+            raise InputError(f"stage {number}: {error}") from error
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     hints = get_type_hints(Recipe)
     for name in content:
         parser.add_argument(f"--{name}", type=hints[name])
     try:
         parsed = parser.parse_object({str(key): value for key, value in content.items()})
-        values = parser.instantiate_classes(parsed)
+        values = parser.instantiate(parsed)
     except jsonargparse.ArgumentError as error:
         raise InputError(" ".join(str(error).split())) from error
     return Recipe(**{name: values[name] for name in content})
+
+
+def _refuse_unknown(content: Any, settings: type[Recipe] | type[Stage]) -> None:
+    if not isinstance(content, dict):
+        raise InputError(f"expected a mapping of keys, found {content!r}")
+    names = [option.name for option in dataclasses.fields(settings)]
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+            offer = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown key {key!r}{offer}")

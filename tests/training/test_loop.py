@@ -18,9 +18,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from crate_interp.cli import main
+from crate_interp.data.scenes import training_batch
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import load_backbone
 from crate_interp.training import Recipe, train
+from crate_interp.training.batches import batches_of
+from crate_interp.training.data import open_data
+from crate_interp.training.recipe import Stage
 
 EVERYTHING = {
     "crop_area": (0.3, 1.0),
@@ -109,9 +113,16 @@ def test_overfits_64_pictures(settings, tmp_path, model):
         {},
         EVERYTHING,
         {**EVERYTHING, "optimizer": "lion", "learning_rate": 1e-4, "precision": "bfloat16"},
-        {"data": "scenes", "scene_objects": (1, 1), "workers": 1, "save_every": 1},
+        {"data": "scenes", "scene_objects": (1, 1), "workers": 1},
+        {
+            "data": "scenes",
+            "stages": (
+                Stage(1, image_size=16, scene_object_size=(0.55, 1.0)),
+                Stage(1, patch_drop=0.5),
+            ),
+        },
     ],
-    ids=["plain", "everything", "lion-bfloat16", "scenes"],
+    ids=["plain", "everything", "lion-bfloat16", "scenes", "stages"],
 )
 def test_resume_at_a_random_step_is_bit_equal(settings, tmp_path, changes):
     recipe = Recipe(**{**settings, "save_every": 1, **changes})
@@ -139,6 +150,25 @@ def test_resume_at_a_random_step_is_bit_equal(settings, tmp_path, changes):
     assert_same_state(*({**content, "seconds": 0} for content in contents))
 
 
+def test_pictures_have_the_size_and_objects_of_their_stage(settings):
+    stages = (
+        Stage(1, image_size=16, scene_object_size=(0.55, 1.0)),
+        Stage(3, scene_objects=(3, 3)),
+    )
+    changes = {"data": "scenes", "accumulation": 2, "scene_objects": (1, 1), "stages": stages}
+    recipe = Recipe(**{**settings, **changes})
+    normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pictures = open_data(recipe).training
+    batches = list(batches_of(recipe, pictures, normalisation, updates=range(8)))
+    assert [tuple(images.shape) for images, _ in batches] == (
+        [(8, 3, 16, 16)] * 4 + [(8, 3, 32, 32)] * 12
+    )
+    number = 5 * recipe.batch_size  # the first picture of the sixth update
+    rng = np.random.default_rng([1, recipe.seed, number])
+    expected, _ = training_batch(rng, 1, 32, (3, 3), recipe.scene_object_size)
+    assert torch.equal(batches[10][0][0], torch.from_numpy(expected[0]).permute(2, 0, 1) / 255)
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     content = {**settings, "steps": 60, "drop_path": 0.1, "mixup": 0.2, "workers": 1}
@@ -150,16 +180,15 @@ def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
     }
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     metrics = parts / "metrics.csv"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") > 5):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # the reading processes get it, too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "the same command goes on" in errors

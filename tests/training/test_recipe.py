@@ -8,6 +8,7 @@ import yaml
 from crate_interp.errors import InputError
 from crate_interp.models import create_on_meta, resolve_name
 from crate_interp.training import Recipe, read_recipe
+from crate_interp.training.recipe import Stage
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 RECIPES = sorted([*PIPELINES.glob("train_*.yaml"), *PIPELINES.glob("finetune_*.yaml")])
@@ -80,6 +81,20 @@ def test_changes_replace_keys_and_keep_types(tmp_path):
         ("model: demo\nsteps: 5", ["accumulation=3"], "expected a multiple of accumulation"),
         ("model: demo\nsteps: 5", ["ema_decay=2"], "ema_decay: expected 0 to 1"),
         ("model: demo\nsteps: 5", ["steps"], "expected key=value"),
+        ("model: demo\nsteps: 5\nstages: 3", [], "stages"),
+        ("model: demo\nsteps: 5\nstages: [3]", [], "stage 1: expected a mapping"),
+        ("model: demo\nsteps: 5\nstages: [{image_size: 32}]", [], "share"),
+        ("model: demo\nsteps: 5\nstages: [{share: 0}]", [], "stage 1: share: expected more"),
+        (
+            "model: demo\nsteps: 5\nstages: [{share: 1}, {share: 1, imge_size: 8}]",
+            [],
+            "stage 2: unknown key 'imge_size'; did you mean 'image_size'",
+        ),
+        (
+            "model: demo\nsteps: 5\nstages: [{share: 1, patch_drop: 2}]",
+            [],
+            "stage 1: patch_drop: expected 0 to 1",
+        ),
         ("model: demo\nsteps: 5", ["steps=["], "not YAML"),
     ],
 )
@@ -97,3 +112,13 @@ def test_missing_recipe_is_refused(tmp_path):
 
 def test_recipe_is_whole_by_default():
     assert Recipe(model="demo", steps=1).data == "scenes"
+
+
+def test_stages_divide_the_updates_by_their_shares():
+    stages = (Stage(5, image_size=32), Stage(2, patch_drop=0.5), Stage(8, scene_objects=(2, 2)))
+    recipe = Recipe(model="demo", steps=3000, image_size=96, stages=stages)
+    found = [recipe.at(step, 3000) for step in (0, 999, 1000, 1399, 1400, 2999)]
+    assert [part.image_size for part in found] == [32, 32, 96, 96, 96, 96]
+    assert [part.patch_drop for part in found] == [0, 0, 0.5, 0.5, 0, 0]
+    assert [part.scene_objects for part in found] == [(1, 3)] * 4 + [(2, 2)] * 2
+    assert Recipe(model="demo", steps=1).at(0, 1).stages == ()
