@@ -141,13 +141,18 @@ class _ValidationNumbers:
         return [(index, index) for index in own[batch * self.size : (batch + 1) * self.size]]
 
 
+def label_as_target(label: int, pixels: Float[Tensor, "3 H W"]) -> Int64[Tensor, ""]:  # noqa: ARG001
+    """Give the label; what goes with a picture where nothing is done with it."""
+    return torch.tensor(label)
+
+
 def batches_of(
     recipe: Recipe,
     pictures: Pictures,
     normalisation: Normalisation,
-    target_of: TargetOf,
     process: tuple[int, int] = (0, 1),
     updates: range | None = None,
+    target_of: TargetOf = label_as_target,
 ) -> Iterator[Batch]:
     """Read the pictures of one process, augmented for training or each once for validation.
 
@@ -155,10 +160,10 @@ def batches_of(
         recipe: Sizes and augmentation.
         pictures: What to read.
         normalisation: Mean and standard deviation of RGB in [0, 1].
-        target_of: Makes of a label and the pixels what goes with a picture; may draw from the
-            global generators, which a picture's number has seeded.
         process: Number of this process, and how many there are.
         updates: Which updates to read the batches of; `None`: the pictures are for validation.
+        target_of: Makes of a label and the pixels what goes with a picture; may draw from the
+            global generators, which a picture's number has seeded.
 
     Raises:
         InputError: A picture cannot be read, or has no target.

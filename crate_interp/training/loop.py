@@ -103,7 +103,7 @@ def train(
     process = (accelerator.process_index, processes)
     remaining = range(state.step, updates)
     batches = batches_of(
-        recipe, data.training, normalisation, objective.target_of, process, remaining
+        recipe, data.training, normalisation, process, remaining, objective.target_of
     )
     metrics_file = MetricsFile(folder / "metrics.csv", state.step, accelerator.is_main_process)
     started = time.monotonic() - state.seconds
@@ -210,7 +210,9 @@ def _score(
     process = (accelerator.process_index, accelerator.num_processes)
     total = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():
-        for batch in batches_of(recipe, pictures, normalisation, objective.target_of, process):
+        for batch in batches_of(
+            recipe, pictures, normalisation, process, target_of=objective.target_of
+        ):
             images, targets = (tensor.to(device) for tensor in batch)
             with _autocast(recipe, device):
                 scores = objective.scores(model, images, targets).cpu()

@@ -71,7 +71,9 @@ def test_first_loss_is_that_of_a_loop(mae_settings, tmp_path, normalised):
     seed_generators(recipe.seed)
     model = build_model(recipe, 0)
     objective = build_objective(recipe, model, 0)
-    loader = batches_of(recipe, data.training, NORMALISATION, objective.target_of, updates=range(1))
+    loader = batches_of(
+        recipe, data.training, NORMALISATION, updates=range(1), target_of=objective.target_of
+    )
     images, masks = next(loader)
     assert (masks.sum(dim=1) == 12).all()  # of 4 x 4 patches
     with torch.no_grad():
@@ -158,7 +160,7 @@ def test_masks_are_the_same_with_any_number_of_processes(mae_settings):
     objective = build_objective(recipe, build_model(recipe, 0), 0)
 
     def masks_of(process, updates=range(2)):
-        loader = batches_of(recipe, pictures, NORMALISATION, objective.target_of, process, updates)
+        loader = batches_of(recipe, pictures, NORMALISATION, process, updates, objective.target_of)
         return [masks for _, masks in loader]
 
     one = masks_of((0, 1))
