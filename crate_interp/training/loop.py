@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from crate_interp.training.checkpoints import (
 from crate_interp.training.data import Pictures, open_data
 from crate_interp.training.metrics import Metrics, MetricsFile
 from crate_interp.training.objectives import Objective, build_objective
+from crate_interp.training.probe import Probe
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import (
     backbone_of,
@@ -64,8 +65,9 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe, or go on with a run that stopped.
 
-    Writes `checkpoints/` (to go on from), `metrics.csv`, `best.safetensors` (the best on validation
-    so far) and, at the end, `model.safetensors`. SIGTERM ends the run after a last checkpoint.
+    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
+    `best.safetensors` (the best on validation so far) and, at the end, `model.safetensors`. SIGTERM
+    ends the run after a last checkpoint.
 
     Args:
         recipe: What to do.
@@ -85,7 +87,9 @@ def train(
             f"batch_size: expected a multiple of {recipe.accumulation} accumulation steps x "
             f"{processes} processes, found {recipe.batch_size}"
         )
-    data = open_data(recipe)
+    downloads = bool(recipe.data_args.get("download"))
+    with accelerator.main_process_first() if downloads else nullcontext():
+        data = open_data(recipe)
     seed_generators(recipe.seed)
     network = build_model(recipe, data.num_classes).to(device)
     objective = build_objective(recipe, network, data.num_classes)
@@ -105,11 +109,17 @@ def train(
     batches = batches_of(
         recipe, data.training, normalisation, process, remaining, objective.target_of
     )
-    metrics_file = MetricsFile(folder / "metrics.csv", state.step, accelerator.is_main_process)
+    metrics_file, probe = None, None
+    if accelerator.is_main_process:
+        metrics_file = MetricsFile(folder / "metrics.csv", state.step)
+        if recipe.probe_every and remaining:
+            probe = Probe(recipe, folder / "probes.csv", state)
     started = time.monotonic() - state.seconds
     measured: dict[str, float] = {}
 
     with _stop_request() as stop:
+        if probe is not None and state.step == 0:
+            probe.measure()
         for step in remaining:
             schedule.step_update(step)
             set_patch_drop(backbone_of(network), recipe.at(step, updates).patch_drop)
@@ -149,9 +159,20 @@ def train(
                     state.best = score
                     if accelerator.is_main_process:
                         export_weights(folder / "best.safetensors", recipe, state, measured)
-            metrics = Metrics(state.step, mean_loss, rate, norm.item(), state.seconds, **measured)
-            if measured or _due(state.step, recipe.log_every, updates):
-                metrics_file.append(metrics)
+            metrics = Metrics(
+                step=state.step,
+                loss=mean_loss,
+                learning_rate=rate,
+                gradient_norm=norm.item(),
+                accuracy=measured.get("accuracy"),
+                seconds=state.seconds,
+                validation_loss=measured.get("validation_loss"),
+            )
+            logged = bool(measured) or _due(state.step, recipe.log_every, updates)
+            if metrics_file is not None and logged:
+                metrics_file.append(asdict(metrics))
+            if probe is not None and _due(state.step, recipe.probe_every, updates):
+                probe.measure()
             report(metrics, updates)
             if accelerator.is_main_process and (
                 stopping or _due(state.step, recipe.save_every, updates)

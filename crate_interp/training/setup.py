@@ -26,8 +26,8 @@ from crate_interp.models import (
     read_checkpoint,
     resolve_name,
 )
-from crate_interp.models.layouts import load_pretrained_into
-from crate_interp.models.loading import create_on_meta, resolve_weights
+from crate_interp.models.layouts import load_initial_into
+from crate_interp.models.loading import create_on_meta, names_a_file, resolve_weights
 from crate_interp.models.mae import CrateMae, CrateMaeDecoder
 from crate_interp.models.mae_files import load_decoder_into
 from crate_interp.training.recipe import Recipe
@@ -74,9 +74,8 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     )
     initial: Path | None = None
     if recipe.initial_weights is not None:
-        file = None if recipe.initial_weights == "published" else recipe.initial_weights
-        initial = resolve_weights(recipe.model, file)
-        load_pretrained_into(backbone, initial)
+        initial = _initial_weights(recipe)
+        load_initial_into(backbone, initial)
     model: CrateMaeAutoencoder | VisionTransformer = backbone
     if recipe.task == "reconstruction":
         model = _with_decoder(recipe, backbone, initial)
@@ -88,6 +87,18 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False  # its backward pass is slow on a CPU
     return model.train()
+
+
+def _initial_weights(recipe: Recipe) -> Path:
+    wanted = str(recipe.initial_weights)
+    if wanted == "published":
+        return resolve_weights(recipe.model)
+    if Path(wanted).is_file() or names_a_file(wanted):
+        return resolve_weights(recipe.model, wanted)
+    try:
+        return resolve_weights(wanted)
+    except InputError as error:
+        raise InputError(f"initial_weights {wanted}: no such file, and {error}") from error
 
 
 def _with_decoder(
