@@ -27,6 +27,7 @@ COMMANDS: dict[str, type] = {
     "download": config.DownloadConfig,
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
+    "reconstruct": config.ReconstructConfig,
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,

@@ -24,6 +24,7 @@ __all__ = [
     "MaskCutConfig",
     "ModelsConfig",
     "ProfileConfig",
+    "ReconstructConfig",
     "TrainConfig",
 ]
 
@@ -144,10 +145,47 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True)
+class ReconstructConfig:
+    """Hide patches of pictures and draw what a CRATE-MAE predicts of them."""
+
+    images: list[Path] = _option("image files or folders", positional=True, several=Path)
+    output: Path = _option("the figure, a PNG; a PDF of the same name goes with it")
+    model: str | None = _option(
+        "CRATE-MAE: name, alias, or one of our safetensors files; see `models`", None
+    )
+    weights: Path | None = _option(
+        "weight file in the official layout, not the released one; ours goes without --model", None
+    )
+    model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
+    mask_ratio: float = _option("share of the patches to hide", 0.75)
+    seed: int = _option("of the choice of patches", 0)
+    size: int | None = _option(
+        "side of the square that the middle of a picture is resized to (default: the model's)", None
+    )
+    normalised_target: Literal["auto", "yes", "no"] = _option(
+        "whether the model predicts patches less their mean and over their deviation (auto: what "
+        "the file says; official files do not: no)",
+        "auto",
+    )
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.weights is None:
+            raise InputError("give --model NAME, --weights FILE, or both")
+        if not 0 < self.mask_ratio < 1:
+            raise InputError(f"mask_ratio: expected between 0 and 1, found {self.mask_ratio}")
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size: expected at least 1, found {self.size}")
+        if self.seed < 0:
+            raise InputError(f"seed: expected 0 or more, found {self.seed}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a model by a recipe; a stopped run goes on with the same command."""
 
-    recipe: Path = _option("recipe, a YAML file; see pipelines/train_*.yaml", positional=True)
+    recipe: Path = _option(
+        "recipe, a YAML file; see pipelines/train_*.yaml and pretrain_*.yaml", positional=True
+    )
     output: Path = _option("run folder: weights, checkpoints, metrics.csv")
     set: list[str] | None = _option(
         "key=value: recipe keys to change, several of them if so", None, several=str

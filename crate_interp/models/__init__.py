@@ -12,7 +12,8 @@ from crate_interp.models.loading import (
     names_a_file,
     resolve_weights,
 )
-from crate_interp.models.mae import CrateMaeAutoencoder, load_mae
+from crate_interp.models.mae import CrateMaeAutoencoder
+from crate_interp.models.mae_files import load_mae
 from crate_interp.models.names import ModelName, resolve_name
 from crate_interp.models.onednn import fast_inference, inference_precision
 from crate_interp.models.weights import is_available_locally, weights_checksum

@@ -14,6 +14,7 @@ from crate_interp.segmentation import MaskCut
 from crate_interp.training.checkpoints import TrainingState
 from crate_interp.training.metrics import MetricsFile
 from crate_interp.training.recipe import Recipe
+from crate_interp.training.setup import backbone_of
 
 __all__ = ["Probe"]
 
@@ -38,10 +39,12 @@ class Probe:
     def __init__(self, recipe: Recipe, path: Path, state: TrainingState) -> None:
         self._state = state
         self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
-        self._predictor = MaskCut(state.evaluated, size=recipe.probe_size or recipe.image_size)
+        self._predictor = MaskCut(
+            backbone_of(state.evaluated), size=recipe.probe_size or recipe.image_size
+        )
         # Without a checkpoint nothing is kept: the untrained model is measured again.
         self._file = MetricsFile(path, state.step or -1)
-        if Site.CLS_ATTENTION not in available_sites(state.model):
+        if Site.CLS_ATTENTION not in available_sites(backbone_of(state.model)):
             _logger.warning("%s: the model has no class token, no attention is measured", path)
 
     def measure(self) -> None:
