@@ -84,7 +84,9 @@ def train(
             f"batch_size: expected a multiple of {recipe.accumulation} accumulation steps x "
             f"{processes} processes, found {recipe.batch_size}"
         )
-    data = open_data(recipe)
+    downloads = bool(recipe.data_args.get("download"))
+    with accelerator.main_process_first() if downloads else nullcontext():
+        data = open_data(recipe)
     seed_generators(recipe.seed)
     network = build_model(recipe, data.num_classes).to(device)
     config: Any = network.pretrained_cfg

@@ -48,13 +48,17 @@ class Recipe:
     Attributes:
         model: Model name or alias, without weights.
         model_args: Sizes that differ from the named model's.
-        initial_weights: `published`: those of `model`, or a weight file; a head of another number
-            of classes begins anew. `None`: random.
-        data: `scenes`, a folder of class folders (with `train` and `validation` below it, or not),
-            or a data set of `timm.data.create_dataset` (`torch/cifar10`, `hfds/...`).
+        initial_weights: A weight file, the name of a model with published weights, or `published`:
+            those of `model`. Patches and positions of another size are resampled; the head begins
+            anew if the patch size or the number of classes is another. `None`: random.
+        data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
+            a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
+            `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; or `hfds/NAME` of the
+            Hugging Face hub.
         data_root: Where a named data set lies.
-        data_args: More arguments of `timm.data.create_dataset`, for instance `{download: true}`.
-        train_split: Part to train on.
+        data_args: More arguments of what reads the data, for instance `{download: true}`, or
+            `{target_key: label}` for shards whose labels are in `.json`.
+        train_split: Part to train on; of shards their names, `train-{0000..0010}.tar`.
         validation_split: Part to measure accuracy on; `None`: accuracy is not measured.
         num_classes: Outputs of the head; `None`: as many as the data have.
         on_error: What a picture that cannot be read does: end the run, or be replaced by the next

@@ -249,7 +249,8 @@ def test_gradient_checkpointing_changes_nothing(settings, tmp_path):
     assert_same_weights(tmp_path / "off/model.safetensors", tmp_path / "on/model.safetensors")
 
 
-def test_two_processes_have_the_loss_of_one(settings, tmp_path):
+def test_two_processes_have_the_loss_of_one_and_go_on_to_the_same_weights(settings, tmp_path):
+    settings = {**settings, "ema_decay": 0.9, "save_every": 3}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(settings))
     (tmp_path / "one").mkdir()
@@ -257,13 +258,29 @@ def test_two_processes_have_the_loss_of_one(settings, tmp_path):
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = ["-m", "crate_interp", "train", str(recipe), "--output", str(tmp_path / "two")]
-    done = subprocess.run(
-        [*launch, *command], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+
+    def run(name):
+        command = ["-m", "crate_interp", "train", str(recipe), "--output", str(tmp_path / name)]
+        done = subprocess.run(
+            [*launch, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    run("two")
     one, two = ([float(row["loss"]) for row in rows(tmp_path / name)] for name in ("one", "two"))
     assert np.allclose(one, two, rtol=1e-3)
+
+    shutil.copytree(tmp_path / "two", tmp_path / "parts")
+    (tmp_path / "parts" / "checkpoints" / "step-00000008.pt").unlink()
+    (tmp_path / "parts" / "model.safetensors").unlink()
+    run("parts")
+    start = torch.load(tmp_path / "parts" / "checkpoints" / "step-00000006.pt", weights_only=True)
+    whole, parts = (weights(tmp_path / name / "model.safetensors") for name in ("two", "parts"))
+    assert not torch.equal(start["ema"]["head.weight"], whole["head.weight"])
+    for key, value in whole.items():
+        assert (value - parts[key]).abs().max() <= 1e-6, key
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("two", "parts")]
+    assert losses[0] == losses[1]
 
 
 def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path):
@@ -312,7 +329,7 @@ def unreadable(folder):
         (lambda f: None, {"model": "crate_alpha_dmo"}, "crate_alpha_demo"),
         (lambda f: None, {"model": "resnet18", "model_args": {}}, "resnet18"),
         (lambda f: None, {"warmup_steps": 8}, "warm-up of 8 updates"),
-        (lambda f: None, {"data": "wds/x"}, "a stream has no position"),
+        (lambda f: None, {"data": "tfds/x"}, "a stream has no position"),
         (lambda f: None, {"initial_weights": "/no/such.pth"}, "no such weight file"),
         (lambda f: None, {"validation_split": "train", "data": "torch/nothing"}, "nothing"),
     ],
@@ -373,6 +390,32 @@ def test_full_disk_leaves_the_checkpoint_before(settings, tmp_path, monkeypatch)
     assert left == ["step-00000004.pt"]
     monkeypatch.undo()
     assert train(recipe, tmp_path).finished
+
+
+def test_finetuning_recipe_runs_on_a_folder_from_a_trained_file(settings, tmp_path, capsys):
+    (tmp_path / "first").mkdir()
+    train(Recipe(**settings), tmp_path / "first")  # patches of 4 pixels
+    changes = {
+        "model": "crate_alpha_demo",
+        "model_args": {**settings["model_args"], "patch_size": 8},
+        "initial_weights": str(tmp_path / "first" / "model.safetensors"),
+        "data": settings["data"],
+        "data_args": {},
+        "validation_split": "train",
+        "num_classes": 8,
+        "image_size": 32,
+        "batch_size": 16,
+        "epochs": 2,
+        "workers": 0,
+    }
+    recipe = Path(__file__).parents[2] / "pipelines" / "finetune_cifar10.yaml"
+    changed = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    command = ["train", str(recipe), "--output", str(tmp_path / "second"), "--set", *changed]
+    assert main(command) == 0
+    assert "8 steps, accuracy" in capsys.readouterr().out
+    model = load_backbone(tmp_path / "second" / "model.safetensors")
+    assert model.patch_embed.patch_size == (8, 8)
+    assert float(rows(tmp_path / "second")[-1]["learning_rate"]) <= 5e-5
 
 
 def test_damaged_checkpoint_is_named(settings, tmp_path):

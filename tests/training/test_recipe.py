@@ -1,17 +1,30 @@
 """Recipes of the repository are read, and a wrong one is refused with what would be right."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from crate_interp.errors import InputError
 from crate_interp.models import create_on_meta, resolve_name
 from crate_interp.training import Recipe, read_recipe
 from crate_interp.training.recipe import Stage
+from crate_interp.training.setup import (
+    build_loss,
+    build_mixup,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    updates_of,
+)
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
-RECIPES = sorted([*PIPELINES.glob("train_*.yaml"), *PIPELINES.glob("finetune_*.yaml")])
+RECIPES = sorted(
+    file for kind in ("train", "finetune", "scale") for file in PIPELINES.glob(f"{kind}_*.yaml")
+)
+TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -21,6 +34,47 @@ def test_recipe_of_the_repository_names_a_model_that_can_be_made(file):
         resolve_name(recipe.model), img_size=recipe.image_size, **recipe.model_args
     )
     assert model.patch_embed.num_patches > 0
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_recipe_of_the_repository_makes_an_update(file):
+    recipe = read_recipe(file)
+    sizes = {**recipe.model_args, **TINY}
+    recipe = dataclasses.replace(recipe, model_args=sizes, initial_weights=None)
+    model = build_model(recipe, 5)
+    optimizer = build_optimizer(recipe, model)
+    updates, warmup = updates_of(recipe, 10**6)
+    assert 0 <= warmup < updates / 5
+    schedule = build_schedule(recipe, optimizer, updates, warmup)
+    schedule.step_update(warmup)
+    highest = max(group["lr"] for group in optimizer.param_groups)
+    assert recipe.learning_rate * 0.9 < highest <= recipe.learning_rate
+    images, targets = torch.randn(2, 3, recipe.image_size, recipe.image_size), torch.tensor([0, 4])
+    mixup = build_mixup(recipe, 5)
+    if mixup is not None:
+        images, targets = mixup(images, targets)
+    before = model.head.weight.detach().clone()
+    build_loss(recipe)(model(images), targets).backward()
+    optimizer.step()
+    assert (model.head.weight - before).abs().max() > 0
+
+
+def test_every_recipe_of_the_papers_is_there():
+    names = {file.stem for file in RECIPES}
+    wanted = {"train_crate_in1k", "train_crate_in21k", "train_crate_alpha_in21k", "train_vit_in1k"}
+    wanted |= {f"finetune_{data}" for data in ("crate_alpha_in1k", "cifar10", "cifar100")}
+    wanted |= {"finetune_flowers", "finetune_pets", "train_caltech101", "train_demo"}
+    assert names >= wanted | {"scale_crate_alpha_L14", "scale_crate_alpha_L8"}
+
+
+def test_steps_of_the_scaling_differ_in_what_they_must():
+    paths = (PIPELINES / f"scale_crate_alpha_{name}.yaml" for name in ("L14", "L8"))
+    first, second = (yaml.safe_load(path.read_text()) for path in paths)
+    differing = {key for key in first if first[key] != second[key]}
+    assert differing == {"model", "initial_weights", "drop_path"}
+    finetuning = yaml.safe_load((PIPELINES / "finetune_crate_alpha_in1k.yaml").read_text())
+    differing = {key for key in first if first[key] != finetuning[key]}
+    assert differing == {"model", "initial_weights"}
 
 
 @pytest.mark.parametrize(
@@ -40,8 +94,20 @@ def test_recipe_of_the_repository_names_a_model_that_can_be_made(file):
         ),
         (
             "finetune_crate_alpha_in1k",
-            {"learning_rate": 1.6e-4, "auto_augment": "rand-m9-n2", "label_smoothing": 0.1},
+            {"learning_rate": 1.6e-4, "auto_augment": "rand-m9-n2-inc1", "label_smoothing": 0.1},
         ),
+        (
+            "train_crate_in21k",
+            {"optimizer": "lion", "learning_rate": 9.6e-5, "weight_decay": 0.05, "epochs": 90},
+        ),
+        *(
+            (
+                f"finetune_{data}",
+                {"optimizer": "adamw", "learning_rate": 5e-5, "batch_size": 256},
+            )
+            for data in ("cifar10", "cifar100", "flowers", "pets")
+        ),
+        ("scale_crate_alpha_L8", {"drop_path": 0.1, "learning_rate": 1.6e-4, "batch_size": 4096}),
     ],
 )
 def test_recipe_has_the_published_values(name, expected):
