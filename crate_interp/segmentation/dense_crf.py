@@ -12,7 +12,7 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.segmentation.permutohedral import PermutohedralLattice
 
-__all__ = ["dense_crf", "dense_crf_labels"]
+__all__ = ["check_crf", "check_masks", "dense_crf", "dense_crf_labels"]
 
 
 def dense_crf(
@@ -48,12 +48,8 @@ def dense_crf(
         Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge
         Potentials (arXiv 1210.5644).
     """
-    if masks.ndim != 3 or masks.dtype != np.bool_:
-        raise InputError(
-            "masks: expected a bool array of shape (M, H, W), "
-            f"found {masks.dtype} of shape {masks.shape}"
-        )
-    _check(image, masks.shape[1:], gaussian, bilateral, iterations)
+    check_masks(masks)
+    check_crf(image, masks.shape[1:], gaussian, bilateral, iterations)
     if 0 in masks.shape:
         return np.zeros(masks.shape, dtype=np.float32)
     with torch.inference_mode():
@@ -105,7 +101,7 @@ def dense_crf_labels(
             "energies: expected finite numbers of shape (L, H, W), at least one label, "
             f"found {energies.dtype} of shape {energies.shape}"
         )
-    _check(image, energies.shape[1:], gaussian, bilateral, iterations)
+    check_crf(image, energies.shape[1:], gaussian, bilateral, iterations)
     if 0 in energies.shape:
         return np.zeros(energies.shape, dtype=np.float32)
     with torch.inference_mode():
@@ -121,13 +117,31 @@ def dense_crf_labels(
         return marginals.T.reshape(energies.shape).cpu().numpy()
 
 
-def _check(
+def check_masks(masks: Bool[np.ndarray, "M H W"]) -> None:
+    """Refuse what is no stack of masks.
+
+    Raises:
+        InputError: Not a bool array of shape (M, H, W).
+    """
+    if masks.ndim != 3 or masks.dtype != np.bool_:
+        raise InputError(
+            "masks: expected a bool array of shape (M, H, W), "
+            f"found {masks.dtype} of shape {masks.shape}"
+        )
+
+
+def check_crf(
     image: np.ndarray,
     size_hw: tuple[int, ...],
     gaussian: tuple[float, float],
     bilateral: tuple[float, float, float],
     iterations: int,
 ) -> None:
+    """Refuse a picture or parameters that no CRF can have.
+
+    Raises:
+        InputError: The picture is not uint8 RGB of `size_hw`, or a parameter is not positive.
+    """
     if image.dtype != np.uint8 or image.shape != (*size_hw, 3):
         raise InputError(
             f"image: expected uint8 of shape {(*size_hw, 3)}, found {image.dtype} of {image.shape}"
@@ -152,7 +166,10 @@ def _kernels(
     features = torch.cat([places / bilateral[0], colours / bilateral[1]])
     appearance = PermutohedralLattice(features)
     appearance.normalise()
-    return [(gaussian[1], _smoothness(height, width, gaussian[0], device)), (bilateral[2], appearance)]
+    return [
+        (gaussian[1], _smoothness(height, width, gaussian[0], device)),
+        (bilateral[2], appearance),
+    ]
 
 
 @lru_cache(maxsize=4)

@@ -17,6 +17,7 @@ from crate_interp.errors import InputError
 __all__ = ["PermutohedralLattice"]
 
 _CHUNK = 1 << 14  # points whose intermediate results a processor's cache holds
+_TOO_SMALL = "the deviations of a kernel are too small for a picture of this size"
 
 
 class PermutohedralLattice:
@@ -39,6 +40,8 @@ class PermutohedralLattice:
 
     def __init__(self, features: Float[Tensor, "d P"]) -> None:
         dimensions, points = features.shape
+        if not features.abs().max() < 2**20:  # beyond, float32 has no places for the shares
+            raise InputError(_TOO_SMALL)
         size = _CHUNK if features.device.type == "cpu" else max(1, points)
         parts = [_simplices(part) for part in features.split(size, dim=1)]
         corner, order, weights = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
@@ -135,7 +138,7 @@ def _strides(corner: Int32[Tensor, "d P"]) -> Int64[Tensor, " d1"]:
     low, high = corner.amin(dim=1), corner.amax(dim=1)
     spans = [int(span + 6) * count for span in (high - low).tolist()]
     if math.prod(spans) >= 2**63:
-        raise InputError("the deviations of a kernel are too small for a picture of this size")
+        raise InputError(_TOO_SMALL)
     strides = [math.prod(spans[axis + 1 :]) for axis in range(len(spans))]
     return torch.tensor([*strides, 0], dtype=torch.int64, device=corner.device)
 
