@@ -1,10 +1,10 @@
 """MaskCut end to end, the reference way and ours, side by side in one run.
 
 The reference way is what published code does: attention with its full maps in memory, the dense
-generalised eigenproblem of scipy for each mask, pydensecrf mask by mask, numpy for the rest. Ours is
-the library. Both cut the same picture, drawn here, with the same randomly initialised model. Keys of such a model are
-nearly parallel, all their cosines above any usual tau: both ways subtract the mean key first, so
-that there is something to cut.
+generalised eigenproblem of scipy for each mask, pydensecrf mask by mask, numpy for the rest. Ours
+is the library. Both cut the same picture, drawn here, with the same randomly initialised model.
+Keys of such a model are nearly parallel, all their cosines above any usual tau: both ways subtract
+the mean key first, so that there is something to cut.
 
     python benchmarks/maskcut.py --size 480 --model vit_small_patch8_224 --rounds 3 --crf
 """
