@@ -28,8 +28,10 @@ __all__ = [
     "TrainConfig",
 ]
 
+BatchSize = int | Literal["auto"]
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
 Precision = Literal["float32", "bfloat16", "float16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf"]
 Solver = Literal["lanczos", "dense"]
@@ -76,8 +78,15 @@ class MaskCutConfig:
     )
     solver: Solver = _option("eigenvector solver", "lanczos")
     device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
-    precision: Precision = _option("number type of the forward pass", "float32")
-    batch_size: int = _option("images in a forward pass", 4)
+    precision: PrecisionChoice = _option(
+        "number type of the forward pass (auto: the fastest that keeps the masks)", "float32"
+    )
+    batch_size: BatchSize = _option("images in a forward pass (auto: by tokens and memory)", "auto")
+    workers: int | None = _option(
+        "processes that read images, and threads that cut and refine (default: half of the cores, "
+        "at most 8); 0: no processes, and one thread",
+        None,
+    )
     limit: int | None = _option("only the first images", None)
     visualize: int = _option("draw overlays of the first images, and a sheet of them", 16)
     strict: bool = _option("stop at the first image that cannot be read", False)
@@ -89,8 +98,10 @@ class MaskCutConfig:
             raise InputError("--annotations goes with --images; --coco brings its own")
         for name in ("max_masks", "size", "stride", "batch_size", "limit"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value not in (None, "auto") and value < 1:
                 raise InputError(f"{name}: expected at least 1, found {value}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers: expected 0 or more, found {self.workers}")
         if self.visualize < 0:
             raise InputError(f"visualize: expected 0 or more, found {self.visualize}")
         if not -1 < self.tau < 1:

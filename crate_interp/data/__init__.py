@@ -11,6 +11,7 @@ from crate_interp.data.coco import (
 )
 from crate_interp.data.images import (
     ImageReadError,
+    ResizedImage,
     list_images,
     preprocess,
     read_image,
@@ -24,6 +25,7 @@ __all__ = [
     "ImageReadError",
     "ImageRecord",
     "ImageSet",
+    "ResizedImage",
     "annotations_of",
     "coco_annotation_file",
     "data_folder",

@@ -16,7 +16,7 @@ import numpy as np
 import platformdirs
 from jaxtyping import UInt8
 
-from crate_interp.data.images import list_images, read_image
+from crate_interp.data.images import ResizedImage, list_images, read_image, resize_image
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError
 
@@ -67,6 +67,11 @@ class ImageRecord:
                 f"the annotations say {self.hw}"
             )
         return rgb
+
+    def read_resized(self, input_hw: tuple[int, int]) -> ResizedImage:
+        """Read the image as `read` does, and resize it as `resize_image` does."""
+        rgb = self.read()
+        return ResizedImage(resize_image(rgb, input_hw), (rgb.shape[0], rgb.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from crate_interp.errors import InputError
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageReadError",
+    "ResizedImage",
     "list_images",
     "preprocess",
     "read_image",
@@ -47,6 +49,18 @@ _DECODING_ERRORS = (
 
 class ImageReadError(InputError):
     """An image that cannot be read; the message names it and the reason."""
+
+
+class ResizedImage(NamedTuple):
+    """An image at the size of a model's input.
+
+    Attributes:
+        rgb: In [0, 255].
+        original_hw: Height and width of the image as displayed, pixels.
+    """
+
+    rgb: UInt8[np.ndarray, "H W 3"]
+    original_hw: tuple[int, int]
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:

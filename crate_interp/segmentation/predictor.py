@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +120,7 @@ class MaskCut:
         Raises:
             InputError: As `record`.
         """
-        device = next(self.model.parameters()).device
+        device = self.device
         data_config = resolve_model_data_config(self.model)
         statistics = data_config["mean"], data_config["std"]
         pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
@@ -136,18 +138,38 @@ class MaskCut:
         return recorded
 
     def instances(
-        self, rgb: UInt8[np.ndarray, "H W 3"], features: Float[Tensor, "D n"]
+        self,
+        rgb: UInt8[np.ndarray, "H W 3"],
+        features: Float[Tensor, "D n"],
+        original_hw: tuple[int, int] | None = None,
+        stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> Instances:
-        """Cut the patch features of one image, refine, and bring the masks to its own pixels."""
+        """Cut the patch features of one image, refine, and bring the masks to its own pixels.
+
+        Args:
+            rgb: The image, or what `resize_image` makes of it.
+            features: Of this image, as `features` returns them.
+            original_hw: Height and width of the image itself, pixels, where `rgb` is resized.
+            stage: Entered around the stages `cut` and `refine`, for instance to measure them.
+        """
         geometry = self.geometry(rgb)
-        cut = maskcut(features, geometry.grid_hw, self.tau, self.max_masks, solver=self.solver)
-        found = cut.masks.cpu().numpy()
-        masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
-        if self.refine != "none":
-            resized = resize_image(rgb, self.input_hw)
-            masks = refine_masks(resized, masks, method=self.refine, device=features.device)
+        if original_hw is not None:
+            geometry = replace(geometry, original_hw=original_hw)
+        with stage("cut"):
+            cut = maskcut(features, geometry.grid_hw, self.tau, self.max_masks, solver=self.solver)
+            found = cut.masks.cpu().numpy()
+            masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
+        with stage("refine"):
+            if self.refine != "none":
+                resized = resize_image(rgb, self.input_hw)
+                masks = refine_masks(resized, masks, method=self.refine, device=features.device)
         masks = geometry.input_to_original(masks)
         return Instances(masks[masks.any(axis=(1, 2))])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
     @property
     def _patch_hw(self) -> tuple[int, int]:

@@ -11,26 +11,41 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, fields
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from crate_interp.config import MaskCutConfig
 from crate_interp.data import (
     ImageRecord,
     ImageSet,
+    ResizedImage,
     open_coco,
     open_images,
     results_of,
 )
+from crate_interp.engine import StageClock, process_images
 from crate_interp.errors import InputError
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_ground_truth
 from crate_interp.segmentation.predictor import MaskCut
-from crate_interp.tasks.inference import describe_model, describe_weights, device_of, load_model
+from crate_interp.tasks.inference import (
+    batch_size_of,
+    describe_model,
+    describe_weights,
+    device_of,
+    load_model,
+    peak_memory_mb,
+    precision_of,
+    workers_of,
+)
 from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
 from crate_interp.tasks.run_folder import RunFolder, open_run_folder
 
@@ -38,10 +53,12 @@ __all__ = ["run"]
 
 _logger = logging.getLogger(__name__)
 
-STAGES = ("read", "forward", "cut")
+STAGES = ("read", "forward", "cut", "refine", "encode", "write")
 
 # Options that change where a run writes or what it shows, not what it finds.
-_PRESENTATION = {"output", "visualize", "strict", "images", "coco_root", "annotations", "weights"}
+_PRESENTATION = {
+    *("output", "visualize", "strict", "images", "coco_root", "annotations", "weights", "workers")
+}
 
 
 def run(config: MaskCutConfig) -> int:
@@ -55,8 +72,9 @@ def run(config: MaskCutConfig) -> int:
     settings = _settings_of(config, predictor, images, weights)
     output = config.output or Path("runs") / _default_name(config, images)
     with open_run_folder(output, settings) as folder:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), len(folder.finished())
         failed = _process(predictor, images, folder, config)
+        processed = time.perf_counter() - started
         journal = folder.finished()
         ids = [record.image_id for record in images.records]
         finished = [journal[image_id] for image_id in ids if image_id in journal]
@@ -70,8 +88,12 @@ def run(config: MaskCutConfig) -> int:
             "masks": len(results),
             "failed": failed,
             "seconds": _seconds(finished),
-            "seconds_this_time": round(time.perf_counter() - started, 3),
-            "peak_memory_mb": _peak_memory_mb(),
+            "this_time": {
+                "images": len(journal) - before,
+                "seconds": round(processed, 3),
+                "images_per_second": round((len(journal) - before) / processed, 3),
+                "peak_memory_mb": peak_memory_mb(predictor.device),
+            },
             "weights": weights,
             "settings": settings,
             "versions": _versions(),
@@ -117,6 +139,7 @@ def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
         for field in fields(MaskCut)
         if field.init and field.name != "model"
     }
+    options["precision"] = precision_of(config.precision, device)
     return MaskCut(model.to(device), **options), describe_weights(path)
 
 
@@ -132,7 +155,9 @@ def _settings_of(
         "weights_sha256": weights["sha256"],
         "size": predictor.size,
         "feature": predictor.feature,
-        "device": next(predictor.model.parameters()).device.type,
+        "device": predictor.device.type,
+        "precision": predictor.precision,
+        "batch_size": batch_size_of(config.batch_size, predictor),
         "images": {
             "name": images.name,
             "count": len(images.records),
@@ -145,68 +170,75 @@ def _settings_of(
 def _process(
     predictor: MaskCut, images: ImageSet, folder: RunFolder, config: MaskCutConfig
 ) -> list[dict[str, Any]]:
-    """Cut every image that the journal lacks; return those that failed, with reasons.
-
-    Batches are cut from the list of all images, finished or not: a continued run puts the same
-    images through the model together, and so gives the same numbers to the last bit.
-    """
+    """Cut every image that the journal lacks; return those that failed, with reasons."""
     done = folder.finished()
     failed: list[dict[str, Any]] = []
-
-    def fail(record: ImageRecord, error: InputError) -> None:
-        if config.strict:
-            raise error
-        reason = str(error) if str(record.path) in str(error) else f"{record.path}: {error}"
-        entry = {"image_id": record.image_id, "file_name": record.file_name, "reason": reason}
-        failed.append(entry)
-        progress.write(f"failed: {reason}", file=sys.stderr)
-        progress.update()
-
+    outcomes = process_images(
+        images.records,
+        methodcaller("read_resized", predictor.input_hw),
+        partial(_features_of, predictor),
+        partial(_entry_of, predictor),
+        batch_size=batch_size_of(config.batch_size, predictor),
+        workers=workers_of(config.workers),
+        done=done,
+    )
+    writing = 0.0
     interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
-    with tqdm(
-        desc="maskcut",
-        total=len(images),
-        initial=len(done),
-        unit="image",
-        mininterval=interval,
-    ) as progress:
-        for start in range(0, len(images), config.batch_size):
-            batch = images.records[start : start + config.batch_size]
-            if all(record.image_id in done for record in batch):
-                continue
-            read = []
-            for record in batch:
+    with (
+        closing(outcomes),
+        tqdm(
+            desc="maskcut",
+            total=len(images),
+            initial=len(done),
+            unit="image",
+            mininterval=interval,
+        ) as progress,
+    ):
+        for image in outcomes:
+            if image.result is not None:
+                # An entry cannot hold the seconds of its own writing: those of the one before.
+                seconds = {**image.seconds, "write": writing}
                 clock = time.perf_counter()
-                try:
-                    rgb = record.read()
-                except InputError as error:
-                    fail(record, error)
-                else:
-                    read.append((record, rgb, time.perf_counter() - clock))
-            if all(record.image_id in done for record, _, _ in read):
-                continue
-            clock = time.perf_counter()
-            features = predictor.features([rgb for _, rgb, _ in read])
-            forward_seconds = (time.perf_counter() - clock) / len(read)
-            for (record, rgb, read_seconds), own_features in zip(read, features, strict=True):
-                if record.image_id in done:
-                    continue
-                clock = time.perf_counter()
-                try:
-                    instances = predictor.instances(rgb, own_features)
-                except InputError as error:
-                    fail(record, error)
-                    continue
-                entry = {
-                    "image_id": record.image_id,
-                    "file_name": record.file_name,
-                    "hw": rgb.shape[:2],
-                    "results": results_of(instances, record.image_id),
-                }
-                seconds = (read_seconds, forward_seconds, time.perf_counter() - clock)
-                folder.append({**entry, "seconds": dict(zip(STAGES, seconds, strict=True))})
-                progress.update()
+                folder.append({**image.result, "seconds": seconds})
+                writing = time.perf_counter() - clock
+            elif image.error is not None:
+                if config.strict:
+                    raise image.error
+                entry = _failure_of(image.record, image.error)
+                failed.append(entry)
+                progress.write(f"failed: {entry['reason']}", file=sys.stderr)
+            progress.update()
     return failed
+
+
+def _features_of(predictor: MaskCut, images: Sequence[ResizedImage]) -> Tensor:
+    features = predictor.features([image.rgb for image in images])
+    if features.is_cuda:
+        torch.cuda.current_stream().synchronize()  # the seconds of the stage are to be its own
+    return features
+
+
+def _entry_of(
+    predictor: MaskCut,
+    record: ImageRecord,
+    image: ResizedImage,
+    features: Tensor,
+    stage: StageClock,
+) -> dict[str, Any]:
+    """The journal's entry of one image, but for its seconds."""
+    instances = predictor.instances(image.rgb, features, image.original_hw, stage)
+    with stage("encode"):
+        return {
+            "image_id": record.image_id,
+            "file_name": record.file_name,
+            "hw": image.original_hw,
+            "results": results_of(instances, record.image_id),
+        }
+
+
+def _failure_of(record: ImageRecord, error: InputError) -> dict[str, Any]:
+    reason = str(error) if str(record.path) in str(error) else f"{record.path}: {error}"
+    return {"image_id": record.image_id, "file_name": record.file_name, "reason": reason}
 
 
 def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:
@@ -224,23 +256,17 @@ def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def _seconds(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds of each stage, all images together and one image on average."""
+    """Seconds of each stage: of all images together, of one on average, and its share of all.
+
+    Stages overlap, so that they take longer together than the run does.
+    """
     total = {stage: sum(entry["seconds"][stage] for entry in finished) for stage in STAGES}
-    count = max(1, len(finished))
+    count, whole = max(1, len(finished)), sum(total.values()) or 1.0
     return {
         "total": {stage: round(value, 3) for stage, value in total.items()},
         "per_image": {stage: round(value / count, 4) for stage, value in total.items()},
+        "share": {stage: round(value / whole, 4) for stage, value in total.items()},
     }
-
-
-def _peak_memory_mb() -> int | None:
-    """Largest resident memory of this process so far, 10^6 bytes; not known on Windows."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def _versions() -> dict[str, str]:

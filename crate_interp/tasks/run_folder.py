@@ -42,9 +42,20 @@ class RunFolder:
             raise InputError(f"{self._journal}: a line is no entry of this run ({error})") from None
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Add the entry of one image; it survives the end of the process at any later point."""
-        with self._journal.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Add the entry of one image; it survives the end of the process at any later point.
+
+        Raises:
+            InputError: The disk is full, or the folder cannot be written any more.
+        """
+        line = json.dumps(entry) + "\n"
+        try:
+            with self._journal.open("a") as file:
+                file.write(line)
+        except OSError as error:
+            raise InputError(
+                f"{self._journal}: cannot be written: {error.strerror}; once there is room, "
+                "the same command goes on from here"
+            ) from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the run as a whole or not at all."""

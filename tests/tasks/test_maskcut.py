@@ -73,7 +73,13 @@ def test_run_writes_coco_files_that_agree_with_the_library(pictures, tmp_path, c
     assert summary["masks"] == len(results)
     assert summary["failed"] == []
     assert summary["weights"]["sha256"] is None
-    assert set(summary["seconds"]["per_image"]) == {"read", "forward", "cut"}
+    stages = ["read", "forward", "cut", "refine", "encode", "write"]
+    assert list(summary["seconds"]["per_image"]) == list(summary["seconds"]["share"]) == stages
+    assert min(summary["seconds"]["total"].values()) >= 0
+    assert sum(summary["seconds"]["share"].values()) == pytest.approx(1, abs=1e-3)
+    assert summary["this_time"]["images"] == 7
+    assert summary["this_time"]["images_per_second"] > 0
+    assert summary["this_time"]["peak_memory_mb"]["process"] > 50
     assert "AP50" in printed
 
     import torch
@@ -146,9 +152,39 @@ def test_a_run_folder_that_cannot_be_made_is_an_error(pictures, tmp_path, capsys
     assert "a run cannot be written here: Not a directory" in capsys.readouterr().err
 
 
-# Patches the running process so that it is killed at a chosen point of its work.
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("batch_size", ["1", "3", "100", "auto"])
+def test_batch_size_and_workers_do_not_change_the_results(
+    pictures, whole, tmp_path, batch_size, workers
+):
+    output, options = tmp_path / "run", ["--batch-size", batch_size, "--workers", workers]
+    assert run(pictures, output, *options, *annotated(pictures), "--visualize", "0") == 0
+    for name in FINAL_FILES:
+        assert (output / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory):
+    """A run that nothing has stopped."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert run(pictures, output, *annotated(pictures), "--workers", "0", "--visualize", "0") == 0
+    return output
+
+
+def test_tiny_pictures_and_more_masks_than_the_grid_has_room_for(tmp_path):
+    for number, size in enumerate([(1, 1), (2, 300), (5, 7)]):
+        Image.effect_noise(size, 99).convert("RGB").save(tmp_path / f"{number}.png")
+    output = tmp_path / "run"
+    options = ["--size", "12", "--max-masks", "50", "--workers", "0"]
+    assert run(tmp_path, output, *options) == 0
+    assert read(output, "summary.json")["images"] == 3
+    sizes = {r["image_id"]: r["segmentation"]["size"] for r in read(output, "results.json")}
+    assert all(size == [[1, 1], [300, 2], [7, 5]][number - 1] for number, size in sizes.items())
+
+
+# Patches the running process so that it is stopped at a chosen point of its work.
 KILLED = """
-import os, signal, sys
+import os, resource, signal, sys
 from crate_interp.cli import main
 from crate_interp.tasks import run_folder
 point, count = sys.argv[1], int(sys.argv[2])
@@ -158,6 +194,10 @@ def counted_append(self, entry):
     global count
     count -= 1
     if point == "append" and count < 0: kill()
+    if point == "interrupt" and count < 0: os.killpg(0, signal.SIGINT)  # as Ctrl-C does
+    if point == "full" and count < 0:
+        size = (self.path / "journal.jsonl").stat().st_size + 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     if point == "line" and count < 0:
         with (self.path / "journal.jsonl").open("a") as file: file.write('{"image_id": 9, "res')
         kill()
@@ -171,11 +211,10 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-def test_a_killed_run_goes_on_to_byte_equal_files(pictures, tmp_path):
+def test_a_killed_run_goes_on_to_byte_equal_files(pictures, whole, tmp_path):
     arguments = ["maskcut", *MODEL, "--images", str(pictures), *annotated(pictures)]
-    arguments += ["--batch-size", "3", "--visualize", "0"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main([*arguments, "--output", str(whole)]) == 0
+    arguments += ["--batch-size", "3", "--visualize", "0", "--workers", "0"]
+    broken = tmp_path / "broken"
     journal = broken / "journal.jsonl"
     points = [("append", 0), ("append", 2), ("line", 2), ("annotations.json", 99)]
     for (point, count), lines in zip(points, (0, 2, 4, 7), strict=True):
@@ -191,6 +230,34 @@ def test_a_killed_run_goes_on_to_byte_equal_files(pictures, tmp_path):
     assert main([*arguments, "--output", str(broken)]) == 0
     for name in FINAL_FILES:
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has neither Ctrl-C to groups nor limits")
+@pytest.mark.parametrize(
+    ("point", "code", "message"),
+    [
+        ("interrupt", 130, "interrupted; the same command goes on from here"),
+        ("full", 2, "journal.jsonl: cannot be written: File too large; once there is room, the "),
+    ],
+)
+def test_a_stopped_run_says_so_in_one_line_and_goes_on(
+    pictures, whole, tmp_path, point, code, message
+):
+    output = tmp_path / "run"
+    arguments = ["maskcut", *MODEL, "--images", str(pictures), *annotated(pictures)]
+    arguments += ["--batch-size", "3", "--visualize", "0", "--workers", "1"]
+    command = [sys.executable, "-c", KILLED, point, "2", *arguments, "--output", str(output)]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, start_new_session=True
+    )
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("\rmaskcut:")]
+    assert [line for line in lines if line and "maskcut:" not in line] == [lines[-1]], done.stderr
+    assert message in lines[-1]
+    assert read(output, "settings.json")
+    assert main([*arguments, "--output", str(output)]) == 0
+    for name in FINAL_FILES:
+        assert (output / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_finished_run_is_not_done_again(pictures, tmp_path, monkeypatch):

@@ -1,0 +1,67 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from crate_interp import MaskCut
+from crate_interp.models import create_backbone, resolve_name
+from crate_interp.tasks import inference
+from crate_interp.tasks.inference import batch_size_of, peak_memory_mb, precision_of, workers_of
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_backbone(resolve_name("crate_alpha_demo"))
+
+
+def test_an_automatic_batch_has_4096_tokens(model):
+    assert batch_size_of("auto", MaskCut(model, size=48)) == 4096 // (12 * 12 + 1)
+    assert batch_size_of("auto", MaskCut(model, size=48, stride=2)) == 4096 // (23 * 23 + 1)
+    assert batch_size_of("auto", MaskCut(model, size=480)) == 1
+    assert batch_size_of(7, MaskCut(model, size=480)) == 7
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(100, 65536 // 145), (0.2, 18), (0.001, 1)])
+def test_an_automatic_batch_fits_into_a_quarter_of_a_gpu(model, monkeypatch, gigabytes, expected):
+    memory = SimpleNamespace(total_memory=gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
+    monkeypatch.setattr(MaskCut, "device", CUDA)
+    if gigabytes == 0.2:
+        assert expected == int(0.05e9 / (24 * 4 * model.embed_dim * 145))
+    assert batch_size_of("auto", MaskCut(model, size=48)) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "capability", "expected"),
+    [
+        ("auto", CPU, None, "float32"),
+        ("auto", CUDA, (8, 0), "float16"),
+        ("auto", CUDA, (7, 0), "float16"),
+        ("auto", CUDA, (6, 1), "float32"),
+        ("bfloat16", CPU, None, "bfloat16"),
+    ],
+)
+def test_automatic_precision_is_float16_where_that_is_fast(
+    monkeypatch, asked, device, capability, expected
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert precision_of(asked, device) == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (6, 3), (64, 8)])
+def test_workers_are_half_of_the_cores_and_at_most_8(monkeypatch, cores, expected):
+    monkeypatch.setattr(inference.sys, "platform", "plan9")
+    monkeypatch.setattr(inference.os, "cpu_count", lambda: cores)
+    assert workers_of(None) == expected
+    assert workers_of(0) == 0
+
+
+def test_peak_memory_grows_with_what_is_used():
+    before = peak_memory_mb(CPU)["process"]
+    block = torch.ones(40_000_000)  # 160 MB
+    after = peak_memory_mb(CPU)
+    assert after["process"] >= max(before, 160)
+    assert after["cuda"] is None
+    assert block.numel()
