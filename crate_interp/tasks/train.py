@@ -17,7 +17,7 @@ from crate_interp.training import Metrics, read_recipe, train
 __all__ = ["run"]
 
 # Keys that decide how a run goes about it, not what comes out.
-_PRESENTATION = {"data_root", "workers", "log_every", "save_every", "keep"}
+_PRESENTATION = {"data_root", "workers", "log_every", "save_every", "keep", "sharding"}
 
 
 def run(config: TrainConfig) -> int:

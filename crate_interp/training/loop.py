@@ -1,7 +1,9 @@
-"""The training loop: one process, or several with DDP where `torchrun` started them."""
+"""The training loop: one process, or several that `torchrun` or `accelerate launch` started."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import signal
 import threading
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils import ModelEmaV3
+from torch import Tensor
 
 from crate_interp.errors import InputError
 from crate_interp.training.batches import batches_of, seed_generators
@@ -36,6 +39,8 @@ from crate_interp.training.setup import (
     set_patch_drop,
     updates_of,
 )
+from crate_interp.training.sharding import shard, whole
+from crate_interp.training.trackers import open_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,6 +82,9 @@ def train(
     """
     accelerator = _accelerator()
     device, processes = accelerator.device, accelerator.num_processes
+    sharded = recipe.sharding == "fsdp" and processes > 1
+    if sharded and recipe.precision == "float16":
+        raise InputError("sharding fsdp: expected precision bfloat16 or float32, found float16")
     if recipe.precision == "float16" and device.type != "cuda":
         raise InputError(f"precision float16: expected a GPU, found {device.type}; try bfloat16")
     if recipe.batch_size % (recipe.accumulation * processes):
@@ -90,22 +98,33 @@ def train(
     config: Any = network.pretrained_cfg
     normalisation = (tuple(config["mean"]), tuple(config["std"]))
     ema = recipe.ema_decay and ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
+    unsharded = None
+    if sharded:
+        unsharded = copy.deepcopy(network).cpu()
+        for part in (network, ema.module) if ema else (network,):
+            shard(part, device, processes)
     optimizer = build_optimizer(recipe, network)
     updates, warmup = updates_of(recipe, len(data.training))
     schedule = build_schedule(recipe, optimizer, updates, warmup)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     mixup, loss_of = build_mixup(recipe, data.num_classes), build_loss(recipe)
-    state = TrainingState(network, optimizer, scaler, ema or None)
+    state = TrainingState(network, optimizer, scaler, ema or None, unsharded)
     load_latest(folder / "checkpoints", state)
-    model = accelerator.prepare_model(network)
+    model = network if sharded else accelerator.prepare_model(network)
+    # Of the network itself only the step is compiled: its names stay, and hooks on it are seen.
+    forward = torch.compile(model) if recipe.compile else model
 
     process = (accelerator.process_index, processes)
     remaining = range(state.step, updates)
     batches = batches_of(recipe, data.training, normalisation, process, remaining)
-    metrics_file = MetricsFile(folder / "metrics.csv", state.step, accelerator.is_main_process)
+    writes = accelerator.is_main_process
+    metrics_file = MetricsFile(folder / "metrics.csv", state.step, writes)
     started, accuracy = time.monotonic() - state.seconds, None
 
-    with _stop_request() as stop:
+    with (
+        _stop_request() as stop,
+        open_trackers(folder, recipe, state.step, writes) as trackers,
+    ):
         for step in remaining:
             schedule.step_update(step)
             set_patch_drop(network, recipe.at(step, updates).patch_drop)
@@ -120,7 +139,7 @@ def train(
                 last = part == recipe.accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(model):
                     with _autocast(recipe, device):
-                        logits = model(images)
+                        logits = forward(images)
                     part_loss = loss_of(logits.float(), targets) / recipe.accumulation
                     scaler.scale(part_loss).backward()
                 loss += part_loss.detach()
@@ -128,14 +147,18 @@ def train(
             norm = torch.nn.utils.clip_grad_norm_(
                 network.parameters(), recipe.clip_norm or math.inf
             )
-            told: Any = accelerator.reduce(torch.stack([loss, loss.new_tensor(float(len(stop)))]))
-            mean_loss, stopping = told[0].item() / processes, told[1].item() > 0
-            _refuse_infinite(mean_loss, norm.item(), recipe, step, rate)
+            told: Any = accelerator.reduce(torch.stack([loss, torch.full_like(loss, len(stop))]))
+            numbers = _Numbers(torch.cat([told, whole(norm).view(1)]))
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
             if state.ema is not None:
                 state.ema.update(network, step=step + 1)
+            # Only now, so that a GPU has work to do while the next update is sent to it. Nothing
+            # of an update is told or written before its numbers are known to be finite.
+            total_loss, stops, gradient_norm = numbers.read()
+            mean_loss, stopping = total_loss / processes, stops > 0
+            _refuse_infinite(mean_loss, gradient_norm, recipe, step, rate)
 
             state.step, state.seconds = step + 1, time.monotonic() - started
             stopping = stopping and state.step < updates
@@ -144,33 +167,54 @@ def train(
                 accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
                 if accuracy > state.best_accuracy:
                     state.best_accuracy = accuracy
-                    if accelerator.is_main_process:
-                        export_weights(folder / "best.safetensors", recipe, state, accuracy)
-            metrics = Metrics(state.step, mean_loss, rate, norm.item(), accuracy, state.seconds)
+                    export_weights(folder / "best.safetensors", recipe, state, accuracy, writes)
+            metrics = Metrics(state.step, mean_loss, rate, gradient_norm, accuracy, state.seconds)
             if accuracy is not None or _due(state.step, recipe.log_every, updates):
                 metrics_file.append(metrics)
+                trackers.log(dataclasses.asdict(metrics), state.step)
             report(metrics, updates)
-            if accelerator.is_main_process and (
-                stopping or _due(state.step, recipe.save_every, updates)
-            ):
-                save_checkpoint(folder / "checkpoints", state, recipe.keep)
+            if stopping or _due(state.step, recipe.save_every, updates):
+                save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
                 return TrainingResult(state.step, False, accuracy)
     if not remaining and data.validation is not None:  # finished before; the export may not be
         accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
-    if accelerator.is_main_process:
-        export_weights(folder / "model.safetensors", recipe, state, accuracy)
+    export_weights(folder / "model.safetensors", recipe, state, accuracy, writes)
     accelerator.wait_for_everyone()
     return TrainingResult(state.step, True, accuracy)
 
 
 def _accelerator() -> Accelerator:
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedType
     except ImportError as error:
         raise InputError("training needs accelerate: pip install 'crate-interp[train]'") from error
     # The loop casts and accumulates by itself: accelerate places the model and joins processes.
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise InputError(
+            f"accelerate launch: found {kind.value}; expected plain processes, without --use_fsdp "
+            "and the like: the recipe's `sharding: fsdp` splits a model"
+        )
+    return accelerator
+
+
+class _Numbers:
+    """Numbers that a device has yet to compute, on their way to the host."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers = numbers.detach().to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event() if numbers.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """Wait for them, and for nothing that was asked for later."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        found: list[float] = self._numbers.tolist()
+        return found
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
@@ -201,7 +245,7 @@ def _accuracy(
     accelerator: Accelerator,
 ) -> float:
     """Share of pictures labelled right, over all processes."""
-    model: VisionTransformer = state.evaluated.eval()
+    model: VisionTransformer = state.evaluated().eval()
     process = (accelerator.process_index, accelerator.num_processes)
     right = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():

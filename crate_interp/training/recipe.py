@@ -97,12 +97,15 @@ class Recipe:
         gradient_checkpointing: Compute activations twice to keep fewer of them.
         ema_decay: Of the moving average of the weights, which is then what is evaluated and
             exported; `None`: no average.
+        compile: Compile the training step with `torch.compile`; slow to start, faster afterwards.
         seed: Of the weights, the order, the augmentation and every other choice.
         workers: Processes that read pictures, a training process.
         log_every: Updates from one line of metrics.csv to the next.
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
         save_every: Updates from one checkpoint to the next.
         keep: How many checkpoints are kept.
+        sharding: What several processes do with weights and optimizer state: each holds all of
+            them (DDP), or a part (FSDP), for models too large for one GPU.
     """
 
     model: str
@@ -155,6 +158,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     ema_decay: float | None = None
+    compile: bool = False
 
     seed: int = 0
     workers: int = 1
@@ -162,6 +166,7 @@ class Recipe:
     evaluate_every: int = 0
     save_every: int = 1000
     keep: int = 2
+    sharding: Literal["none", "fsdp"] = "none"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -281,7 +286,7 @@ def _recipe_of(content: dict[Any, Any]) -> Recipe:
         parser.add_argument(f"--{name}", type=hints[name])
     try:
         parsed = parser.parse_object({str(key): value for key, value in content.items()})
-        values = parser.instantiate_classes(parsed)
+        values = parser.instantiate(parsed)
     except jsonargparse.ArgumentError as error:
         raise InputError(" ".join(str(error).split())) from error
     return Recipe(**{name: values[name] for name in content})
