@@ -47,7 +47,7 @@ def launch(command):
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=280,
     )
 
 
