@@ -5,7 +5,7 @@ optimizer, number type and worker processes. The bare loop has nothing else: no 
 the loss, no checkpoint, no seeds by picture, no gradient norm. The two take turns, in short
 segments, so that what else the machine does slows both down alike.
 
-    python benchmarks/training.py                     # the shipped model on a CPU, minutes
+    python benchmarks/training.py                     # the shipped model on a CPU
     python benchmarks/training.py --model crate_alpha_small_patch16_224 --image-size 224 \
         --batch-size 256 --workers 12 --updates 60    # a GPU
 """

@@ -13,14 +13,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from crate_interp.errors import CheckpointError
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
 from crate_interp.models.key_maps import LAYOUTS, Layout, Renamed, rename, rename_backbone
-from crate_interp.models.patches import PatchProjection
+from crate_interp.models.resampling import (
+    Way,
+    patch_size_of,
+    resample_patches,
+    resample_positions,
+)
 from crate_interp.models.subspace import SubspaceAttention
 
 __all__ = [
@@ -28,6 +32,7 @@ __all__ = [
     "classes_in",
     "convert_state_dict",
     "load_checkpoint_into",
+    "load_initial_into",
     "load_part",
     "load_pretrained_into",
 ]
@@ -78,6 +83,26 @@ def load_pretrained_into(model: nn.Module, path: str | os.PathLike[str]) -> None
         CheckpointError: The file cannot be read or does not fit.
     """
     _load(model, read_checkpoint(path), "start anew")
+
+
+def load_initial_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a weight file to train on from, as CRATE-alpha's training goes from L/32 to L/14 to L/8.
+
+    A patch kernel of another size is resampled bilinear, antialiased where it shrinks; positions of
+    another grid linear between its corners, the class token's kept. The head begins anew if the
+    number of classes or the patch size is another.
+
+    Args:
+        model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
+        path: The file.
+
+    Raises:
+        CheckpointError: The file cannot be read or does not fit.
+
+    Reference:
+        Scaling White-Box Transformers for Vision, arXiv 2405.20299, and its released code.
+    """
+    _load(model, read_checkpoint(path), "start anew", "linear")
 
 
 def load_part(part: nn.Module, checkpoint: Checkpoint, layout: Layout) -> None:
@@ -155,7 +180,7 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
         sizes["num_heads"] = found.num_heads
     if "pre_logits.weight" in tensors:
         sizes["pre_logits"] = True
-    patch_size = _patch_size_of(tensors)
+    patch_size = patch_size_of(tensors)
     if patch_size is not None:
         sizes["patch_size"] = patch_size
     if "pos_embed" in tensors:
@@ -167,11 +192,16 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return sizes
 
 
-def _load(model: nn.Module, checkpoint: Checkpoint, other_classes: OtherClasses) -> None:
+def _load(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    other_classes: OtherClasses,
+    way: Way = "preserving",
+) -> None:
     try:
         if other_classes != "start anew":
             _refuse_other_patches(checkpoint.state_dict, model)
-        found = _fitted(checkpoint.state_dict, model)
+        found = _fitted(checkpoint.state_dict, model, way)
         _fit_pre_logits(model, found)
         _fit_classifier(model, found, other_classes)
         problems = _problems(model, found)
@@ -184,27 +214,35 @@ def _load(model: nn.Module, checkpoint: Checkpoint, other_classes: OtherClasses)
     model.load_state_dict(found.tensors)
 
 
-def _fitted(state_dict: Mapping[str, Tensor], model: Any) -> Renamed:
+def _fitted(state_dict: Mapping[str, Tensor], model: Any, way: Way = "preserving") -> Renamed:
     """Rename a state dict for a model, and resample what depends on the image's size."""
     found = rename_backbone(state_dict)
     if not isinstance(getattr(model.blocks[0], "attn", None), SubspaceAttention):
-        return _fitted_by_timm(state_dict, model, found)
+        return _fitted_by_timm(state_dict, model, found, way)
     if found is None:
         raise CheckpointError(_unknown_layout(state_dict))
-    side = _patch_size_of(found.tensors, model.in_chans)
-    if side is not None and (side, side) != tuple(model.patch_embed.patch_size):
-        for key in [key for key in found.tensors if key.startswith("patch_embed.proj.")]:
-            found.tensors[key] = _fit_patches(model, key, found.tensors[key], side)
-    if "pos_embed" in found.tensors:
-        found.tensors["pos_embed"] = _fit_positions(model, found)
+    # The grids of official files are square; ours need not be.
+    _resample(found.tensors, model, way, any_grid=found.layout is LAYOUTS[-1])
     return found
 
 
-def _fitted_by_timm(state_dict: Mapping[str, Tensor], model: Any, found: Renamed | None) -> Renamed:
-    if found is not None:
-        state_dict = found.tensors
+def _resample(tensors: dict[str, Tensor], model: Any, way: Way, any_grid: bool) -> None:
+    other_patches = resample_patches(tensors, model, way)
+    if "pos_embed" in tensors:
+        tensors["pos_embed"] = resample_positions(tensors["pos_embed"], model, way, any_grid)
+    if other_patches and way == "linear":  # as CRATE-alpha's training has it
+        for key in [key for key in tensors if key.startswith(CLASSIFIER)]:
+            del tensors[key]
+
+
+def _fitted_by_timm(
+    state_dict: Mapping[str, Tensor], model: Any, found: Renamed | None, way: Way
+) -> Renamed:
+    tensors = dict(state_dict) if found is None else found.tensors
+    if way == "linear":
+        _resample(tensors, model, way, any_grid=False)
     try:
-        tensors = dict(checkpoint_filter_fn(dict(state_dict), model))
+        tensors = dict(checkpoint_filter_fn(tensors, model))
     except (RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"timm cannot convert it: {error!r}") from error
     if found is None:
@@ -212,19 +250,10 @@ def _fitted_by_timm(state_dict: Mapping[str, Tensor], model: Any, found: Renamed
     return Renamed(found.layout, tensors, found.theirs, found.unknown, found.num_heads)
 
 
-def _patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | None:
-    kernel = tensors.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.ndim == 4:
-        return kernel.shape[-1]
-    pixels = tensors.get("patch_embed.proj.norm.weight")
-    side = 0 if pixels is None else math.isqrt(pixels.numel() // in_chans)
-    return side if pixels is not None and side * side * in_chans == pixels.numel() else None
-
-
 def _refuse_other_patches(state_dict: Mapping[str, Tensor], model: Any) -> None:
     found = rename_backbone(state_dict)
     tensors = state_dict if found is None else found.tensors
-    side = _patch_size_of(tensors, model.in_chans)
+    side = patch_size_of(tensors, model.in_chans)
     rows, columns = model.patch_embed.patch_size
     if side is not None and (side, side) != (rows, columns):
         parts = ("patch_embed.proj.weight", "patch_embed.proj.norm.weight")
@@ -234,39 +263,6 @@ def _refuse_other_patches(state_dict: Mapping[str, Tensor], model: Any) -> None:
             f"{key}: expected patches of {rows}x{columns} pixels, found {side}x{side}: make the "
             f"model with patch_size={side}; `set_input_size` changes it afterwards"
         )
-
-
-def _fit_patches(model: Any, key: str, tensor: Tensor, side: int) -> Tensor:
-    projection = model.patch_embed.proj
-    values = side * side * model.in_chans
-    if isinstance(projection, PatchProjection) and tensor.shape[-1] == values:
-        name = key.removeprefix("patch_embed.proj.")
-        resampled = projection.resampled(name, tensor, (side, side))
-    elif not isinstance(projection, PatchProjection) and tensor.ndim == 4:
-        resampled = resample_patch_embed(tensor, list(projection.kernel_size))
-    else:
-        return tensor
-    logger.info("%s resampled from %dx%d pixels to %dx%d", key, side, side, *projection.kernel_size)
-    return resampled
-
-
-def _fit_positions(model: Any, found: Renamed) -> Tensor:
-    positions = found.tensors["pos_embed"]
-    if positions.ndim != 3:
-        return positions
-    rows, columns = model.patch_embed.grid_size
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    patches = positions.shape[1] - prefix
-    side = math.isqrt(max(patches, 0))
-    # The grids of official files are square; ours need not be: the same count is the same grid.
-    square = rows == columns or found.layout is not LAYOUTS[-1]
-    if side * side != patches or (patches == rows * columns and (rows == side or not square)):
-        return positions
-    logger.info("positions resampled from %dx%d patches to %dx%d", side, side, rows, columns)
-    resampled: Tensor = resample_abs_pos_embed(
-        positions, [rows, columns], [side, side], num_prefix_tokens=prefix
-    )
-    return resampled
 
 
 def _fit_pre_logits(model: Any, found: Renamed) -> None:
@@ -314,7 +310,7 @@ def _fit_classifier(model: Any, found: Renamed, other_classes: OtherClasses) -> 
         del found.tensors[key]
     if model.num_classes:
         logger.warning(
-            "the file has no classifier of %d classes: that of the model stays untrained",
+            "no classifier of %d classes is taken from the file: the model's stays untrained",
             model.num_classes,
         )
         own = model.state_dict()

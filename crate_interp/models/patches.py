@@ -58,7 +58,11 @@ class PatchProjection(nn.Module):
         return tokens.permute(0, 3, 1, 2)
 
     def resampled(
-        self, name: str, tensor: Float[Tensor, "*old"], patch_size: tuple[int, int]
+        self,
+        name: str,
+        tensor: Float[Tensor, "*old"],
+        patch_size: tuple[int, int],
+        bilinear: bool = False,
     ) -> Float[Tensor, "*new"]:
         """Resample a parameter of a projection of other patches to this patch size.
 
@@ -69,6 +73,7 @@ class PatchProjection(nn.Module):
             name: Name of the parameter, `linear.weight` for instance.
             tensor: Its value for patches of `patch_size`.
             patch_size: Height and width of the patches that it was learnt with, pixels.
+            bilinear: Resample all of them as pictures of a patch, bilinear.
 
         Returns:
             Its value for this projection's patches.
@@ -76,12 +81,13 @@ class PatchProjection(nn.Module):
         if name == "linear.bias":
             return tensor
         images = tensor.reshape(-1, *patch_size, self.in_chans).permute(0, 3, 1, 2)
-        if name == "linear.weight":
+        if name == "linear.weight" and not bilinear:
             resized = resample_patch_embed(images, list(self.kernel_size))
         else:
-            resized = F.interpolate(
-                images.float(), self.kernel_size, mode="bicubic", antialias=True
-            ).to(tensor.dtype)
+            mode = "bilinear" if bilinear else "bicubic"
+            resized = F.interpolate(images.float(), self.kernel_size, mode=mode, antialias=True).to(
+                tensor.dtype
+            )
         values: Tensor = resized.permute(0, 2, 3, 1)
         return values.reshape(*tensor.shape[:-1], -1)
 

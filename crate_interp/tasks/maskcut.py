@@ -16,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 from tqdm import tqdm
 
 from crate_interp.config import MaskCutConfig
@@ -27,7 +25,6 @@ from crate_interp.data import (
     ImageSet,
     open_coco,
     open_images,
-    read_image,
     results_of,
 )
 from crate_interp.errors import InputError
@@ -222,7 +219,7 @@ def _process(
             for record in batch:
                 clock = time.perf_counter()
                 try:
-                    rgb = _read(record)
+                    rgb = record.read()
                 except InputError as error:
                     fail(record, error)
                 else:
@@ -251,16 +248,6 @@ def _process(
                 folder.append({**entry, "seconds": dict(zip(STAGES, seconds, strict=True))})
                 progress.update()
     return failed
-
-
-def _read(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
-    rgb = read_image(record.path)
-    if record.hw is not None and rgb.shape[:2] != record.hw:
-        raise InputError(
-            f"{record.path}: {rgb.shape[:2]} pixels (height, width), "
-            f"the annotations say {record.hw}"
-        )
-    return rgb
 
 
 def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:

@@ -17,7 +17,9 @@ from crate_interp.training import Metrics, read_recipe, train
 __all__ = ["run"]
 
 # Keys that decide how a run goes about it, not what comes out.
-_PRESENTATION = {"data_root", "workers", "log_every", "save_every", "keep", "sharding"}
+_PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
+_PRESENTATION |= {"sharding"}
+_PROBES = {"probe_set", "probe_pictures", "probe_size"}
 
 
 def run(config: TrainConfig) -> int:
@@ -28,7 +30,8 @@ def run(config: TrainConfig) -> int:
     """
     recipe = read_recipe(config.recipe, config.set or ())
     settings = dataclasses.asdict(recipe)
-    settings = {name: value for name, value in settings.items() if name not in _PRESENTATION}
+    left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
+    settings = {name: value for name, value in settings.items() if name not in left_out}
     main = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
     opened = open_run_folder(config.output, settings) if main else nullcontext()
     interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines

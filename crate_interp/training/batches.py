@@ -229,6 +229,6 @@ def _fixed(interpolation: str) -> str:
 
 
 def _start_worker(_: int) -> None:
-    # The training process answers signals; a worker has its handlers from the fork.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A cluster sends signals to all processes; the training process answers, and needs its batch.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-from timm.data import create_dataset
 
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import InputError
 from crate_interp.training.recipe import Recipe
+from crate_interp.training.sources import open_source
 
 __all__ = ["Pictures", "TrainingData", "open_data"]
 
@@ -53,22 +53,12 @@ class Scenes:
 
 
 class DatasetPictures:
-    """A data set of timm, whose unreadable pictures are named instead of skipped silently."""
+    """A data set whose unreadable pictures are named instead of skipped silently."""
 
     def __init__(self, recipe: Recipe, split: str) -> None:
         self._recipe = recipe
-        named = recipe.data.partition("/")[0].lower() in ("torch", "hfds")
-        streamed = recipe.data.partition("/")[0].lower() in ("wds", "hfids", "tfds")
-        if streamed:
-            raise InputError(
-                f"data {recipe.data}: a stream has no position to go on from after a stop; "
-                "expected a folder, torch/NAME or hfds/NAME"
-            )
-        root = recipe.data_root if named else recipe.data
         try:
-            self._dataset: Any = create_dataset(
-                recipe.data if named else "", root=root, split=split, **recipe.data_args
-            )
+            self._dataset: Any = open_source(recipe, split)
             count = len(self._dataset)
         except Exception as error:  # readers raise what they like
             raise InputError(f"data {recipe.data}, {split}: {error}") from error

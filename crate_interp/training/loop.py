@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from crate_interp.training.checkpoints import (
 )
 from crate_interp.training.data import Pictures, open_data
 from crate_interp.training.metrics import Metrics, MetricsFile
+from crate_interp.training.probe import Probe
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import (
     build_loss,
@@ -40,7 +40,7 @@ from crate_interp.training.setup import (
     updates_of,
 )
 from crate_interp.training.sharding import shard, whole
-from crate_interp.training.trackers import open_trackers
+from crate_interp.training.trackers import Trackers, open_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,8 +68,9 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe, or go on with a run that stopped.
 
-    Writes `checkpoints/` (to go on from), `metrics.csv`, `best.safetensors` (the highest accuracy
-    so far) and, at the end, `model.safetensors`. SIGTERM ends the run after a last checkpoint.
+    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
+    `best.safetensors` (the highest accuracy so far) and, at the end, `model.safetensors`. SIGTERM
+    ends the run after a last checkpoint.
 
     Args:
         recipe: What to do.
@@ -92,7 +93,9 @@ def train(
             f"batch_size: expected a multiple of {recipe.accumulation} accumulation steps x "
             f"{processes} processes, found {recipe.batch_size}"
         )
-    data = open_data(recipe)
+    downloads = bool(recipe.data_args.get("download"))
+    with accelerator.main_process_first() if downloads else nullcontext():
+        data = open_data(recipe)
     seed_generators(recipe.seed)
     network = build_model(recipe, data.num_classes).to(device)
     config: Any = network.pretrained_cfg
@@ -118,13 +121,19 @@ def train(
     remaining = range(state.step, updates)
     batches = batches_of(recipe, data.training, normalisation, process, remaining)
     writes = accelerator.is_main_process
-    metrics_file = MetricsFile(folder / "metrics.csv", state.step, writes)
+    metrics_file, probe = None, None
+    if writes:
+        metrics_file = MetricsFile(folder / "metrics.csv", state.step)
+        if recipe.probe_every and remaining:
+            probe = Probe(recipe, folder / "probes.csv", state)
     started, accuracy = time.monotonic() - state.seconds, None
 
     with (
         _stop_request() as stop,
         open_trackers(folder, recipe, state.step, writes) as trackers,
     ):
+        if recipe.probe_every and remaining and state.step == 0:
+            _measure(probe, state, trackers)
         for step in remaining:
             schedule.step_update(step)
             set_patch_drop(network, recipe.at(step, updates).patch_drop)
@@ -170,8 +179,11 @@ def train(
                     export_weights(folder / "best.safetensors", recipe, state, accuracy, writes)
             metrics = Metrics(state.step, mean_loss, rate, gradient_norm, accuracy, state.seconds)
             if accuracy is not None or _due(state.step, recipe.log_every, updates):
-                metrics_file.append(metrics)
-                trackers.log(dataclasses.asdict(metrics), state.step)
+                trackers.log(asdict(metrics), state.step)
+                if metrics_file is not None:
+                    metrics_file.append(asdict(metrics))
+            if recipe.probe_every and _due(state.step, recipe.probe_every, updates):
+                _measure(probe, state, trackers)
             report(metrics, updates)
             if stopping or _due(state.step, recipe.save_every, updates):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
@@ -224,6 +236,12 @@ def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 
 def _due(step: int, every: int, updates: int) -> bool:
     return step == updates or (every > 0 and step % every == 0)
+
+
+def _measure(probe: Probe | None, state: TrainingState, trackers: Trackers) -> None:
+    model = state.evaluated()  # by all processes: it may have to be gathered
+    if probe is not None:
+        trackers.log(probe.measure(model), state.step)
 
 
 def _refuse_infinite(loss: float, norm: float, recipe: Recipe, step: int, rate: float) -> None:

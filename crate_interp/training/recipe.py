@@ -48,13 +48,17 @@ class Recipe:
     Attributes:
         model: Model name or alias, without weights.
         model_args: Sizes that differ from the named model's.
-        initial_weights: `published`: those of `model`, or a weight file; a head of another number
-            of classes begins anew. `None`: random.
-        data: `scenes`, a folder of class folders (with `train` and `validation` below it, or not),
-            or a data set of `timm.data.create_dataset` (`torch/cifar10`, `hfds/...`).
+        initial_weights: A weight file, the name of a model with published weights, or `published`:
+            those of `model`. Patches and positions of another size are resampled; the head begins
+            anew if the patch size or the number of classes is another. `None`: random.
+        data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
+            a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
+            `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; or `hfds/NAME` of the
+            Hugging Face hub.
         data_root: Where a named data set lies.
-        data_args: More arguments of `timm.data.create_dataset`, for instance `{download: true}`.
-        train_split: Part to train on.
+        data_args: More arguments of what reads the data, for instance `{download: true}`, or
+            `{target_key: label}` for shards whose labels are in `.json`.
+        train_split: Part to train on; of shards their names, `train-{0000..0010}.tar`.
         validation_split: Part to measure accuracy on; `None`: accuracy is not measured.
         num_classes: Outputs of the head; `None`: as many as the data have.
         on_error: What a picture that cannot be read does: end the run, or be replaced by the next
@@ -102,6 +106,12 @@ class Recipe:
         workers: Processes that read pictures, a training process.
         log_every: Updates from one line of metrics.csv to the next.
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
+        probe_every: Updates from one probe (what attention, cuts and codes say of pictures with
+            masks, into probes.csv) to the next, the untrained model first; 0: none.
+        probe_set: Pictures of the probes, in COCO's format: `demo` (the built-in scenes), another
+            split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
+        probe_pictures: How many of them.
+        probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
         keep: How many checkpoints are kept.
         sharding: What several processes do with weights and optimizer state: each holds all of
@@ -164,6 +174,10 @@ class Recipe:
     workers: int = 1
     log_every: int = 20
     evaluate_every: int = 0
+    probe_every: int = 0
+    probe_set: str = "demo"
+    probe_pictures: int = 32
+    probe_size: int | None = None
     save_every: int = 1000
     keep: int = 2
     sharding: Literal["none", "fsdp"] = "none"
@@ -175,12 +189,14 @@ class Recipe:
             raise InputError("the warm-up: give either warmup_epochs or warmup_steps")
         if self.data == "scenes" and (self.epochs is not None or self.warmup_epochs is not None):
             raise InputError("scenes are endless: give steps and warmup_steps, not epochs")
-        positive = ("image_size", "batch_size", "accumulation", "epochs", "steps", "learning_rate")
-        for name in (*positive, "log_every", "save_every", "keep", "validation_scenes"):
+        positive: tuple[str, ...] = ("image_size", "batch_size", "accumulation", "epochs", "steps")
+        positive += ("learning_rate", "validation_scenes", "probe_pictures", "probe_size")
+        for name in (*positive, "log_every", "save_every", "keep"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name}: expected more than 0, found {value}")
-        for name in ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "seed"):
+        natural = ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "probe_every")
+        for name in (*natural, "seed"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name}: expected 0 or more, found {value}")
@@ -272,14 +288,15 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _recipe_of(content: dict[Any, Any]) -> Recipe:
-    options = {option.name: option for option in dataclasses.fields(Recipe)}
-    for key in content:
-        if key not in options:
-            near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.5)
-            offer = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown key {key!r}{offer}")
+    _refuse_unknown(content, Recipe)
     if "model" not in content:
         raise InputError("no key 'model': a recipe names its model")
+    stages = content.get("stages")
+    for number, stage in enumerate(stages if isinstance(stages, list) else [], start=1):
+        try:
+            _refuse_unknown(stage, Stage)
+        except InputError as error:
+            raise InputError(f"stage {number}: {error}") from error
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     hints = get_type_hints(Recipe)
     for name in content:
@@ -290,3 +307,14 @@ def _recipe_of(content: dict[Any, Any]) -> Recipe:
     except jsonargparse.ArgumentError as error:
         raise InputError(" ".join(str(error).split())) from error
     return Recipe(**{name: values[name] for name in content})
+
+
+def _refuse_unknown(content: Any, settings: type[Recipe] | type[Stage]) -> None:
+    if not isinstance(content, dict):
+        raise InputError(f"expected a mapping of keys, found {content!r}")
+    names = [option.name for option in dataclasses.fields(settings)]
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+            offer = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown key {key!r}{offer}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from torch import nn
 
 from crate_interp.errors import InputError
 from crate_interp.models import ModelName, ModelRecord, create_backbone, resolve_name
-from crate_interp.models.layouts import load_pretrained_into
-from crate_interp.models.loading import create_on_meta, resolve_weights
+from crate_interp.models.layouts import load_initial_into
+from crate_interp.models.loading import create_on_meta, names_a_file, resolve_weights
 from crate_interp.training.recipe import Recipe
 
 __all__ = [
@@ -58,8 +59,7 @@ def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
         patch_drop_rate=max(part.patch_drop for part in (recipe, *recipe.staged)),
     )
     if recipe.initial_weights is not None:
-        file = None if recipe.initial_weights == "published" else recipe.initial_weights
-        load_pretrained_into(model, resolve_weights(recipe.model, file))
+        load_initial_into(model, _initial_weights(recipe))
     if recipe.gradient_checkpointing:
         model.set_grad_checkpointing(True)
     if recipe.precision == "bfloat16" and not torch.cuda.is_available():
@@ -67,6 +67,18 @@ def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
             if hasattr(block.attn, "fused_attn"):
                 block.attn.fused_attn = False  # its backward pass is slow on a CPU
     return model.train()
+
+
+def _initial_weights(recipe: Recipe) -> Path:
+    wanted = str(recipe.initial_weights)
+    if wanted == "published":
+        return resolve_weights(recipe.model)
+    if Path(wanted).is_file() or names_a_file(wanted):
+        return resolve_weights(recipe.model, wanted)
+    try:
+        return resolve_weights(wanted)
+    except InputError as error:
+        raise InputError(f"initial_weights {wanted}: no such file, and {error}") from error
 
 
 def set_patch_drop(model: VisionTransformer, share: float) -> None:

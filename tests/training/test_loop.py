@@ -18,9 +18,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from crate_interp.cli import main
+from crate_interp.data.scenes import training_batch
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import load_backbone
 from crate_interp.training import Recipe, train
+from crate_interp.training.batches import batches_of
+from crate_interp.training.data import open_data
+from crate_interp.training.recipe import Stage
 
 EVERYTHING = {
     "crop_area": (0.3, 1.0),
@@ -109,9 +113,16 @@ def test_overfits_64_pictures(settings, tmp_path, model):
         {},
         EVERYTHING,
         {**EVERYTHING, "optimizer": "lion", "learning_rate": 1e-4, "precision": "bfloat16"},
-        {"data": "scenes", "scene_objects": (1, 1), "workers": 1, "save_every": 1},
+        {"data": "scenes", "scene_objects": (1, 1), "workers": 1},
+        {
+            "data": "scenes",
+            "stages": (
+                Stage(1, image_size=16, scene_object_size=(0.55, 1.0)),
+                Stage(1, patch_drop=0.5),
+            ),
+        },
     ],
-    ids=["plain", "everything", "lion-bfloat16", "scenes"],
+    ids=["plain", "everything", "lion-bfloat16", "scenes", "stages"],
 )
 def test_resume_at_a_random_step_is_bit_equal(settings, tmp_path, changes):
     recipe = Recipe(**{**settings, "save_every": 1, **changes})
@@ -139,6 +150,25 @@ def test_resume_at_a_random_step_is_bit_equal(settings, tmp_path, changes):
     assert_same_state(*({**content, "seconds": 0} for content in contents))
 
 
+def test_pictures_have_the_size_and_objects_of_their_stage(settings):
+    stages = (
+        Stage(1, image_size=16, scene_object_size=(0.55, 1.0)),
+        Stage(3, scene_objects=(3, 3)),
+    )
+    changes = {"data": "scenes", "accumulation": 2, "scene_objects": (1, 1), "stages": stages}
+    recipe = Recipe(**{**settings, **changes})
+    normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pictures = open_data(recipe).training
+    batches = list(batches_of(recipe, pictures, normalisation, updates=range(8)))
+    assert [tuple(images.shape) for images, _ in batches] == (
+        [(8, 3, 16, 16)] * 4 + [(8, 3, 32, 32)] * 12
+    )
+    number = 5 * recipe.batch_size  # the first picture of the sixth update
+    rng = np.random.default_rng([1, recipe.seed, number])
+    expected, _ = training_batch(rng, 1, 32, (3, 3), recipe.scene_object_size)
+    assert torch.equal(batches[10][0][0], torch.from_numpy(expected[0]).permute(2, 0, 1) / 255)
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     content = {**settings, "steps": 60, "drop_path": 0.1, "mixup": 0.2, "workers": 1}
@@ -150,16 +180,15 @@ def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
     }
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     metrics = parts / "metrics.csv"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") > 5):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # the reading processes get it, too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "the same command goes on" in errors
@@ -243,6 +272,40 @@ def test_compiled_training_has_plain_names_and_the_same_weights(settings, tmp_pa
     load_backbone(tmp_path / "compiled" / "model.safetensors")
 
 
+def test_two_processes_have_the_loss_of_one_and_go_on_to_the_same_weights(settings, tmp_path):
+    settings = {**settings, "ema_decay": 0.9, "save_every": 3}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings))
+    (tmp_path / "one").mkdir()
+    train(Recipe(**settings), tmp_path / "one")
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+    def run(name):
+        command = ["-m", "crate_interp", "train", str(recipe), "--output", str(tmp_path / name)]
+        done = subprocess.run(
+            [*launch, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    run("two")
+    one, two = ([float(row["loss"]) for row in rows(tmp_path / name)] for name in ("one", "two"))
+    assert np.allclose(one, two, rtol=1e-3)
+
+    shutil.copytree(tmp_path / "two", tmp_path / "parts")
+    (tmp_path / "parts" / "checkpoints" / "step-00000008.pt").unlink()
+    (tmp_path / "parts" / "model.safetensors").unlink()
+    run("parts")
+    start = torch.load(tmp_path / "parts" / "checkpoints" / "step-00000006.pt", weights_only=True)
+    whole, parts = (weights(tmp_path / name / "model.safetensors") for name in ("two", "parts"))
+    assert not torch.equal(start["ema"]["head.weight"], whole["head.weight"])
+    for key, value in whole.items():
+        assert (value - parts[key]).abs().max() <= 1e-6, key
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("two", "parts")]
+    assert losses[0] == losses[1]
+
+
 def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path):
     recipe = Recipe(**{**settings, "save_every": 2, "learning_rate": 0.5})
     state = {}
@@ -289,7 +352,7 @@ def unreadable(folder):
         (lambda f: None, {"model": "crate_alpha_dmo"}, "crate_alpha_demo"),
         (lambda f: None, {"model": "resnet18", "model_args": {}}, "resnet18"),
         (lambda f: None, {"warmup_steps": 8}, "warm-up of 8 updates"),
-        (lambda f: None, {"data": "wds/x"}, "a stream has no position"),
+        (lambda f: None, {"data": "tfds/x"}, "a stream has no position"),
         (lambda f: None, {"initial_weights": "/no/such.pth"}, "no such weight file"),
         (lambda f: None, {"validation_split": "train", "data": "torch/nothing"}, "nothing"),
     ],
@@ -350,6 +413,32 @@ def test_full_disk_leaves_the_checkpoint_before(settings, tmp_path, monkeypatch)
     assert left == ["step-00000004.pt"]
     monkeypatch.undo()
     assert train(recipe, tmp_path).finished
+
+
+def test_finetuning_recipe_runs_on_a_folder_from_a_trained_file(settings, tmp_path, capsys):
+    (tmp_path / "first").mkdir()
+    train(Recipe(**settings), tmp_path / "first")  # patches of 4 pixels
+    changes = {
+        "model": "crate_alpha_demo",
+        "model_args": {**settings["model_args"], "patch_size": 8},
+        "initial_weights": str(tmp_path / "first" / "model.safetensors"),
+        "data": settings["data"],
+        "data_args": {},
+        "validation_split": "train",
+        "num_classes": 8,
+        "image_size": 32,
+        "batch_size": 16,
+        "epochs": 2,
+        "workers": 0,
+    }
+    recipe = Path(__file__).parents[2] / "pipelines" / "finetune_cifar10.yaml"
+    changed = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    command = ["train", str(recipe), "--output", str(tmp_path / "second"), "--set", *changed]
+    assert main(command) == 0
+    assert "8 steps, accuracy" in capsys.readouterr().out
+    model = load_backbone(tmp_path / "second" / "model.safetensors")
+    assert model.patch_embed.patch_size == (8, 8)
+    assert float(rows(tmp_path / "second")[-1]["learning_rate"]) <= 5e-5
 
 
 def test_damaged_checkpoint_is_named(settings, tmp_path):

@@ -1,16 +1,30 @@
 """Recipes of the repository are read, and a wrong one is refused with what would be right."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from crate_interp.errors import InputError
 from crate_interp.models import create_on_meta, resolve_name
 from crate_interp.training import Recipe, read_recipe
+from crate_interp.training.recipe import Stage
+from crate_interp.training.setup import (
+    build_loss,
+    build_mixup,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    updates_of,
+)
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
-RECIPES = sorted([*PIPELINES.glob("train_*.yaml"), *PIPELINES.glob("finetune_*.yaml")])
+RECIPES = sorted(
+    file for kind in ("train", "finetune", "scale") for file in PIPELINES.glob(f"{kind}_*.yaml")
+)
+TINY = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -20,6 +34,47 @@ def test_recipe_of_the_repository_names_a_model_that_can_be_made(file):
         resolve_name(recipe.model), img_size=recipe.image_size, **recipe.model_args
     )
     assert model.patch_embed.num_patches > 0
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_recipe_of_the_repository_makes_an_update(file):
+    recipe = read_recipe(file)
+    sizes = {**recipe.model_args, **TINY}
+    recipe = dataclasses.replace(recipe, model_args=sizes, initial_weights=None)
+    model = build_model(recipe, 5)
+    optimizer = build_optimizer(recipe, model)
+    updates, warmup = updates_of(recipe, 10**6)
+    assert 0 <= warmup < updates / 5
+    schedule = build_schedule(recipe, optimizer, updates, warmup)
+    schedule.step_update(warmup)
+    highest = max(group["lr"] for group in optimizer.param_groups)
+    assert recipe.learning_rate * 0.9 < highest <= recipe.learning_rate
+    images, targets = torch.randn(2, 3, recipe.image_size, recipe.image_size), torch.tensor([0, 4])
+    mixup = build_mixup(recipe, 5)
+    if mixup is not None:
+        images, targets = mixup(images, targets)
+    before = model.head.weight.detach().clone()
+    build_loss(recipe)(model(images), targets).backward()
+    optimizer.step()
+    assert (model.head.weight - before).abs().max() > 0
+
+
+def test_every_recipe_of_the_papers_is_there():
+    names = {file.stem for file in RECIPES}
+    wanted = {"train_crate_in1k", "train_crate_in21k", "train_crate_alpha_in21k", "train_vit_in1k"}
+    wanted |= {f"finetune_{data}" for data in ("crate_alpha_in1k", "cifar10", "cifar100")}
+    wanted |= {"finetune_flowers", "finetune_pets", "train_caltech101", "train_demo"}
+    assert names >= wanted | {"scale_crate_alpha_L14", "scale_crate_alpha_L8"}
+
+
+def test_steps_of_the_scaling_differ_in_what_they_must():
+    paths = (PIPELINES / f"scale_crate_alpha_{name}.yaml" for name in ("L14", "L8"))
+    first, second = (yaml.safe_load(path.read_text()) for path in paths)
+    differing = {key for key in first if first[key] != second[key]}
+    assert differing == {"model", "initial_weights", "drop_path"}
+    finetuning = yaml.safe_load((PIPELINES / "finetune_crate_alpha_in1k.yaml").read_text())
+    differing = {key for key in first if first[key] != finetuning[key]}
+    assert differing == {"model", "initial_weights"}
 
 
 @pytest.mark.parametrize(
@@ -39,8 +94,20 @@ def test_recipe_of_the_repository_names_a_model_that_can_be_made(file):
         ),
         (
             "finetune_crate_alpha_in1k",
-            {"learning_rate": 1.6e-4, "auto_augment": "rand-m9-n2", "label_smoothing": 0.1},
+            {"learning_rate": 1.6e-4, "auto_augment": "rand-m9-n2-inc1", "label_smoothing": 0.1},
         ),
+        (
+            "train_crate_in21k",
+            {"optimizer": "lion", "learning_rate": 9.6e-5, "weight_decay": 0.05, "epochs": 90},
+        ),
+        *(
+            (
+                f"finetune_{data}",
+                {"optimizer": "adamw", "learning_rate": 5e-5, "batch_size": 256},
+            )
+            for data in ("cifar10", "cifar100", "flowers", "pets")
+        ),
+        ("scale_crate_alpha_L8", {"drop_path": 0.1, "learning_rate": 1.6e-4, "batch_size": 4096}),
     ],
 )
 def test_recipe_has_the_published_values(name, expected):
@@ -80,6 +147,20 @@ def test_changes_replace_keys_and_keep_types(tmp_path):
         ("model: demo\nsteps: 5", ["accumulation=3"], "expected a multiple of accumulation"),
         ("model: demo\nsteps: 5", ["ema_decay=2"], "ema_decay: expected 0 to 1"),
         ("model: demo\nsteps: 5", ["steps"], "expected key=value"),
+        ("model: demo\nsteps: 5\nstages: 3", [], "stages"),
+        ("model: demo\nsteps: 5\nstages: [3]", [], "stage 1: expected a mapping"),
+        ("model: demo\nsteps: 5\nstages: [{image_size: 32}]", [], "share"),
+        ("model: demo\nsteps: 5\nstages: [{share: 0}]", [], "stage 1: share: expected more"),
+        (
+            "model: demo\nsteps: 5\nstages: [{share: 1}, {share: 1, imge_size: 8}]",
+            [],
+            "stage 2: unknown key 'imge_size'; did you mean 'image_size'",
+        ),
+        (
+            "model: demo\nsteps: 5\nstages: [{share: 1, patch_drop: 2}]",
+            [],
+            "stage 1: patch_drop: expected 0 to 1",
+        ),
         ("model: demo\nsteps: 5", ["steps=["], "not YAML"),
     ],
 )
@@ -97,3 +178,13 @@ def test_missing_recipe_is_refused(tmp_path):
 
 def test_recipe_is_whole_by_default():
     assert Recipe(model="demo", steps=1).data == "scenes"
+
+
+def test_stages_divide_the_updates_by_their_shares():
+    stages = (Stage(5, image_size=32), Stage(2, patch_drop=0.5), Stage(8, scene_objects=(2, 2)))
+    recipe = Recipe(model="demo", steps=3000, image_size=96, stages=stages)
+    found = [recipe.at(step, 3000) for step in (0, 999, 1000, 1399, 1400, 2999)]
+    assert [part.image_size for part in found] == [32, 32, 96, 96, 96, 96]
+    assert [part.patch_drop for part in found] == [0, 0, 0.5, 0.5, 0, 0]
+    assert [part.scene_objects for part in found] == [(1, 3)] * 4 + [(2, 2)] * 2
+    assert Recipe(model="demo", steps=1).at(0, 1).stages == ()

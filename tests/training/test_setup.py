@@ -1,6 +1,5 @@
-"""Gradients, loss and learning rate are those of a plain computation."""
+"""Model, loss, optimizer and learning rate are what the recipe asks for."""
 
-import copy
 import math
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from crate_interp.training import Recipe
+from crate_interp.errors import InputError
+from crate_interp.training import Recipe, setup
 from crate_interp.training.setup import (
     build_loss,
     build_mixup,
@@ -26,23 +26,6 @@ MODELS = ("crate_alpha_tiny_patch16_224", "crate_tiny_patch16_224", "vit_tiny_pa
 def recipe_of(**changes):
     basis = {"model": MODELS[0], "model_args": SIZES, "image_size": 32, "steps": 20}
     return Recipe(**{**basis, **changes})
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("name", MODELS)
-def test_gradients_are_those_of_float64(name, smoothing):
-    torch.manual_seed(0)
-    recipe = recipe_of(model=name, label_smoothing=smoothing)
-    model = build_model(recipe, 10)
-    exact = copy.deepcopy(model).double()
-    pixels, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 3, 9, 3])
-    build_loss(recipe)(model(pixels), labels).backward()
-    targets = nn.functional.one_hot(labels, 10).double() * (1 - smoothing) + smoothing / 10
-    (-targets * exact(pixels.double()).log_softmax(dim=1)).sum(dim=1).mean().backward()
-    for (key, single), double in zip(model.named_parameters(), exact.parameters(), strict=True):
-        scale = double.grad.abs().max()
-        assert scale > 0, key
-        assert (single.grad - double.grad).abs().max() < 1e-4 * scale, key
 
 
 @pytest.mark.parametrize(
@@ -128,3 +111,27 @@ def test_mixed_labels_sum_to_one():
 
 def test_empty_epoch_still_has_an_update():
     assert updates_of(recipe_of(steps=None, epochs=0.01, batch_size=10, data="f"), 20) == (1, 0)
+
+
+def test_initial_weights_are_a_file_a_model_or_its_own_published_ones(tmp_path, monkeypatch):
+    first = build_model(recipe_of(), 10)
+    path = tmp_path / "first.pth"
+    torch.save(first.state_dict(), path)
+    asked = []
+
+    def published(name, file=None):
+        asked.append((name, file))
+        return path
+
+    monkeypatch.setattr(setup, "resolve_weights", published)
+    for wanted in ("published", "crate_alpha_L32", str(path)):
+        torch.manual_seed(1)
+        model = build_model(recipe_of(initial_weights=wanted), 10)
+        assert torch.equal(model.head.weight, first.head.weight)
+    assert asked == [(MODELS[0], None), ("crate_alpha_L32", None), (MODELS[0], str(path))]
+
+
+def test_initial_weights_that_are_neither_file_nor_model_are_refused():
+    message = r"initial_weights crate_alpha_L31: no such file, and .*L32"
+    with pytest.raises(InputError, match=message):
+        build_model(recipe_of(initial_weights="crate_alpha_L31"), 10)

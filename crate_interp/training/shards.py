@@ -1,0 +1,164 @@
+"""WebDataset's shards, read by position: sampling, stops and several processes as with folders.
+
+A shard is a tar file. The files of a sample lie in it under one key, the path up to the first dot
+of the file's name: `a/000.jpg` and `a/000.cls`. The label is the text of `.cls`, a number, or a key
+of `.json`. Each shard is read through once, at the start, for where its pictures lie.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Int64
+
+from crate_interp.errors import InputError
+
+__all__ = ["ShardReader", "expand_braces", "read_part"]
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+_KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Write out the names that a pattern stands for, as a shell does.
+
+    Args:
+        pattern: A name with `{0000..0010}` or `{a,b}` in it, any number of times, not nested.
+
+    Raises:
+        InputError: A brace without its partner, a range that falls, or neither range nor list.
+    """
+    parts = _BRACES.split(pattern)
+    if any("{" in part or "}" in part for part in parts):
+        raise InputError(f"{pattern}: braces that do not pair")
+    choices = [[part] for part in parts]
+    for number in range(1, len(parts), 2):
+        choices[number] = _choices(parts[number], pattern)
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def read_part(path: Path, offset: int, size: int) -> BinaryIO:
+    """Read a part of a file.
+
+    Args:
+        path: Opened and closed again: forked processes would share the position of an open file.
+        offset: Where it begins, bytes.
+        size: Bytes.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        return io.BytesIO(file.read(size))
+
+
+def _choices(text: str, pattern: str) -> list[str]:
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        if "," not in text:
+            raise InputError(f"{pattern}: expected {{0000..0010}} or {{a,b}}, found {{{text}}}")
+        return text.split(",")
+    first, last = found.groups()
+    if int(first) > int(last):
+        raise InputError(f"{pattern}: expected a range that rises, found {{{text}}}")
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+
+
+class ShardReader:
+    """The pictures and labels of shards, by number.
+
+    Args:
+        folder: Where the shards lie.
+        pattern: Their names, with braces; see `expand_braces`.
+        target_key: Of the label in `.json`.
+
+    Raises:
+        InputError: A shard is missing, cannot be read or is empty; a sample has no picture, no
+            label, or a label that is no whole number; or a name occurs twice.
+    """
+
+    def __init__(self, folder: Path, pattern: str, target_key: str = "label") -> None:
+        self.shards = [folder / name for name in expand_braces(pattern)]
+        missing = [str(shard) for shard in self.shards if not shard.is_file()]
+        if missing:
+            raise InputError(f"{len(missing)} of {len(self.shards)} shards missing: {missing[:3]}")
+        # An array, not a list: worker processes share it instead of copying it.
+        self._rows: Int64[np.ndarray, "N 4"] = np.concatenate(
+            [
+                np.array([(number, *row) for row in _samples(shard, target_key)], dtype=np.int64)
+                for number, shard in enumerate(self.shards)
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
+        number, offset, size, label = self._rows[index].tolist()
+        return read_part(self.shards[number], offset, size), label
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        """Name a picture, as timm's readers do; `absolute`: with its shard."""
+        # The names of millions of pictures are not kept: that of a faulty one is looked up.
+        number, offset, _, _ = self._rows[index].tolist()
+        with tarfile.open(self.shards[number], "r:") as shard:
+            name = next(member.name for member in shard if member.offset_data == offset)
+        if basename:
+            return Path(name).name
+        return f"{self.shards[number]}: {name}" if absolute else name
+
+
+def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
+    """Offset and size of each picture of a shard, bytes, and its label."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for member in shard:
+                found = _KEY.fullmatch(member.name)
+                if not member.isreg() or found is None or found[1].startswith("__"):
+                    continue  # folders, and what WebDataset keeps for itself
+                files = samples.setdefault(found[1], {})
+                if files.setdefault(found[2].lower(), member) is not member:
+                    raise InputError(f"{path}: {member.name}: occurs twice")
+            for key, files in samples.items():
+                picture = next((files[kind] for kind in PICTURES if kind in files), None)
+                if picture is None:
+                    kinds = ", ".join(files)
+                    raise InputError(f"{path}: {key}: no picture, found {kinds}")
+                label = _label(shard, f"{path}: {key}", files, target_key)
+                yield picture.offset_data, picture.size, label
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"{path}: not a readable tar file, uncompressed: {error}") from error
+    if not samples:
+        raise InputError(f"{path}: no pictures")
+
+
+def _label(
+    shard: tarfile.TarFile, name: str, files: dict[str, tarfile.TarInfo], target_key: str
+) -> int:
+    kind = next((kind for kind in ("cls", "json") if kind in files), None)
+    if kind is None:
+        raise InputError(f"{name}: no label, expected .cls or .json, found {', '.join(files)}")
+    content = shard.extractfile(files[kind])
+    text = b"" if content is None else content.read()
+    found: Any = text.decode(errors="replace").strip()
+    if kind == "json":
+        try:
+            found = json.loads(text)[target_key]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{name}.json: no key {target_key!r} ({error!r})") from error
+    try:
+        label = int(found)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}.{kind}: expected a whole number, found {found!r}") from error
+    if isinstance(found, float) and found != label:
+        raise InputError(f"{name}.{kind}: expected a whole number, found {found!r}")
+    return label
