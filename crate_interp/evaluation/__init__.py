@@ -1,6 +1,7 @@
-"""Scores: COCO AP, mean IoU, CorLoc against a ground truth; the layer-wise objective."""
+"""Scores: COCO AP, mean IoU, CorLoc, accuracy against a ground truth; the layer-wise objective."""
 
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
+from crate_interp.evaluation.classification import AccuracyScore, TopKAccuracy
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import read_results
 from crate_interp.evaluation.corloc import CorLoc, CorLocScore
@@ -13,6 +14,7 @@ from crate_interp.evaluation.layer_objective import (
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU, mask_iou
 
 __all__ = [
+    "AccuracyScore",
     "AttentionIoU",
     "AttentionScore",
     "BestMaskIoU",
@@ -22,6 +24,7 @@ __all__ = [
     "Emergence",
     "LayerObjective",
     "MeanIoU",
+    "TopKAccuracy",
     "coco_average_precision",
     "coding_rate",
     "format_table",

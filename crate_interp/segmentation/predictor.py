@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from crate_interp.config import Feature, Precision, Refine, Solver
 from crate_interp.data import preprocess, read_image, resize_image, to_rgb
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, any_resolution, available_sites, check_stride, record
-from crate_interp.models import fast_inference
+from crate_interp.models import inference_precision
 from crate_interp.segmentation.maskcut import maskcut
 from crate_interp.segmentation.refinement import refine_masks
 from crate_interp.structures import Activations, ImageGeometry, Instances
@@ -128,7 +126,7 @@ class MaskCut:
         with (
             torch.inference_mode(),
             any_resolution(self.model, self.stride),
-            self._precision(device),
+            inference_precision(self.precision, device),
             recorder,
         ):
             self.model(pixels.to(device))
@@ -154,8 +152,3 @@ class MaskCut:
     def _patch_hw(self) -> tuple[int, int]:
         rows, columns = self.model.get_submodule("patch_embed").patch_size  # type: ignore[misc]
         return int(rows), int(columns)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self.precision == "float32":
-            return fast_inference()
-        return torch.autocast(device.type, getattr(torch, self.precision))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
@@ -28,11 +27,11 @@ from crate_interp.training.checkpoints import (
 )
 from crate_interp.training.data import Pictures, open_data
 from crate_interp.training.metrics import Metrics, MetricsFile
+from crate_interp.training.objectives import Objective, build_objective
 from crate_interp.training.probe import Probe
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import (
-    build_loss,
-    build_mixup,
+    backbone_of,
     build_model,
     build_optimizer,
     build_schedule,
@@ -56,11 +55,13 @@ class TrainingResult:
         step: Finished updates.
         finished: Whether these are all; otherwise the run was asked to stop.
         accuracy: Of the exported weights, if measured.
+        validation_loss: Of the exported weights, if measured.
     """
 
     step: int
     finished: bool
-    accuracy: float | None
+    accuracy: float | None = None
+    validation_loss: float | None = None
 
 
 def train(
@@ -69,7 +70,7 @@ def train(
     """Train a model by a recipe, or go on with a run that stopped.
 
     Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
-    `best.safetensors` (the highest accuracy so far) and, at the end, `model.safetensors`. SIGTERM
+    `best.safetensors` (the best on validation so far) and, at the end, `model.safetensors`. SIGTERM
     ends the run after a last checkpoint.
 
     Args:
@@ -98,7 +99,8 @@ def train(
         data = open_data(recipe)
     seed_generators(recipe.seed)
     network = build_model(recipe, data.num_classes).to(device)
-    config: Any = network.pretrained_cfg
+    objective = build_objective(recipe, network, data.num_classes)
+    config: Any = backbone_of(network).pretrained_cfg
     normalisation = (tuple(config["mean"]), tuple(config["std"]))
     ema = recipe.ema_decay and ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
     unsharded = None
@@ -110,23 +112,25 @@ def train(
     updates, warmup = updates_of(recipe, len(data.training))
     schedule = build_schedule(recipe, optimizer, updates, warmup)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-    mixup, loss_of = build_mixup(recipe, data.num_classes), build_loss(recipe)
     state = TrainingState(network, optimizer, scaler, ema or None, unsharded)
     load_latest(folder / "checkpoints", state)
     model = network if sharded else accelerator.prepare_model(network)
     # Of the network itself only the step is compiled: its names stay, and hooks on it are seen.
-    forward = torch.compile(model) if recipe.compile else model
+    forward: Any = torch.compile(model) if recipe.compile else model
 
     process = (accelerator.process_index, processes)
     remaining = range(state.step, updates)
-    batches = batches_of(recipe, data.training, normalisation, process, remaining)
+    batches = batches_of(
+        recipe, data.training, normalisation, process, remaining, objective.target_of
+    )
     writes = accelerator.is_main_process
     metrics_file, probe = None, None
     if writes:
         metrics_file = MetricsFile(folder / "metrics.csv", state.step)
         if recipe.probe_every and remaining:
             probe = Probe(recipe, folder / "probes.csv", state)
-    started, accuracy = time.monotonic() - state.seconds, None
+    started = time.monotonic() - state.seconds
+    measured: dict[str, float] = {}
 
     with (
         _stop_request() as stop,
@@ -136,20 +140,16 @@ def train(
             _measure(probe, state, trackers)
         for step in remaining:
             schedule.step_update(step)
-            set_patch_drop(network, recipe.at(step, updates).patch_drop)
+            set_patch_drop(backbone_of(network), recipe.at(step, updates).patch_drop)
             rate = max(group["lr"] for group in optimizer.param_groups)
             loss = torch.zeros((), device=device)
             for part in range(recipe.accumulation):
-                images, labels = (tensor.to(device, non_blocking=True) for tensor in next(batches))
+                images, targets = (tensor.to(device, non_blocking=True) for tensor in next(batches))
                 seed_generators(recipe.seed, step, part, process[0], 1)  # mixing, drop path
-                targets = labels
-                if mixup is not None:
-                    images, targets = mixup(images, labels)
                 last = part == recipe.accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(model):
                     with _autocast(recipe, device):
-                        logits = forward(images)
-                    part_loss = loss_of(logits.float(), targets) / recipe.accumulation
+                        part_loss = objective.loss(forward, images, targets) / recipe.accumulation
                     scaler.scale(part_loss).backward()
                 loss += part_loss.detach()
             scaler.unscale_(optimizer)
@@ -171,14 +171,25 @@ def train(
 
             state.step, state.seconds = step + 1, time.monotonic() - started
             stopping = stopping and state.step < updates
-            accuracy = None
+            measured = {}
             if _due(state.step, recipe.evaluate_every, updates) and data.validation is not None:
-                accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
-                if accuracy > state.best_accuracy:
-                    state.best_accuracy = accuracy
-                    export_weights(folder / "best.safetensors", recipe, state, accuracy, writes)
-            metrics = Metrics(state.step, mean_loss, rate, gradient_norm, accuracy, state.seconds)
-            if accuracy is not None or _due(state.step, recipe.log_every, updates):
+                score = _score(
+                    recipe, data.validation, normalisation, objective, state, accelerator
+                )
+                measured = {objective.measure: score}
+                if state.best is None or objective.improves(score, state.best):
+                    state.best = score
+                    export_weights(folder / "best.safetensors", recipe, state, measured, writes)
+            metrics = Metrics(
+                step=state.step,
+                loss=mean_loss,
+                learning_rate=rate,
+                gradient_norm=gradient_norm,
+                accuracy=measured.get("accuracy"),
+                seconds=state.seconds,
+                validation_loss=measured.get("validation_loss"),
+            )
+            if measured or _due(state.step, recipe.log_every, updates):
                 trackers.log(asdict(metrics), state.step)
                 if metrics_file is not None:
                     metrics_file.append(asdict(metrics))
@@ -188,12 +199,13 @@ def train(
             if stopping or _due(state.step, recipe.save_every, updates):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
-                return TrainingResult(state.step, False, accuracy)
+                return TrainingResult(state.step, False, **measured)
     if not remaining and data.validation is not None:  # finished before; the export may not be
-        accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
-    export_weights(folder / "model.safetensors", recipe, state, accuracy, writes)
+        score = _score(recipe, data.validation, normalisation, objective, state, accelerator)
+        measured = {objective.measure: score}
+    export_weights(folder / "model.safetensors", recipe, state, measured, writes)
     accelerator.wait_for_everyone()
-    return TrainingResult(state.step, True, accuracy)
+    return TrainingResult(state.step, True, **measured)
 
 
 def _accelerator() -> Accelerator:
@@ -255,24 +267,28 @@ def _refuse_infinite(loss: float, norm: float, recipe: Recipe, step: int, rate: 
     )
 
 
-def _accuracy(
+def _score(
     recipe: Recipe,
     pictures: Pictures,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    objective: Objective,
     state: TrainingState,
     accelerator: Accelerator,
 ) -> float:
-    """Share of pictures labelled right, over all processes."""
-    model: VisionTransformer = state.evaluated().eval()
+    """Mean over the pictures of what the objective measures, over all processes."""
+    model, device = state.evaluated().eval(), accelerator.device
     process = (accelerator.process_index, accelerator.num_processes)
-    right = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():
-        for images, labels in batches_of(recipe, pictures, normalisation, process):
-            with _autocast(recipe, accelerator.device):
-                found = model(images.to(accelerator.device)).argmax(dim=1).cpu()
-            right += torch.tensor([(found == labels).sum(), len(labels)])
+        for batch in batches_of(
+            recipe, pictures, normalisation, process, target_of=objective.target_of
+        ):
+            images, targets = (tensor.to(device) for tensor in batch)
+            with _autocast(recipe, device):
+                scores = objective.scores(model, images, targets).cpu()
+            total += torch.tensor([scores.double().sum(), len(scores)])
     state.model.train()
-    told: Any = accelerator.reduce(right.to(accelerator.device))
+    told: Any = accelerator.reduce(total.to(device))
     return float(told[0] / told[1])
 
 

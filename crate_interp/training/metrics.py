@@ -25,6 +25,7 @@ class Metrics:
         gradient_norm: Of the last update, before clipping.
         accuracy: Share of validation pictures labelled right; `None` where it was not measured.
         seconds: Since the start, over all parts of the run.
+        validation_loss: Of the reconstruction of validation pictures; `None` as above.
     """
 
     step: int
@@ -33,6 +34,7 @@ class Metrics:
     gradient_norm: float
     accuracy: float | None
     seconds: float
+    validation_loss: float | None = None
 
 
 class MetricsFile:

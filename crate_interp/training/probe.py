@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from crate_interp.data import ImageSet, open_coco
 from crate_interp.evaluation import measure_emergence
@@ -16,6 +16,7 @@ from crate_interp.segmentation import MaskCut
 from crate_interp.training.checkpoints import TrainingState
 from crate_interp.training.metrics import MetricsFile
 from crate_interp.training.recipe import Recipe
+from crate_interp.training.setup import backbone_of
 
 __all__ = ["Probe"]
 
@@ -41,13 +42,14 @@ class Probe:
         self._state = state
         self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
         self._size = recipe.probe_size or recipe.image_size
-        MaskCut(state.unsharded or state.model, size=self._size)  # refuses a wrong size at once
+        whole = state.model if state.unsharded is None else state.unsharded
+        MaskCut(backbone_of(whole), size=self._size)  # refuses a wrong size at once
         # Without a checkpoint nothing is kept: the untrained model is measured again.
         self._file = MetricsFile(path, state.step or -1)
-        if Site.CLS_ATTENTION not in available_sites(state.model):
+        if Site.CLS_ATTENTION not in available_sites(backbone_of(state.model)):
             _logger.warning("%s: the model has no class token, no attention is measured", path)
 
-    def measure(self, model: VisionTransformer) -> dict[str, float]:
+    def measure(self, model: nn.Module) -> dict[str, float]:
         """Add a line; the state's model is in training mode afterwards.
 
         Args:
@@ -59,7 +61,7 @@ class Probe:
         Raises:
             InputError: The pictures cannot be read, or have no masks.
         """
-        predictor = MaskCut(model.eval(), size=self._size)
+        predictor = MaskCut(backbone_of(model).eval(), size=self._size)
         with _without_warnings("crate_interp.segmentation"):
             found = measure_emergence(predictor, self._images).numbers()
         self._state.model.train()

@@ -20,6 +20,15 @@ from crate_interp.errors import InputError
 __all__ = ["Recipe", "Stage", "read_recipe"]
 
 Range = tuple[float, float]
+# Reconstruction has no labels, a mask instead of left out patches, and a decoder behind the layers.
+_OF_CLASSIFICATION = (
+    "num_classes",
+    "label_smoothing",
+    "mixup",
+    "cutmix",
+    "patch_drop",
+    "layer_decay",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Recipe:
         initial_weights: A weight file, the name of a model with published weights, or `published`:
             those of `model`. Patches and positions of another size are resampled; the head begins
             anew if the patch size or the number of classes is another. `None`: random.
+        task: Name what is in a picture, or predict the hidden patches of it, as a CRATE-MAE does.
+            The keys for labels are then none of the recipe's, and classes are not looked at.
+        mask_ratio: Share of the patches that reconstruction hides.
+        normalised_target: Reconstruction predicts each patch less its mean and over its standard
+            deviation.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; or `hfds/NAME` of the
@@ -59,13 +73,14 @@ class Recipe:
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
         train_split: Part to train on; of shards their names, `train-{0000..0010}.tar`.
-        validation_split: Part to measure accuracy on; `None`: accuracy is not measured.
+        validation_split: Part to measure accuracy, or the loss of reconstruction, on; `None`:
+            neither is measured.
         num_classes: Outputs of the head; `None`: as many as the data have.
         on_error: What a picture that cannot be read does: end the run, or be replaced by the next
             one with a warning.
         scene_objects: Fewest and most objects in a scene.
         scene_object_size: Smallest and largest diameter of an object, shares of the picture.
-        validation_scenes: How many held-out scenes accuracy is measured on.
+        validation_scenes: How many held-out scenes validation has.
         image_size: Side of the square input, pixels; a whole number of patches.
         crop_area: Share of the picture's area that a random crop has; `None`: no augmentation.
         crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
@@ -121,6 +136,9 @@ class Recipe:
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
     initial_weights: str | None = None
+    task: Literal["classification", "reconstruction"] = "classification"
+    mask_ratio: float = 0.75
+    normalised_target: bool = True
 
     data: str = "scenes"
     data_root: str | None = None
@@ -216,6 +234,15 @@ class Recipe:
                 f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
                 f"found {self.batch_size}"
             )
+        if not 0 < self.mask_ratio < 1:
+            raise InputError(f"mask_ratio: expected between 0 and 1, found {self.mask_ratio}")
+        if self.task == "reconstruction":
+            for name in _OF_CLASSIFICATION:
+                if getattr(self, name):
+                    raise InputError(
+                        f"{name}: is for the task classification; expected it left out of one of "
+                        f"reconstruction, found {getattr(self, name)}"
+                    )
         self.staged  # noqa: B018  (refuses a wrong stage)
 
     @cached_property
