@@ -249,6 +249,29 @@ def test_gradient_checkpointing_changes_nothing(settings, tmp_path):
     assert_same_weights(tmp_path / "off/model.safetensors", tmp_path / "on/model.safetensors")
 
 
+def test_compiled_training_has_plain_names_and_the_same_weights(settings, tmp_path, monkeypatch):
+    calls = []
+
+    def compile_without_compiler(model):  # traced and differentiated as always, but not built
+        calls.append(model)
+        return torch_compile(model, backend="aot_eager")
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    changes = {"ema_decay": 0.5, "steps": 4}
+    for name, on in (("plain", False), ("compiled", True)):
+        (tmp_path / name).mkdir()
+        train(Recipe(**{**settings, **changes, "compile": on}), tmp_path / name)
+    assert len(calls) == 1
+    plain, compiled = (
+        weights(tmp_path / name / "model.safetensors") for name in ("plain", "compiled")
+    )
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        assert torch.allclose(value, compiled[key], atol=1e-5), key
+    load_backbone(tmp_path / "compiled" / "model.safetensors")
+
+
 def test_two_processes_have_the_loss_of_one_and_go_on_to_the_same_weights(settings, tmp_path):
     settings = {**settings, "ema_decay": 0.9, "save_every": 3}
     recipe = tmp_path / "recipe.yaml"
