@@ -272,40 +272,6 @@ def test_compiled_training_has_plain_names_and_the_same_weights(settings, tmp_pa
     load_backbone(tmp_path / "compiled" / "model.safetensors")
 
 
-def test_two_processes_have_the_loss_of_one_and_go_on_to_the_same_weights(settings, tmp_path):
-    settings = {**settings, "ema_decay": 0.9, "save_every": 3}
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(settings))
-    (tmp_path / "one").mkdir()
-    train(Recipe(**settings), tmp_path / "one")
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-
-    def run(name):
-        command = ["-m", "crate_interp", "train", str(recipe), "--output", str(tmp_path / name)]
-        done = subprocess.run(
-            [*launch, *command], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-    run("two")
-    one, two = ([float(row["loss"]) for row in rows(tmp_path / name)] for name in ("one", "two"))
-    assert np.allclose(one, two, rtol=1e-3)
-
-    shutil.copytree(tmp_path / "two", tmp_path / "parts")
-    (tmp_path / "parts" / "checkpoints" / "step-00000008.pt").unlink()
-    (tmp_path / "parts" / "model.safetensors").unlink()
-    run("parts")
-    start = torch.load(tmp_path / "parts" / "checkpoints" / "step-00000006.pt", weights_only=True)
-    whole, parts = (weights(tmp_path / name / "model.safetensors") for name in ("two", "parts"))
-    assert not torch.equal(start["ema"]["head.weight"], whole["head.weight"])
-    for key, value in whole.items():
-        assert (value - parts[key]).abs().max() <= 1e-6, key
-    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("two", "parts")]
-    assert losses[0] == losses[1]
-
-
 def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path):
     recipe = Recipe(**{**settings, "save_every": 2, "learning_rate": 0.5})
     state = {}

@@ -78,6 +78,8 @@ def runs(picture_folder, tmp_path_factory):
         ("stopped", RANDOM, 4),
         ("stopped-fsdp", {**RANDOM, **fsdp}, 4),
         ("stopped-fsdp", {**RANDOM, **fsdp}, None),
+        ("continued", RANDOM, 5),
+        ("continued", RANDOM, None),
     ]
     content = []
     for name, changes, stop in cases:
@@ -141,9 +143,12 @@ def test_sigterm_to_one_process_stops_all_at_one_step(runs):
     assert f"step-{first['step']:08d}.pt" in saved
 
 
-def test_sharded_run_goes_on_bit_equal(runs):
-    assert_close_weights(runs / "random-fsdp", runs / "stopped-fsdp", 0)
-    steps = [result["step"] for result in results(runs / "stopped-fsdp")]
+@pytest.mark.parametrize(
+    ("whole", "parts"), [("random", "continued"), ("random-fsdp", "stopped-fsdp")]
+)
+def test_run_of_two_processes_goes_on_bit_equal(runs, whole, parts):
+    assert_close_weights(runs / whole, runs / parts, 0)
+    steps = [result["step"] for result in results(runs / parts)]
     assert steps == [8, 8]
 
 
