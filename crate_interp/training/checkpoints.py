@@ -43,6 +43,7 @@ class TrainingState:
         scaler: Of float16's gradients; does nothing for other types.
         ema: The moving average of the weights.
         unsharded: Where model and average are in pieces: a whole model on the CPU, of any weights.
+        classes: Names of the data's classes, which the exported weights carry.
         step: Finished updates.
         best: What validation measured at its best so far, `None` before the first.
         seconds: Spent on training, over all parts of the run.
@@ -53,6 +54,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     unsharded: nn.Module | None = None
+    classes: tuple[str, ...] = ()
     step: int = 0
     best: float | None = None
     seconds: float = 0.0
@@ -193,8 +195,10 @@ def export_weights(
     model = state.evaluated()
     if not writes:
         return training
-    record = record_of(recipe, backbone_of(model)).to_metadata()
-    metadata = {**record, "training": json.dumps(training)}
+    record = record_of(recipe, backbone_of(model))
+    metadata = {**record.to_metadata(), "training": json.dumps(training)}
+    if record.num_classes == len(state.classes) > 0:
+        metadata["classes"] = json.dumps(state.classes)
     tensors = model.state_dict()
     if isinstance(model, CrateMaeAutoencoder):
         tensors, told = mae_file_of(model)

@@ -112,7 +112,7 @@ def train(
     updates, warmup = updates_of(recipe, len(data.training))
     schedule = build_schedule(recipe, optimizer, updates, warmup)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-    state = TrainingState(network, optimizer, scaler, ema or None, unsharded)
+    state = TrainingState(network, optimizer, scaler, ema or None, unsharded, data.training.classes)
     load_latest(folder / "checkpoints", state)
     model = network if sharded else accelerator.prepare_model(network)
     # Of the network itself only the step is compiled: its names stay, and hooks on it are seen.

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from crate_interp.cli import main
+from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import load_backbone
@@ -214,6 +215,8 @@ def test_exported_weights_load_by_path_with_their_record(settings, tmp_path):
         assert torch.equal(model.state_dict()[key], value), key
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["training"])
+        classes = json.loads(file.metadata()["classes"])
+    assert classes == sorted(category.name for category in CATEGORIES)
     assert record["recipe"]["batch_size"] == 16
     assert (record["steps"], record["pictures"], record["data"]) == (8, 128, settings["data"])
     assert record["accuracy"] == round(result.accuracy, 4)
