@@ -11,7 +11,6 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import jsonargparse
@@ -24,10 +23,14 @@ __all__ = ["main"]
 COMMANDS: dict[str, type] = {
     "maskcut": config.MaskCutConfig,
     "evaluate": config.EvaluateConfig,
+    "evaluate-classifier": config.EvaluateClassifierConfig,
     "download": config.DownloadConfig,
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
+    "reconstruct": config.ReconstructConfig,
     "train": config.TrainConfig,
+    "curves": config.CurvesConfig,
+    "profile": config.ProfileConfig,
 }
 
 
@@ -46,10 +49,10 @@ def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
             arguments["default"] = option.default_factory()
         elif not required:
             arguments["default"] = option.default
-        if option.name == "images":
-            arguments |= {"nargs": "+", "type": Path}  # a flag that takes several values
+        if "several" in option.metadata:
+            arguments |= {"nargs": "+", "type": option.metadata["several"]}
         if option.name == "set":
-            arguments |= {"nargs": "+", "type": str, "action": "extend"}
+            arguments["action"] = "extend"
         if option.metadata.get("positional"):
             names = [option.name]
             arguments |= {} if required else {"nargs": "?"}
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         logging.captureWarnings(True)
-        task = importlib.import_module(f"crate_interp.tasks.{command}")
+        task = importlib.import_module(f"crate_interp.tasks.{command.replace('-', '_')}")
         return int(task.run(configuration))
     except (InputError, OSError) as error:  # OSError: a full disk, a folder that is read-only
         print(f"error: {error}", file=sys.stderr)

@@ -1,12 +1,14 @@
 """One frozen dataclass per command: its options, their defaults and their help text.
 
 Standard library only, so that the command line can describe itself without loading torch. A field
-becomes `--field-name`, or a positional argument if its metadata says so; its type is checked by
-the command line and in `--config FILE.yaml` alike.
+becomes `--field-name`, or a positional argument if its metadata says so, and takes several values
+if `several` names their type. Types are checked by the command line and in `--config FILE.yaml`
+alike.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,25 +17,31 @@ from crate_interp.errors import InputError
 
 __all__ = [
     "ConvertConfig",
+    "CurvesConfig",
     "DownloadConfig",
+    "EvaluateClassifierConfig",
     "EvaluateConfig",
     "MaskCutConfig",
     "ModelsConfig",
+    "ProfileConfig",
+    "ReconstructConfig",
     "TrainConfig",
 ]
 
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
 Precision = Literal["float32", "bfloat16", "float16"]
+OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf"]
 Solver = Literal["lanczos", "dense"]
+Spent = Literal["steps", "pictures", "seconds"]
 
 
 def _option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
     metadata["help"] = help
     if default is ...:
         return field(metadata=metadata)
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -48,7 +56,9 @@ class MaskCutConfig:
     model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
     coco: str | None = _option("COCO split (val2017), or `demo` for the built-in scenes", None)
     coco_root: Path | None = _option("folder of the COCO splits and annotations", None)
-    images: list[Path] | None = _option("image files or folders, instead of --coco", None)
+    images: list[Path] | None = _option(
+        "image files or folders, instead of --coco", None, several=Path
+    )
     annotations: Path | None = _option("COCO annotations of --images, to score against", None)
     output: Path | None = _option("run folder (default: runs/maskcut-MODEL-DATA)", None)
     tau: float = _option("patches are alike above this cosine similarity", 0.15)
@@ -137,9 +147,130 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True)
+class ReconstructConfig:
+    """Hide patches of pictures and draw what a CRATE-MAE predicts of them."""
+
+    images: list[Path] = _option("image files or folders", positional=True, several=Path)
+    output: Path = _option("the figure, a PNG; a PDF of the same name goes with it")
+    model: str | None = _option(
+        "CRATE-MAE: name, alias, or one of our safetensors files; see `models`", None
+    )
+    weights: Path | None = _option(
+        "weight file in the official layout, not the released one; ours goes without --model", None
+    )
+    model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
+    mask_ratio: float = _option("share of the patches to hide", 0.75)
+    seed: int = _option("of the choice of patches", 0)
+    size: int | None = _option(
+        "side of the square that the middle of a picture is resized to (default: the model's)", None
+    )
+    normalised_target: Literal["auto", "yes", "no"] = _option(
+        "whether the model predicts patches less their mean and over their deviation (auto: what "
+        "the file says; official files do not: no)",
+        "auto",
+    )
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.weights is None:
+            raise InputError("give --model NAME, --weights FILE, or both")
+        if not 0 < self.mask_ratio < 1:
+            raise InputError(f"mask_ratio: expected between 0 and 1, found {self.mask_ratio}")
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size: expected at least 1, found {self.size}")
+        if self.seed < 0:
+            raise InputError(f"seed: expected 0 or more, found {self.seed}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a model by a recipe; a stopped run goes on with the same command."""
 
-    recipe: Path = _option("recipe, a YAML file; see pipelines/train_*.yaml", positional=True)
+    recipe: Path = _option(
+        "recipe, a YAML file; see pipelines/train_*.yaml and pretrain_*.yaml", positional=True
+    )
     output: Path = _option("run folder: weights, checkpoints, metrics.csv")
-    set: list[str] | None = _option("key=value: recipe keys to change, several of them if so", None)
+    set: list[str] | None = _option(
+        "key=value: recipe keys to change, several of them if so", None, several=str
+    )
+
+
+@dataclass(frozen=True)
+class CurvesConfig:
+    """Draw loss, accuracy and probes of training runs in one figure, as PNG and PDF."""
+
+    runs: list[Path] = _option("run folders of `train`", positional=True, several=Path)
+    output: Path = _option("the PNG; a PDF of the same name is put beside it", Path("curves.png"))
+    x: Spent = _option(
+        "what a run has spent; a run whose initial weights come from another run of the figure "
+        "starts where that one ends",
+        "steps",
+    )
+
+    def __post_init__(self) -> None:
+        if self.output.suffix.lower() != ".png":
+            raise InputError(f"output: expected a file name ending in .png, found {self.output}")
+
+
+@dataclass(frozen=True)
+class EvaluateClassifierConfig:
+    """Measure top-1 and top-5 accuracy of a classifier, or of a CLIPA model without a head."""
+
+    model: str = _option("model name, alias, or one of our safetensors files; see `models`")
+    data: str = _option(
+        "folder of class folders (the split below it, or not), whose sorted names are the labels "
+        "0, 1, ... (of `.in1k` heads: the 1000 WordNet ids of ImageNet-1K, sorted); or torch/NAME, "
+        "hfds/NAME, or `scenes`: held-out built-in ones, as training draws them"
+    )
+    weights: Path | None = _option(
+        "weight file in any official layout, not the released one; `random`: untrained", None
+    )
+    model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
+    data_root: Path | None = _option("where torch/NAME or hfds/NAME lies", None)
+    data_args: dict[str, Any] = _option(
+        "more arguments of timm's create_dataset (JSON, for instance '{\"download\": true}')", {}
+    )
+    split: str = _option("part of the data", "validation")
+    classes: Path | None = _option(
+        "zero-shot (CLIPA models): file of the class names, one a line, in label order", None
+    )
+    templates: list[str] = _option(
+        "zero-shot: prompts, {} being the class name; their embeddings are averaged",
+        ["a photo of a {}."],
+        several=str,
+    )
+    size: int | None = _option("side of the square input, pixels (default: the model's own)", None)
+    batch_size: int = _option("pictures in a forward pass", 64)
+    workers: int = _option("processes that read pictures", 2)
+    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: Precision = _option("number type of the forward pass", "float32")
+    limit: int | None = _option("only so many pictures, evenly spread over the data", None)
+    on_error: OnError = _option("what a picture that cannot be read does", "raise")
+    output: Path | None = _option("JSON file of the result", None)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: expected at least 1, found {value}")
+        if self.workers < 0:
+            raise InputError(f"workers: expected 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """Compare models by parameters, FLOPs, activations, images a second and peak memory."""
+
+    models: list[str] = _option("model names or aliases", positional=True, several=str)
+    size: int = _option("side of the square input, pixels", 224)
+    num_classes: int | None = _option("outputs of the head (default: each model's own)", None)
+    batch_size: int = _option("images in a forward pass, for speed and memory", 1)
+    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: Precision = _option("number type of the forward pass", "float32")
+    output: Path | None = _option("CSV file of the table", None)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.num_classes is not None and self.num_classes < 0:
+            raise InputError(f"num_classes: expected 0 or more, found {self.num_classes}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crate_interp.cli import main
+from crate_interp.cli import COMMANDS, main
 from crate_interp.config import MaskCutConfig
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ def test_help_lists_the_commands_and_loads_no_torch():
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
-    for command in ("maskcut", "evaluate", "download", "models", "convert", "train"):
+    for command in COMMANDS:
         assert command in done.stdout
 
 

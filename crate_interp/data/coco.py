@@ -12,9 +12,11 @@ from numbers import Integral
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import platformdirs
+from jaxtyping import UInt8
 
-from crate_interp.data.images import list_images
+from crate_interp.data.images import list_images, read_image
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError
 
@@ -51,6 +53,20 @@ class ImageRecord:
     file_name: str
     path: Path
     hw: tuple[int, int] | None = None
+
+    def read(self) -> UInt8[np.ndarray, "H W 3"]:
+        """Read the image as `read_image` does.
+
+        Raises:
+            InputError: It cannot be read, or has not the size that the annotations give.
+        """
+        rgb = read_image(self.path)
+        if self.hw is not None and rgb.shape[:2] != self.hw:
+            raise InputError(
+                f"{self.path}: {rgb.shape[:2]} pixels (height, width), "
+                f"the annotations say {self.hw}"
+            )
+        return rgb
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,23 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Bool
 from pycocotools import mask as coco_mask
 
 from crate_interp.data.coco import check_coco, is_integer, read_coco, read_json
-from crate_interp.data.rle import check_rle, results_of
+from crate_interp.data.rle import check_rle, decode_mask, results_of
 from crate_interp.errors import InputError
 from crate_interp.structures import Instances
 
-__all__ = ["IouType", "has_masks", "prepare_ground_truth", "prepare_results", "read_results"]
+__all__ = [
+    "IouType",
+    "has_masks",
+    "object_masks",
+    "prepare_ground_truth",
+    "prepare_results",
+    "read_results",
+]
 
 IouType = Literal["bbox", "segm"]
 
@@ -72,6 +81,29 @@ def has_masks(ground_truth: Mapping[str, Any]) -> bool:
     """Whether masks can be scored: some annotation has one, or there is no annotation."""
     annotations = ground_truth["annotations"]
     return not annotations or any(annotation.get("segmentation") for annotation in annotations)
+
+
+def object_masks(
+    annotations: Sequence[Mapping[str, Any]], image_hw: tuple[int, int]
+) -> Bool[np.ndarray, "G H W"]:
+    """Draw the objects of one image.
+
+    Args:
+        annotations: Of that image, as `prepare_ground_truth` returns them for masks.
+        image_hw: Height and width, pixels.
+
+    Returns:
+        One mask an object. Crowds are none, nor is an annotation in which no pixel lies.
+    """
+    masks = [np.zeros((0, *image_hw), dtype=np.bool_)]
+    for annotation in annotations:
+        shape = annotation["segmentation"]
+        if isinstance(shape, list):
+            shape = coco_mask.merge(coco_mask.frPyObjects(shape, *image_hw))
+        mask = decode_mask(shape)
+        if mask.any() and not annotation["iscrowd"]:
+            masks.append(mask[None])
+    return np.concatenate(masks)
 
 
 def read_results(path: Path) -> list[Any]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from crate_interp.errors import InputError
 
-__all__ = ["BestMaskIoU", "MeanIoU", "mask_iou"]
+__all__ = ["BestMaskIoU", "MeanIoU", "mask_iou", "overlaps_of"]
 
 
 def mask_iou(
@@ -34,6 +34,20 @@ def mask_iou(
     areas, other_areas = (np.count_nonzero(value, axis=(1, 2)) for value in (masks, others))
     union = areas[:, None] + other_areas - intersection
     return np.asarray(intersection / np.maximum(union, 1), np.float64)
+
+
+def overlaps_of(
+    masks: Bool[np.ndarray, "M H W"], ground_truth: Bool[np.ndarray, "G H W"]
+) -> Float[np.ndarray, "M G"]:
+    """Intersection over union of every mask with every object of a ground truth.
+
+    Raises:
+        InputError: As `mask_iou`, or a ground-truth mask is empty.
+    """
+    overlaps = mask_iou(masks, ground_truth)
+    if not ground_truth.any(axis=(1, 2)).all():
+        raise InputError("ground truth: expected masks with pixels, found an empty one")
+    return overlaps
 
 
 @dataclass(frozen=True)
@@ -78,9 +92,7 @@ class BestMaskIoU:
         Raises:
             InputError: As `mask_iou`, or a ground-truth mask is empty.
         """
-        overlaps = mask_iou(masks, ground_truth)
-        if not ground_truth.any(axis=(1, 2)).all():
-            raise InputError("ground truth: expected masks with pixels, found an empty one")
+        overlaps = overlaps_of(masks, ground_truth)
         if len(ground_truth):
             self._image_means.append(float(overlaps.max(axis=0, initial=0.0).mean()))
 

@@ -203,7 +203,8 @@ LAYOUTS = (
         "timm",
         ("blocks.{i}.norm1.weight",),
         (Rule("{any}", "{any}"),),
-        aside=(r"head\.(mlp|last_layer)\..*",),  # DINO's projection head
+        # DINO's projection head; the decoder in our files of CRATE-MAE
+        aside=(r"head\.(mlp|last_layer)\..*", r"decoder\..*"),
     ),
 )
 

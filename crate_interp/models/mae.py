@@ -6,28 +6,24 @@ Reference: Masked Completion via Structured Diffusion with White-Box Transformer
 from __future__ import annotations
 
 import math
-import os
-import re
 from functools import partial
 from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from timm.layers import LayerNorm
-from timm.models import generate_default_cfgs, register_model
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.models.checkpoint_files import read_checkpoint
 from crate_interp.models.crate import CrateBlock
 from crate_interp.models.families import build_with_timm, pretrained_cfg
-from crate_interp.models.key_maps import Layout, Rule
-from crate_interp.models.layouts import load_part, load_pretrained_into
-from crate_interp.models.loading import load_backbone, names_a_file, resolve_weights
+from crate_interp.models.layouts import load_pretrained_into
+from crate_interp.models.masking import cut_patches, join_patches, patch_statistics
 from crate_interp.models.subspace import SubspaceAttention
 
-__all__ = ["CrateMae", "CrateMaeAutoencoder", "CrateMaeDecoder", "CrateMaeDecoderBlock", "load_mae"]
+__all__ = ["CrateMae", "CrateMaeAutoencoder", "CrateMaeDecoder", "CrateMaeDecoderBlock"]
 
 LAYER_NORM = partial(LayerNorm, eps=1e-5)  # in the layers; the norms behind them have 1e-6
 
@@ -53,13 +49,17 @@ class CrateMae(VisionTransformer):
         cast("nn.Parameter", self.pos_embed).requires_grad_(False)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Draw the weights anew, and set the positions to sines and cosines.
+        """Draw the weights anew as the release does; the positions are sines and cosines.
 
         Args:
             mode: Scheme of timm's VisionTransformer.
             needs_reset: Also reset the modules that have initialised themselves.
         """
         super().init_weights(mode, needs_reset)
+        self.blocks.apply(_draw_linear)
+        projection = cast("nn.Conv2d", self.patch_embed.proj)
+        nn.init.xavier_uniform_(projection.weight.flatten(1))
+        nn.init.normal_(cast("nn.Parameter", self.cls_token), std=0.02)
         positions = _sine_cosine_positions(self.patch_embed.grid_size, self.embed_dim)
         with torch.no_grad():
             cast("nn.Parameter", self.pos_embed).zero_()[:, self.num_prefix_tokens :] = positions
@@ -110,10 +110,27 @@ class CrateMaeDecoder(nn.Module):
         self.blocks = nn.Sequential(*(CrateMaeDecoderBlock(dim, num_heads) for _ in range(depth)))
         self.norm = LayerNorm(dim, eps=1e-6)
         self.pred = nn.Linear(dim, values)
+        self.grad_checkpointing = False
+        self.apply(_draw_linear)
+        for block in self.blocks:
+            nn.init.kaiming_uniform_(block.get_parameter("linear.weight"))
+
+    @classmethod
+    def of(cls, encoder: CrateMae, depth: int | None = None) -> CrateMaeDecoder:
+        """Make the decoder of an encoder, with random weights drawn as the release does.
+
+        Args:
+            encoder: Gives width, heads and patch size.
+            depth: Number of blocks; `None`: as many as the encoder has.
+        """
+        num_heads = cast("SubspaceAttention", encoder.get_submodule("blocks.0.attn")).num_heads
+        values = math.prod(encoder.patch_embed.patch_size) * encoder.in_chans
+        depth = len(encoder.blocks) if depth is None else depth
+        return cls(encoder.embed_dim, depth, num_heads, values)
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N pixels"]:
         """Predict the pixels of the patch at every token, flattened as (row, column, colour)."""
-        pixels: Tensor = self.pred(self.norm(self.blocks(tokens)))
+        pixels: Tensor = self.pred(self.norm(_run(self.blocks, tokens, self.grad_checkpointing)))
         return pixels
 
 
@@ -126,12 +143,28 @@ class CrateMaeAutoencoder(nn.Module):
     Args:
         encoder: The encoder.
         decoder: The decoder, of the encoder's width.
+        normalised_target: The decoder predicts patches less their mean and over their standard
+            deviation, as it does if it was trained to.
     """
 
-    def __init__(self, encoder: CrateMae, decoder: CrateMaeDecoder) -> None:
+    def __init__(
+        self, encoder: CrateMae, decoder: CrateMaeDecoder, normalised_target: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+        self.normalised_target = normalised_target
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute activations twice to keep fewer of them, or not."""
+        self.encoder.set_grad_checkpointing(enable)
+        self.decoder.grad_checkpointing = enable
+
+    def forward(
+        self, images: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B n"] | None = None
+    ) -> Float[Tensor, "B n pixels"]:
+        """Hide patches of images and predict all patches: `decode` after `encode`."""
+        return self.decode(self.encode(images, mask))
 
     def encode(
         self, images: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B n"] | None = None
@@ -159,7 +192,8 @@ class CrateMaeAutoencoder(nn.Module):
             hidden = self.decoder.mask_token.to(tokens.dtype)
             tokens = torch.where(mask.reshape(*grid, 1), hidden, tokens)
         tokens = self.encoder._pos_embed(tokens)
-        encoded: Tensor = self.encoder.norm(self.encoder.blocks(tokens))
+        tokens = _run(self.encoder.blocks, tokens, self.encoder.grad_checkpointing)
+        encoded: Tensor = self.encoder.norm(tokens)
         return encoded
 
     def decode(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B n pixels"]:
@@ -169,7 +203,8 @@ class CrateMaeAutoencoder(nn.Module):
             tokens: What `encode` returned.
 
         Returns:
-            Normalised pixels, the patches row by row.
+            Pixels, the patches row by row; normalised as the input is, or each patch by itself
+            if that was the target.
         """
         pixels: Tensor = self.decoder(tokens)
         return pixels[:, self.encoder.num_prefix_tokens :]
@@ -178,6 +213,9 @@ class CrateMaeAutoencoder(nn.Module):
         self, images: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B n"] | None = None
     ) -> Float[Tensor, "B C H W"]:
         """Hide patches of images and predict the images.
+
+        Where the target was normalised, the decoder does not tell a patch's mean and standard
+        deviation: they are those of the image itself, hidden patches included.
 
         Args:
             images: Normalised images.
@@ -189,59 +227,27 @@ class CrateMaeAutoencoder(nn.Module):
         Raises:
             InputError: The mask is not one value a patch.
         """
-        patches = self.decode(self.encode(images, mask))
+        patches = self(images, mask)
         patch_embed = self.encoder.patch_embed
+        if self.normalised_target:
+            mean, deviation = patch_statistics(cut_patches(images, patch_embed.patch_size))
+            patches = patches * deviation + mean
         grid = patch_embed.dynamic_feat_size((images.shape[2], images.shape[3]))
-        cut = patches.unflatten(2, (*patch_embed.patch_size, -1)).unflatten(1, grid)
-        predicted: Tensor = cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
-        return predicted  # (B, C, h p1, w p2)
+        return join_patches(patches, patch_embed.patch_size, grid)
 
 
-DECODER = Layout(
-    "decoder",
-    (),
-    (
-        Rule("mask_token", "mask_token"),
-        Rule("decoder_blocks.{i}.layers.0.0.norm.{p}", "blocks.{i}.norm1.{p}"),
-        Rule("decoder_blocks.{i}.layers.0.0.fn.weight", "blocks.{i}.linear.weight"),
-        Rule("decoder_blocks.{i}.layers.0.1.norm.{p}", "blocks.{i}.norm2.{p}"),
-        Rule("decoder_blocks.{i}.layers.0.1.fn.qkv.weight", "blocks.{i}.attn.qkv.weight"),
-        Rule("decoder_blocks.{i}.layers.0.1.fn.to_out.0.{p}", "blocks.{i}.attn.proj.{p}"),
-        Rule("decoder_norm.{p}", "norm.{p}"),
-        Rule("decoder_pred.{p}", "pred.{p}"),
-    ),
-)
+def _run(
+    blocks: nn.Sequential, tokens: Float[Tensor, "B N D"], checkpointing: bool
+) -> Float[Tensor, "B N D"]:
+    out: Tensor = checkpoint_seq(blocks, tokens) if checkpointing else blocks(tokens)
+    return out
 
 
-def load_mae(
-    name: str, weights: str | os.PathLike[str] | None = None, **timm_arguments: Any
-) -> CrateMaeAutoencoder:
-    """Load CRATE-MAE with its decoder.
-
-    Args:
-        name: A CRATE-MAE model, as for `load_backbone`.
-        weights: Its weight file in the official layout; `None` for the published weights.
-        **timm_arguments: For the encoder, as for `load_backbone`.
-
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        CheckpointError: The weights cannot be had, read, or do not fit.
-        InputError: The name is not that of a CRATE-MAE.
-    """
-    path = resolve_weights(name, weights)
-    encoder = load_backbone(name, None if names_a_file(name) else path, **timm_arguments)
-    if not isinstance(encoder, CrateMae):
-        raise InputError(f"{name} is a {type(encoder).__name__}; expected a CRATE-MAE")
-    checkpoint = read_checkpoint(path)
-    found = (re.match(r"decoder_blocks\.(\d+)\.", key) for key in checkpoint.state_dict)
-    depth = 1 + max((int(match[1]) for match in found if match), default=-1)
-    num_heads = cast("SubspaceAttention", encoder.get_submodule("blocks.0.attn")).num_heads
-    values = math.prod(encoder.patch_embed.patch_size) * encoder.in_chans
-    decoder = CrateMaeDecoder(encoder.embed_dim, depth, num_heads, values)
-    load_part(decoder, checkpoint, DECODER)
-    return CrateMaeAutoencoder(encoder, decoder).eval()
+def _draw_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _sine_cosine_positions(grid_size: tuple[int, int], dim: int) -> Float[Tensor, "n D"]:

@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["fast_inference"]
+from crate_interp.config import Precision
+
+__all__ = ["fast_inference", "inference_precision"]
 
 _MANY_TOKENS = 1024  # from here on, blocks of rows beat PyTorch's fused attention
 _ROWS = 256  # their attention to 3600 tokens, 3.7 MB, stays in the cache
@@ -74,6 +76,18 @@ def fast_inference() -> AbstractContextManager[Any]:
     For inference without autocast; nothing of a model is changed, hooks run as usual.
     """
     return _OneDnn() if _is_faster() else nullcontext()
+
+
+def inference_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Run a forward pass in a number type, inside a `with` block.
+
+    Args:
+        precision: `float32` by the fastest library, the others by autocast.
+        device: Where the model is.
+    """
+    if precision == "float32":
+        return fast_inference()
+    return torch.autocast(device.type, getattr(torch, precision))
 
 
 @cache

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +17,10 @@ from crate_interp.config import Feature, Precision, Refine, Solver
 from crate_interp.data import preprocess, read_image, resize_image, to_rgb
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, any_resolution, available_sites, check_stride, record
-from crate_interp.models import fast_inference
+from crate_interp.models import inference_precision
 from crate_interp.segmentation.maskcut import maskcut
 from crate_interp.segmentation.refinement import refine_masks
-from crate_interp.structures import ImageGeometry, Instances
+from crate_interp.structures import Activations, ImageGeometry, Instances
 
 __all__ = ["MaskCut"]
 
@@ -106,20 +104,36 @@ class MaskCut:
 
     def features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B D n"]:
         """Patch features of a batch: one forward pass, ended as soon as they are recorded."""
+        activations = self.activations(images, [self.feature], [self.block])
+        return activations.patch_features(self.feature, self.block).float()
+
+    def activations(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        sites: Sequence[Site | str],
+        blocks: Sequence[int],
+    ) -> Activations:
+        """Record more than the features of a batch, in the forward pass that `features` makes.
+
+        Raises:
+            InputError: As `record`.
+        """
         device = next(self.model.parameters()).device
         data_config = resolve_model_data_config(self.model)
         statistics = data_config["mean"], data_config["std"]
         pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
-        recorder = record(self.model, [self.feature], [self.block], stop_early=True)
+        recorder = record(self.model, sites, blocks, stop_early=True)
         with (
             torch.inference_mode(),
             any_resolution(self.model, self.stride),
-            self._precision(device),
+            inference_precision(self.precision, device),
             recorder,
         ):
             self.model(pixels.to(device))
-        features = recorder.activations.patch_features(self.feature, self.block).float()
-        return features.cpu() if device.type == "mps" else features  # MPS has no float64 for cuts
+        recorded = recorder.activations
+        if device.type == "mps":  # it has no float64 for what follows
+            return replace(recorded, tensors={key: value.cpu() for key, value in recorded.items()})
+        return recorded
 
     def instances(
         self, rgb: UInt8[np.ndarray, "H W 3"], features: Float[Tensor, "D n"]
@@ -139,8 +153,3 @@ class MaskCut:
     def _patch_hw(self) -> tuple[int, int]:
         rows, columns = self.model.get_submodule("patch_embed").patch_size  # type: ignore[misc]
         return int(rows), int(columns)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self.precision == "float32":
-            return fast_inference()
-        return torch.autocast(device.type, getattr(torch, self.precision))

@@ -26,6 +26,8 @@ from crate_interp.models.layouts import architecture_of
 
 __all__ = ["run"]
 
+KEPT = ("classes", "training", "normalised_target")  # what our files say beside their record
+
 
 def run(config: ConvertConfig) -> int:
     """Convert one weight file and say what was written.
@@ -106,5 +108,5 @@ def _kept_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     """What a file says of its training and classes: ours again, or the values beside weights."""
     theirs = checkpoint.metadata
     if ModelRecord.of(checkpoint):
-        return {key: theirs[key] for key in ("classes", "training") if key in theirs}
+        return {key: theirs[key] for key in KEPT if key in theirs}
     return {"training": json.dumps(theirs)} if theirs else {}

@@ -16,9 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import UInt8
 from tqdm import tqdm
 
 from crate_interp.config import MaskCutConfig
@@ -27,20 +24,13 @@ from crate_interp.data import (
     ImageSet,
     open_coco,
     open_images,
-    read_image,
     results_of,
 )
 from crate_interp.errors import InputError
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_ground_truth
-from crate_interp.models import (
-    load_backbone,
-    names_a_file,
-    resolve_name,
-    resolve_weights,
-    weights_checksum,
-)
 from crate_interp.segmentation.predictor import MaskCut
+from crate_interp.tasks.inference import describe_model, describe_weights, device_of, load_model
 from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
 from crate_interp.tasks.run_folder import RunFolder, open_run_folder
 
@@ -48,7 +38,6 @@ __all__ = ["run"]
 
 _logger = logging.getLogger(__name__)
 
-RANDOM = Path("random")  # `--weights random`: an untrained model
 STAGES = ("read", "forward", "cut")
 
 # Options that change where a run writes or what it shows, not what it finds.
@@ -115,53 +104,20 @@ def _iou_types(annotations: Mapping[str, Any]) -> dict[IouType, str]:
 
 def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
     """The predictor on its device, and the record of its weights."""
-    device = torch.device(_device_name(config.device))
-    random = config.weights == RANDOM
-    if random:
-        torch.manual_seed(0)
-    model = load_backbone(
-        config.model,
-        weights=None if random else config.weights,
-        pretrained=not random,
-        **config.model_args,
-    ).to(device)
+    device = device_of(config.device)
+    model, path = load_model(config.model, config.weights, config.model_args)
     if "dinov2" in str(config.model):
         _logger.warning(
             "%s has tokens of high norm, on which normalized cuts are known to collapse "
             "(TokenCut's CorLoc on VOC07: 16.2; with DINO: 68.8)",
             config.model,
         )
-    path = None if random else resolve_weights(config.model, config.weights)
     options: dict[str, Any] = {
         field.name: getattr(config, field.name)
         for field in fields(MaskCut)
         if field.init and field.name != "model"
     }
-    predictor = MaskCut(model, **options)
-    weights = {
-        "file": path.name if path else "random initialisation, seed 0",
-        "sha256": weights_checksum(path) if path else None,
-    }
-    return predictor, weights
-
-
-def _device_name(name: str) -> str:
-    if name != "auto":
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {name!r} cannot be used here: {error}") from None
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _model_name(config: MaskCutConfig) -> str:
-    if names_a_file(config.model):
-        return config.model
-    name = resolve_name(config.model)
-    return f"{name.architecture} (untrained)" if config.weights == RANDOM else str(name)
+    return MaskCut(model.to(device), **options), describe_weights(path)
 
 
 def _settings_of(
@@ -172,7 +128,7 @@ def _settings_of(
     names = json.dumps([(record.image_id, record.file_name) for record in images.records])
     return {
         **settings,
-        "model": _model_name(config),
+        "model": describe_model(config.model, config.weights),
         "weights_sha256": weights["sha256"],
         "size": predictor.size,
         "feature": predictor.feature,
@@ -222,7 +178,7 @@ def _process(
             for record in batch:
                 clock = time.perf_counter()
                 try:
-                    rgb = _read(record)
+                    rgb = record.read()
                 except InputError as error:
                     fail(record, error)
                 else:
@@ -251,16 +207,6 @@ def _process(
                 folder.append({**entry, "seconds": dict(zip(STAGES, seconds, strict=True))})
                 progress.update()
     return failed
-
-
-def _read(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
-    rgb = read_image(record.path)
-    if record.hw is not None and rgb.shape[:2] != record.hw:
-        raise InputError(
-            f"{record.path}: {rgb.shape[:2]} pixels (height, width), "
-            f"the annotations say {record.hw}"
-        )
-    return rgb
 
 
 def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:

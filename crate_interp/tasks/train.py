@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from crate_interp.config import TrainConfig
 from crate_interp.tasks.run_folder import open_run_folder
-from crate_interp.training import Metrics, read_recipe, train
+from crate_interp.training import Metrics, TrainingResult, read_recipe, train
 
 __all__ = ["run"]
 
 # Keys that decide how a run goes about it, not what comes out.
-_PRESENTATION = {"data_root", "workers", "log_every", "save_every", "keep"}
+_PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
+_PROBES = {"probe_set", "probe_pictures", "probe_size"}
 
 
 def run(config: TrainConfig) -> int:
@@ -28,25 +29,24 @@ def run(config: TrainConfig) -> int:
     """
     recipe = read_recipe(config.recipe, config.set or ())
     settings = dataclasses.asdict(recipe)
-    settings = {name: value for name, value in settings.items() if name not in _PRESENTATION}
+    left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
+    settings = {name: value for name, value in settings.items() if name not in left_out}
     main = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
     opened = open_run_folder(config.output, settings) if main else nullcontext()
     interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
-    accuracy: list[float] = []
+    measured: dict[str, str] = {}
     with (
         opened,
         tqdm(desc="train", unit="step", mininterval=interval, disable=not main) as progress,
     ):
 
         def report(metrics: Metrics, updates: int) -> None:
-            accuracy[:] = accuracy if metrics.accuracy is None else [metrics.accuracy]
+            measured.update(_measured(metrics))
             if progress.total is None:
                 progress.total = updates
                 progress.initial = progress.n = metrics.step - 1
             shown = {"loss": f"{metrics.loss:.3f}", "lr": f"{metrics.learning_rate:.1e}"}
-            if accuracy:
-                shown["accuracy"] = f"{accuracy[0]:.3f}"
-            progress.set_postfix(shown, refresh=False)
+            progress.set_postfix({**shown, **measured}, refresh=False)
             progress.update(metrics.step - progress.n)
 
         result = train(recipe, config.output, report)
@@ -55,6 +55,12 @@ def run(config: TrainConfig) -> int:
             print(f"stopped after step {result.step}; the same command goes on", file=sys.stderr)
         return 128 + signal.SIGTERM
     if main:
-        found = "" if result.accuracy is None else f", accuracy {result.accuracy:.4f}"
+        found = "".join(f", {name} {value}" for name, value in _measured(result).items())
         print(f"{result.step} steps{found}: {config.output / 'model.safetensors'}")
     return 0
+
+
+def _measured(values: Metrics | TrainingResult) -> dict[str, str]:
+    """What validation measured, in words and digits."""
+    found = {"accuracy": values.accuracy, "validation loss": values.validation_loss}
+    return {name: f"{value:.4f}" for name, value in found.items() if value is not None}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
@@ -30,9 +30,10 @@ from crate_interp.training.recipe import Recipe
 
 __all__ = ["batches_of", "seed_generators"]
 
-Batch = tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, " B"]]
+Batch = tuple[Float[Tensor, "B 3 H W"], Shaped[Tensor, "B ..."]]
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 Transform = Callable[[Image.Image], Float[Tensor, "3 H W"]]
+TargetOf = Callable[[int, Float[Tensor, "3 H W"]], Tensor]
 
 
 def seed_generators(*numbers: int) -> None:
@@ -72,31 +73,29 @@ class Batches(Dataset[Batch | InputError]):
         numbers: Callable[[int], list[tuple[int, int]]],
         count: int,
         transforms: _Transforms,
+        target_of: TargetOf,
     ) -> None:
         self._recipe, self._pictures, self._count = recipe, pictures, count
-        self._numbers, self._transforms = numbers, transforms
-        self._num_classes = recipe.num_classes or len(pictures.classes)
+        self._numbers, self._transforms, self._target_of = numbers, transforms, target_of
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, batch: int) -> Batch | InputError:
-        images, labels = [], []
+        images, targets = [], []
         transform = self._transforms.of(batch)
         for number, index in self._numbers(batch):
             try:
                 image, label = self._pictures[index]
             except InputError as error:
                 return error
-            if not 0 <= label < self._num_classes:
-                return InputError(
-                    f"data {self._recipe.data}, picture {index}: label {label} is out of range for "
-                    f"{self._num_classes} classes"
-                )
             seed_generators(self._recipe.seed, number)
             images.append(transform(image))
-            labels.append(label)
-        return torch.stack(images), torch.tensor(labels)
+            try:
+                targets.append(self._target_of(label, images[-1]))
+            except InputError as error:
+                return InputError(f"data {self._recipe.data}, picture {index}: {error}")
+        return torch.stack(images), torch.stack(targets)
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,18 @@ class _ValidationNumbers:
         return [(index, index) for index in own[batch * self.size : (batch + 1) * self.size]]
 
 
+def label_as_target(label: int, pixels: Float[Tensor, "3 H W"]) -> Int64[Tensor, ""]:  # noqa: ARG001
+    """Give the label; what goes with a picture where nothing is done with it."""
+    return torch.tensor(label)
+
+
 def batches_of(
     recipe: Recipe,
     pictures: Pictures,
     normalisation: Normalisation,
     process: tuple[int, int] = (0, 1),
     updates: range | None = None,
+    target_of: TargetOf = label_as_target,
 ) -> Iterator[Batch]:
     """Read the pictures of one process, augmented for training or each once for validation.
 
@@ -157,9 +162,11 @@ def batches_of(
         normalisation: Mean and standard deviation of RGB in [0, 1].
         process: Number of this process, and how many there are.
         updates: Which updates to read the batches of; `None`: the pictures are for validation.
+        target_of: Makes of a label and the pixels what goes with a picture; may draw from the
+            global generators, which a picture's number has seeded.
 
     Raises:
-        InputError: A picture cannot be read, or its label is out of range.
+        InputError: A picture cannot be read, or has no target.
     """
     numbers: Callable[[int], list[tuple[int, int]]]
     if updates is None:
@@ -174,7 +181,7 @@ def batches_of(
         transforms = _Transforms(recipe, updates.stop, by_size)
         numbers = _TrainingNumbers(recipe, len(pictures), *process)
         wanted = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
-    source = Batches(recipe, pictures, numbers, wanted.stop, transforms)
+    source = Batches(recipe, pictures, numbers, wanted.stop, transforms, target_of)
     loader: DataLoader[Any] = DataLoader(
         source,
         batch_size=None,

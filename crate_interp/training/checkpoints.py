@@ -11,20 +11,22 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from timm.utils import ModelEmaV3
+from torch import nn
 
 import crate_interp
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import write_safetensors
+from crate_interp.models import CrateMaeAutoencoder, write_safetensors
+from crate_interp.models.mae_files import mae_file_of
 from crate_interp.training.recipe import Recipe
-from crate_interp.training.setup import record_of
+from crate_interp.training.setup import backbone_of, record_of
 
 __all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
 
@@ -39,24 +41,24 @@ class TrainingState:
         scaler: Of float16's gradients; does nothing for other types.
         ema: The moving average of the weights.
         step: Finished updates.
-        best_accuracy: Highest one on validation so far, -1 before the first.
+        best: What validation measured at its best so far, `None` before the first.
         seconds: Spent on training, over all parts of the run.
     """
 
-    model: VisionTransformer
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     step: int = 0
-    best_accuracy: float = -1.0
+    best: float | None = None
     seconds: float = 0.0
 
     @property
-    def evaluated(self) -> VisionTransformer:
+    def evaluated(self) -> nn.Module:
         """The weights that count: the moving average if there is one."""
         if self.ema is None:
             return self.model
-        averaged: VisionTransformer = self.ema.module
+        averaged: nn.Module = self.ema.module
         return averaged
 
 
@@ -77,7 +79,7 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int) -> Path:
         "scaler": state.scaler.state_dict(),
         "ema": None if state.ema is None else state.ema.module.state_dict(),
         "step": state.step,
-        "best_accuracy": state.best_accuracy,
+        "best": state.best,
         "seconds": state.seconds,
     }
     path = folder / f"step-{state.step:08d}.pt"
@@ -121,7 +123,7 @@ def load_latest(folder: Path, state: TrainingState) -> bool:
         if state.ema is not None:
             state.ema.module.load_state_dict(content["ema"])
         state.step, state.seconds = int(content["step"]), float(content["seconds"])
-        state.best_accuracy = float(content["best_accuracy"])
+        state.best = content["best"]
     except Exception as error:  # half a pickle may raise whatever it likes
         raise CheckpointError(
             f"{path}: not a checkpoint of this run ({str(error).splitlines()[:1]}); without the "
@@ -131,15 +133,17 @@ def load_latest(folder: Path, state: TrainingState) -> bool:
 
 
 def export_weights(
-    path: Path, recipe: Recipe, state: TrainingState, accuracy: float | None
+    path: Path, recipe: Recipe, state: TrainingState, measured: Mapping[str, float]
 ) -> dict[str, Any]:
     """Write the weights as safetensors that `load_backbone(path)` reads, with their record.
+
+    Those of reconstruction hold the decoder, too, for `load_mae(path)`.
 
     Args:
         path: The file to write.
         recipe: How the weights were trained.
         state: Holds them.
-        accuracy: Share of the validation pictures labelled right, if measured.
+        measured: What validation measured of them, by name; nothing if there was none.
 
     Returns:
         The record of the training.
@@ -150,15 +154,20 @@ def export_weights(
         "steps": state.step,
         "pictures": state.step * recipe.batch_size,
         "seconds": round(state.seconds),
-        "accuracy": None if accuracy is None else round(accuracy, 4),
+        **{name: round(value, 4) for name, value in measured.items()},
         "commit": _commit(),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "python": platform.python_version(),
     }
     model = state.evaluated
-    metadata = {**record_of(recipe, model).to_metadata(), "training": json.dumps(training)}
-    write_safetensors(path, model.state_dict(), metadata)
+    record = record_of(recipe, backbone_of(model)).to_metadata()
+    metadata = {**record, "training": json.dumps(training)}
+    tensors = model.state_dict()
+    if isinstance(model, CrateMaeAutoencoder):
+        tensors, told = mae_file_of(model)
+        metadata |= told
+    write_safetensors(path, tensors, metadata)
     return training
 
 

@@ -65,12 +65,14 @@ class DatasetPictures:
         if count == 0:
             raise InputError(f"data {recipe.data}, {split}: no pictures")
         self._reader = getattr(self._dataset, "reader", None)
-        names = getattr(self._reader, "class_to_idx", None) or ()
+        numbers = ("class_to_idx", "class_name_to_idx")  # of folders, of tar files
+        names = next(filter(None, (getattr(self._reader, name, None) for name in numbers)), ())
         self.classes = tuple(sorted(names, key=names.get) if names else self._own_classes())
 
     def _own_classes(self) -> list[str]:
         names = getattr(self._dataset, "classes", None)
-        if names is None and self._recipe.num_classes is None:
+        unnamed = names is None and self._recipe.num_classes is None
+        if unnamed and self._recipe.task == "classification":
             raise InputError(
                 f"data {self._recipe.data}: does not say its classes: give num_classes"
             )
@@ -112,8 +114,8 @@ class TrainingData:
 
     Attributes:
         training: The pictures of an epoch; those of scenes have no end.
-        validation: Pictures to measure accuracy on.
-        num_classes: Outputs of the head.
+        validation: Pictures to measure on.
+        num_classes: Outputs of the head; 0 without labels.
     """
 
     training: Pictures
@@ -125,8 +127,8 @@ def open_data(recipe: Recipe) -> TrainingData:
     """Find the pictures of a recipe.
 
     Raises:
-        InputError: There are none, or fewer than a batch or than two classes, or the classes of
-            validation are others than those of training.
+        InputError: There are none, or fewer than a batch, or, where labels count, fewer than two
+            classes or others in validation than in training.
     """
     training: Pictures
     validation: Pictures | None = None
@@ -140,13 +142,15 @@ def open_data(recipe: Recipe) -> TrainingData:
         if recipe.validation_split is not None:
             validation = DatasetPictures(recipe, recipe.validation_split)
     where = f"data {recipe.data}"
+    if len(training) < recipe.batch_size:
+        raise InputError(
+            f"{where}: {len(training)} pictures are fewer than batch_size {recipe.batch_size}"
+        )
+    if recipe.task == "reconstruction":
+        return TrainingData(training, validation, num_classes=0)
     if len(training.classes) < 2:
         raise InputError(f"{where}: expected two classes or more, found {list(training.classes)}")
     if validation and validation.classes != training.classes:
         differing = sorted({*validation.classes} ^ {*training.classes})[:5]
         raise InputError(f"{where}: training and validation differ in classes {differing}")
-    if len(training) < recipe.batch_size:
-        raise InputError(
-            f"{where}: {len(training)} pictures are fewer than batch_size {recipe.batch_size}"
-        )
     return TrainingData(training, validation, recipe.num_classes or len(training.classes))

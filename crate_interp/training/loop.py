@@ -8,12 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from timm.utils import ModelEmaV3
 
 from crate_interp.errors import InputError
@@ -26,10 +25,11 @@ from crate_interp.training.checkpoints import (
 )
 from crate_interp.training.data import Pictures, open_data
 from crate_interp.training.metrics import Metrics, MetricsFile
+from crate_interp.training.objectives import Objective, build_objective
+from crate_interp.training.probe import Probe
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import (
-    build_loss,
-    build_mixup,
+    backbone_of,
     build_model,
     build_optimizer,
     build_schedule,
@@ -51,11 +51,13 @@ class TrainingResult:
         step: Finished updates.
         finished: Whether these are all; otherwise the run was asked to stop.
         accuracy: Of the exported weights, if measured.
+        validation_loss: Of the exported weights, if measured.
     """
 
     step: int
     finished: bool
-    accuracy: float | None
+    accuracy: float | None = None
+    validation_loss: float | None = None
 
 
 def train(
@@ -63,8 +65,9 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe, or go on with a run that stopped.
 
-    Writes `checkpoints/` (to go on from), `metrics.csv`, `best.safetensors` (the highest accuracy
-    so far) and, at the end, `model.safetensors`. SIGTERM ends the run after a last checkpoint.
+    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
+    `best.safetensors` (the best on validation so far) and, at the end, `model.safetensors`. SIGTERM
+    ends the run after a last checkpoint.
 
     Args:
         recipe: What to do.
@@ -89,41 +92,46 @@ def train(
         data = open_data(recipe)
     seed_generators(recipe.seed)
     network = build_model(recipe, data.num_classes).to(device)
-    config: Any = network.pretrained_cfg
+    objective = build_objective(recipe, network, data.num_classes)
+    config: Any = backbone_of(network).pretrained_cfg
     normalisation = (tuple(config["mean"]), tuple(config["std"]))
     ema = recipe.ema_decay and ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
     optimizer = build_optimizer(recipe, network)
     updates, warmup = updates_of(recipe, len(data.training))
     schedule = build_schedule(recipe, optimizer, updates, warmup)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-    mixup, loss_of = build_mixup(recipe, data.num_classes), build_loss(recipe)
     state = TrainingState(network, optimizer, scaler, ema or None)
     load_latest(folder / "checkpoints", state)
     model = accelerator.prepare_model(network)
 
     process = (accelerator.process_index, processes)
     remaining = range(state.step, updates)
-    batches = batches_of(recipe, data.training, normalisation, process, remaining)
-    metrics_file = MetricsFile(folder / "metrics.csv", state.step, accelerator.is_main_process)
-    started, accuracy = time.monotonic() - state.seconds, None
+    batches = batches_of(
+        recipe, data.training, normalisation, process, remaining, objective.target_of
+    )
+    metrics_file, probe = None, None
+    if accelerator.is_main_process:
+        metrics_file = MetricsFile(folder / "metrics.csv", state.step)
+        if recipe.probe_every and remaining:
+            probe = Probe(recipe, folder / "probes.csv", state)
+    started = time.monotonic() - state.seconds
+    measured: dict[str, float] = {}
 
     with _stop_request() as stop:
+        if probe is not None and state.step == 0:
+            probe.measure()
         for step in remaining:
             schedule.step_update(step)
-            set_patch_drop(network, recipe.at(step, updates).patch_drop)
+            set_patch_drop(backbone_of(network), recipe.at(step, updates).patch_drop)
             rate = max(group["lr"] for group in optimizer.param_groups)
             loss = torch.zeros((), device=device)
             for part in range(recipe.accumulation):
-                images, labels = (tensor.to(device, non_blocking=True) for tensor in next(batches))
+                images, targets = (tensor.to(device, non_blocking=True) for tensor in next(batches))
                 seed_generators(recipe.seed, step, part, process[0], 1)  # mixing, drop path
-                targets = labels
-                if mixup is not None:
-                    images, targets = mixup(images, labels)
                 last = part == recipe.accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(model):
                     with _autocast(recipe, device):
-                        logits = model(images)
-                    part_loss = loss_of(logits.float(), targets) / recipe.accumulation
+                        part_loss = objective.loss(model, images, targets) / recipe.accumulation
                     scaler.scale(part_loss).backward()
                 loss += part_loss.detach()
             scaler.unscale_(optimizer)
@@ -141,29 +149,44 @@ def train(
 
             state.step, state.seconds = step + 1, time.monotonic() - started
             stopping = stopping and state.step < updates
-            accuracy = None
+            measured = {}
             if _due(state.step, recipe.evaluate_every, updates) and data.validation is not None:
-                accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
-                if accuracy > state.best_accuracy:
-                    state.best_accuracy = accuracy
+                score = _score(
+                    recipe, data.validation, normalisation, objective, state, accelerator
+                )
+                measured = {objective.measure: score}
+                if state.best is None or objective.improves(score, state.best):
+                    state.best = score
                     if accelerator.is_main_process:
-                        export_weights(folder / "best.safetensors", recipe, state, accuracy)
-            metrics = Metrics(state.step, mean_loss, rate, norm.item(), accuracy, state.seconds)
-            if accuracy is not None or _due(state.step, recipe.log_every, updates):
-                metrics_file.append(metrics)
+                        export_weights(folder / "best.safetensors", recipe, state, measured)
+            metrics = Metrics(
+                step=state.step,
+                loss=mean_loss,
+                learning_rate=rate,
+                gradient_norm=norm.item(),
+                accuracy=measured.get("accuracy"),
+                seconds=state.seconds,
+                validation_loss=measured.get("validation_loss"),
+            )
+            logged = bool(measured) or _due(state.step, recipe.log_every, updates)
+            if metrics_file is not None and logged:
+                metrics_file.append(asdict(metrics))
+            if probe is not None and _due(state.step, recipe.probe_every, updates):
+                probe.measure()
             report(metrics, updates)
             if accelerator.is_main_process and (
                 stopping or _due(state.step, recipe.save_every, updates)
             ):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep)
             if stopping:
-                return TrainingResult(state.step, False, accuracy)
+                return TrainingResult(state.step, False, **measured)
     if not remaining and data.validation is not None:  # finished before; the export may not be
-        accuracy = _accuracy(recipe, data.validation, normalisation, state, accelerator)
+        score = _score(recipe, data.validation, normalisation, objective, state, accelerator)
+        measured = {objective.measure: score}
     if accelerator.is_main_process:
-        export_weights(folder / "model.safetensors", recipe, state, accuracy)
+        export_weights(folder / "model.safetensors", recipe, state, measured)
     accelerator.wait_for_everyone()
-    return TrainingResult(state.step, True, accuracy)
+    return TrainingResult(state.step, True, **measured)
 
 
 def _accelerator() -> Accelerator:
@@ -195,24 +218,28 @@ def _refuse_infinite(loss: float, norm: float, recipe: Recipe, step: int, rate: 
     )
 
 
-def _accuracy(
+def _score(
     recipe: Recipe,
     pictures: Pictures,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    objective: Objective,
     state: TrainingState,
     accelerator: Accelerator,
 ) -> float:
-    """Share of pictures labelled right, over all processes."""
-    model: VisionTransformer = state.evaluated.eval()
+    """Mean over the pictures of what the objective measures, over all processes."""
+    model, device = state.evaluated.eval(), accelerator.device
     process = (accelerator.process_index, accelerator.num_processes)
-    right = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():
-        for images, labels in batches_of(recipe, pictures, normalisation, process):
-            with _autocast(recipe, accelerator.device):
-                found = model(images.to(accelerator.device)).argmax(dim=1).cpu()
-            right += torch.tensor([(found == labels).sum(), len(labels)])
+        for batch in batches_of(
+            recipe, pictures, normalisation, process, target_of=objective.target_of
+        ):
+            images, targets = (tensor.to(device) for tensor in batch)
+            with _autocast(recipe, device):
+                scores = objective.scores(model, images, targets).cpu()
+            total += torch.tensor([scores.double().sum(), len(scores)])
     state.model.train()
-    told: Any = accelerator.reduce(right.to(accelerator.device))
+    told: Any = accelerator.reduce(total.to(device))
     return float(told[0] / told[1])
 
 

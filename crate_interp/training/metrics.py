@@ -1,11 +1,15 @@
-"""What is measured of every update, and the file that keeps it."""
+"""What is measured of every update, and the files that keep what is measured."""
 
 from __future__ import annotations
 
 import csv
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from crate_interp.errors import InputError
 
 __all__ = ["Metrics", "MetricsFile"]
 
@@ -21,6 +25,7 @@ class Metrics:
         gradient_norm: Of the last update, before clipping.
         accuracy: Share of validation pictures labelled right; `None` where it was not measured.
         seconds: Since the start, over all parts of the run.
+        validation_loss: Of the reconstruction of validation pictures; `None` as above.
     """
 
     step: int
@@ -29,38 +34,59 @@ class Metrics:
     gradient_norm: float
     accuracy: float | None
     seconds: float
+    validation_loss: float | None = None
 
 
 class MetricsFile:
-    """metrics.csv, less the lines after the checkpoint that a run goes on from.
+    """A CSV file with a line a measurement, the first column `step`.
+
+    The columns are those of the first line; the file is there as soon as a line is.
 
     Args:
         path: The file.
-        step: Finished updates of the checkpoint; later lines are dropped.
-        writes: Whether this process is the one that writes.
+        step: Finished updates of the checkpoint that a run goes on from; later lines are dropped.
     """
 
-    def __init__(self, path: Path, step: int, writes: bool) -> None:
-        self._path, self._writes = path, writes
-        if not writes:
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        self._columns: list[str] = []
+        if not path.exists():
             return
-        names = [field.name for field in fields(Metrics)]
-        kept: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            kept = [
-                row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= step
-            ]
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            kept = [row for row in reader if _is_until(row, step)]
+        if not kept:
+            path.unlink()
+            return
+        self._columns = list(reader.fieldnames or ())
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(kept)
         partial.replace(path)
 
-    def append(self, metrics: Metrics) -> None:
-        """Add a line."""
-        if self._writes:
-            with self._path.open("a", newline="") as file:
-                csv.writer(file).writerow(asdict(metrics).values())
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a line.
+
+        Raises:
+            InputError: The file has other columns, as another version of the package writes them.
+        """
+        with self._path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if not self._columns:
+                self._columns = list(row)
+                writer.writerow(row)
+            if self._columns != list(row):
+                raise InputError(
+                    f"{self._path}: expected the columns {list(row)}, found {self._columns}; "
+                    "move the file away to go on"
+                )
+            writer.writerow(row.values())
+
+
+def _is_until(row: Mapping[str | None, Any], step: int) -> bool:
+    # A last line may be half a line, where the disk was full.
+    found = row.get("step") or ""
+    whole = None not in row and None not in row.values()
+    return whole and found.isdigit() and int(found) <= step

@@ -20,6 +20,15 @@ from crate_interp.errors import InputError
 __all__ = ["Recipe", "Stage", "read_recipe"]
 
 Range = tuple[float, float]
+# Reconstruction has no labels, a mask instead of left out patches, and a decoder behind the layers.
+_OF_CLASSIFICATION = (
+    "num_classes",
+    "label_smoothing",
+    "mixup",
+    "cutmix",
+    "patch_drop",
+    "layer_decay",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Recipe:
         initial_weights: A weight file, the name of a model with published weights, or `published`:
             those of `model`. Patches and positions of another size are resampled; the head begins
             anew if the patch size or the number of classes is another. `None`: random.
+        task: Name what is in a picture, or predict the hidden patches of it, as a CRATE-MAE does.
+            The keys for labels are then none of the recipe's, and classes are not looked at.
+        mask_ratio: Share of the patches that reconstruction hides.
+        normalised_target: Reconstruction predicts each patch less its mean and over its standard
+            deviation.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; or `hfds/NAME` of the
@@ -59,13 +73,14 @@ class Recipe:
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
         train_split: Part to train on; of shards their names, `train-{0000..0010}.tar`.
-        validation_split: Part to measure accuracy on; `None`: accuracy is not measured.
+        validation_split: Part to measure accuracy, or the loss of reconstruction, on; `None`:
+            neither is measured.
         num_classes: Outputs of the head; `None`: as many as the data have.
         on_error: What a picture that cannot be read does: end the run, or be replaced by the next
             one with a warning.
         scene_objects: Fewest and most objects in a scene.
         scene_object_size: Smallest and largest diameter of an object, shares of the picture.
-        validation_scenes: How many held-out scenes accuracy is measured on.
+        validation_scenes: How many held-out scenes validation has.
         image_size: Side of the square input, pixels; a whole number of patches.
         crop_area: Share of the picture's area that a random crop has; `None`: no augmentation.
         crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
@@ -105,6 +120,12 @@ class Recipe:
         workers: Processes that read pictures, a training process.
         log_every: Updates from one line of metrics.csv to the next.
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
+        probe_every: Updates from one probe (what attention, cuts and codes say of pictures with
+            masks, into probes.csv) to the next, the untrained model first; 0: none.
+        probe_set: Pictures of the probes, in COCO's format: `demo` (the built-in scenes), another
+            split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
+        probe_pictures: How many of them.
+        probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
         keep: How many checkpoints are kept.
     """
@@ -112,6 +133,9 @@ class Recipe:
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
     initial_weights: str | None = None
+    task: Literal["classification", "reconstruction"] = "classification"
+    mask_ratio: float = 0.75
+    normalised_target: bool = True
 
     data: str = "scenes"
     data_root: str | None = None
@@ -164,6 +188,10 @@ class Recipe:
     workers: int = 1
     log_every: int = 20
     evaluate_every: int = 0
+    probe_every: int = 0
+    probe_set: str = "demo"
+    probe_pictures: int = 32
+    probe_size: int | None = None
     save_every: int = 1000
     keep: int = 2
 
@@ -174,12 +202,14 @@ class Recipe:
             raise InputError("the warm-up: give either warmup_epochs or warmup_steps")
         if self.data == "scenes" and (self.epochs is not None or self.warmup_epochs is not None):
             raise InputError("scenes are endless: give steps and warmup_steps, not epochs")
-        positive = ("image_size", "batch_size", "accumulation", "epochs", "steps", "learning_rate")
-        for name in (*positive, "log_every", "save_every", "keep", "validation_scenes"):
+        positive: tuple[str, ...] = ("image_size", "batch_size", "accumulation", "epochs", "steps")
+        positive += ("learning_rate", "validation_scenes", "probe_pictures", "probe_size")
+        for name in (*positive, "log_every", "save_every", "keep"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name}: expected more than 0, found {value}")
-        for name in ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "seed"):
+        natural = ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "probe_every")
+        for name in (*natural, "seed"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name}: expected 0 or more, found {value}")
@@ -199,6 +229,15 @@ class Recipe:
                 f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
                 f"found {self.batch_size}"
             )
+        if not 0 < self.mask_ratio < 1:
+            raise InputError(f"mask_ratio: expected between 0 and 1, found {self.mask_ratio}")
+        if self.task == "reconstruction":
+            for name in _OF_CLASSIFICATION:
+                if getattr(self, name):
+                    raise InputError(
+                        f"{name}: is for the task classification; expected it left out of one of "
+                        f"reconstruction, found {getattr(self, name)}"
+                    )
         self.staged  # noqa: B018  (refuses a wrong stage)
 
     @cached_property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.data import Mixup
@@ -17,12 +18,22 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from crate_interp.errors import InputError
-from crate_interp.models import ModelName, ModelRecord, create_backbone, resolve_name
+from crate_interp.models import (
+    CrateMaeAutoencoder,
+    ModelName,
+    ModelRecord,
+    create_backbone,
+    read_checkpoint,
+    resolve_name,
+)
 from crate_interp.models.layouts import load_initial_into
 from crate_interp.models.loading import create_on_meta, names_a_file, resolve_weights
+from crate_interp.models.mae import CrateMae, CrateMaeDecoder
+from crate_interp.models.mae_files import load_decoder_into
 from crate_interp.training.recipe import Recipe
 
 __all__ = [
+    "backbone_of",
     "build_loss",
     "build_mixup",
     "build_model",
@@ -34,12 +45,15 @@ __all__ = [
 ]
 
 
-def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
+def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     """Make the model of a recipe, in training mode, float32, on the CPU.
 
+    Returns:
+        A VisionTransformer; for reconstruction, one with its decoder.
+
     Raises:
-        InputError: Unknown model, an argument that it refuses, or an image size that is no whole
-            number of patches.
+        InputError: Unknown model, an argument that it refuses, an image size that is no whole
+            number of patches, or reconstruction by a model that has no decoder.
         CheckpointError: The initial weights cannot be had or do not fit.
     """
     name = _name_of(recipe)
@@ -51,21 +65,27 @@ def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
                 f"image_size: expected a multiple of the patch of {patches.patch_size[0]} pixels, "
                 f"found {size}"
             )
-    model = create_backbone(
+    backbone = create_backbone(
         name,
         **arguments,
         num_classes=num_classes,
         drop_path_rate=recipe.drop_path,
         patch_drop_rate=max(part.patch_drop for part in (recipe, *recipe.staged)),
     )
+    initial: Path | None = None
     if recipe.initial_weights is not None:
-        load_initial_into(model, _initial_weights(recipe))
+        initial = _initial_weights(recipe)
+        load_initial_into(backbone, initial)
+    model: CrateMaeAutoencoder | VisionTransformer = backbone
+    if recipe.task == "reconstruction":
+        model = _with_decoder(recipe, backbone, initial)
     if recipe.gradient_checkpointing:
         model.set_grad_checkpointing(True)
     if recipe.precision == "bfloat16" and not torch.cuda.is_available():
-        for block in model.blocks:
-            if hasattr(block.attn, "fused_attn"):
-                block.attn.fused_attn = False  # its backward pass is slow on a CPU
+        modules: Iterable[Any] = model.modules()
+        for module in modules:
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False  # its backward pass is slow on a CPU
     return model.train()
 
 
@@ -81,19 +101,39 @@ def _initial_weights(recipe: Recipe) -> Path:
         raise InputError(f"initial_weights {wanted}: no such file, and {error}") from error
 
 
+def _with_decoder(
+    recipe: Recipe, encoder: VisionTransformer, initial: Path | None
+) -> CrateMaeAutoencoder:
+    if not isinstance(encoder, CrateMae):
+        raise InputError(
+            f"model {recipe.model}: expected a CRATE-MAE for the task reconstruction, found a "
+            f"{type(encoder).__name__}"
+        )
+    decoder = CrateMaeDecoder.of(encoder)
+    if initial is not None:
+        load_decoder_into(decoder, read_checkpoint(initial))
+    return CrateMaeAutoencoder(encoder, decoder, recipe.normalised_target)
+
+
+def backbone_of(model: nn.Module) -> VisionTransformer:
+    """Give what `load_backbone` would of a model in training: all of it, or its encoder."""
+    backbone = model.encoder if isinstance(model, CrateMaeAutoencoder) else model
+    return cast("VisionTransformer", backbone)
+
+
 def set_patch_drop(model: VisionTransformer, share: float) -> None:
     """Leave out another share of the patches, if the model was built to leave out any."""
     if isinstance(model.patch_drop, PatchDropout):
         model.patch_drop.prob = share
 
 
-def record_of(recipe: Recipe, model: VisionTransformer) -> ModelRecord:
+def record_of(recipe: Recipe, backbone: VisionTransformer) -> ModelRecord:
     """What the exported file says about its model."""
-    config: Any = model.pretrained_cfg
+    config: Any = backbone.pretrained_cfg
     return ModelRecord(
         model=str(_name_of(recipe)),
         model_args=_arguments_of(recipe),
-        num_classes=model.num_classes,
+        num_classes=backbone.num_classes,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )

@@ -5,9 +5,13 @@ import pytest
 import timm
 import torch
 
+from crate_interp.config import ConvertConfig
 from crate_interp.errors import CheckpointError, InputError
+from crate_interp.models import ModelRecord, load_backbone, read_checkpoint, write_safetensors
 from crate_interp.models.layouts import load_checkpoint_into
-from crate_interp.models.mae import load_mae
+from crate_interp.models.mae import CrateMaeDecoder
+from crate_interp.models.mae_files import load_mae, mae_file_of
+from crate_interp.tasks import convert
 
 NAME = "crate_mae_d48_l2_h3_p8_i32"
 ARCHITECTURE = "crate_mae_base_patch16_224"
@@ -130,3 +134,98 @@ def test_other_model_is_refused(reference, sizes):
     path = reference / "crate_d48_l2_h3_p8_i32_c10.pth.tar"
     with pytest.raises(InputError, match="is a Crate; expected a CRATE-MAE"):
         load_mae("crate_tiny_patch16_224", path, **sizes)
+
+
+def test_normalised_prediction_gets_the_mean_and_deviation_of_the_image(model, expected):
+    images = torch.from_numpy(expected["input_nchw"])
+    model.normalised_target = True
+    with torch.no_grad():
+        picture = model.reconstruct(images)
+    for patch, (row, column) in enumerate(np.ndindex(4, 4)):
+        place = (..., slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
+        own = images[place].permute(0, 2, 3, 1).flatten(1).double().numpy()
+        deviation = np.sqrt(own.var(axis=1, ddof=1, keepdims=True) + 1e-6)
+        predicted = expected["decoded_no_mask"][:, patch]
+        values = predicted * deviation + own.mean(axis=1, keepdims=True)
+        found = picture[place].permute(0, 2, 3, 1).flatten(1)
+        np.testing.assert_allclose(found, values, rtol=0, atol=1e-4)
+
+
+def test_new_weights_are_drawn_as_the_release_does(sizes):
+    torch.manual_seed(0)
+    encoder = timm.create_model(ARCHITECTURE, **sizes)
+    decoder = CrateMaeDecoder.of(encoder)
+    assert len(decoder.blocks) == 2
+    xavier = (6 / (48 + 48)) ** 0.5  # the bound of a uniform distribution
+    for part in (encoder.blocks[1].attn, decoder.blocks[1].attn):
+        for linear in (part.qkv, part.proj):
+            assert 0.95 * xavier < linear.weight.abs().max() <= xavier
+        assert (part.proj.bias == 0).all()
+    kernel = encoder.patch_embed.proj.weight
+    bound = (6 / (48 + 3 * 8 * 8)) ** 0.5
+    assert 0.95 * bound < kernel.abs().max() <= bound
+    kaiming = (6 / 48) ** 0.5
+    for matrix in (encoder.blocks[0].mlp.weight, decoder.blocks[0].linear.weight):
+        assert 0.95 * kaiming < matrix.abs().max() <= kaiming
+    for token in (encoder.cls_token, decoder.mask_token):
+        assert 0.01 < token.std() < 0.03
+
+
+def test_gradient_checkpointing_changes_no_gradient(model):
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(16).expand(2, -1) % 3 > 0
+    gradients = []
+    for on in (False, True):
+        model.set_grad_checkpointing(on)
+        model.zero_grad()
+        model.train()(images, mask).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain)
+
+
+@pytest.fixture
+def our_file(model, sizes, tmp_path):
+    """The reference model in our own layout."""
+    model.normalised_target = True
+    tensors, told = mae_file_of(model)
+    record = ModelRecord(ARCHITECTURE, sizes, 0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    path = tmp_path / "mae.safetensors"
+    write_safetensors(path, tensors, record.to_metadata() | told)
+    return path
+
+
+@pytest.mark.parametrize("how", ["path", "name"])
+def test_our_file_gives_the_model_back(how, our_file, model, sizes):
+    again = load_mae(our_file) if how == "path" else load_mae(ARCHITECTURE, our_file, **sizes)
+    assert again.normalised_target
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+    encoder = load_backbone(our_file)
+    assert encoder.num_classes == 0
+    for key, value in model.encoder.state_dict().items():
+        assert torch.equal(encoder.state_dict()[key], value), key
+
+
+def test_our_file_converts_to_itself(our_file, tmp_path):
+    again = tmp_path / "again.safetensors"
+    convert.run(ConvertConfig(our_file, again, ARCHITECTURE))
+    before, after = read_checkpoint(our_file), read_checkpoint(again)
+    assert load_mae(again).normalised_target
+    assert before.state_dict.keys() == after.state_dict.keys()
+    for key, value in before.state_dict.items():
+        assert torch.equal(after.state_dict[key], value), key
+
+
+def test_our_file_without_a_decoder_is_refused(our_file, tmp_path):
+    checkpoint = read_checkpoint(our_file)
+    encoder = {k: v for k, v in checkpoint.state_dict.items() if not k.startswith("decoder.")}
+    path = tmp_path / "encoder.safetensors"
+    write_safetensors(path, encoder, checkpoint.metadata)
+    with pytest.raises(CheckpointError, match=r"encoder\.safetensors: its decoder does not fit"):
+        load_mae(path)
+    cut = {k: v for k, v in checkpoint.state_dict.items() if k != "decoder.blocks.0.norm1.bias"}
+    write_safetensors(path, cut, checkpoint.metadata)
+    with pytest.raises(CheckpointError, match=r"missing: decoder\.blocks\.0\.norm1\.bias"):
+        load_mae(path)

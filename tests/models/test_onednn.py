@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crate_interp.models import fast_inference, onednn
+from crate_interp.models import fast_inference, inference_precision, onednn
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="PyTorch without oneDNN"
@@ -72,3 +72,12 @@ def test_fast_inference_leaves_masked_attention_alone(anywhere):
     with fast_inference():
         out = F.scaled_dot_product_attention(values, values, values, is_causal=True)
     assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_inference_precision_is_that_of_the_products(precision):
+    layer, values = torch.nn.Linear(8, 8), torch.randn(2, 8)
+    with inference_precision(precision, torch.device("cpu")):
+        assert layer(values).dtype is getattr(torch, precision)
+    assert layer(values).dtype is torch.float32

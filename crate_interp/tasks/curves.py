@@ -1,0 +1,225 @@
+"""The command `curves`: metrics.csv and probes.csv of several runs in one figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from crate_interp.config import CurvesConfig, Spent
+from crate_interp.errors import InputError
+from crate_interp.visualization import Curve, Panel, draw_curves
+
+__all__ = ["run"]
+
+Columns = dict[str, Float[np.ndarray, " P"]]
+_TIMES = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))  # from, unit, name
+
+_SPELLING = {"miou": "mIoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run folder holds.
+
+    Attributes:
+        folder: Without links and dots, to know it again.
+        settings: The recipe, all but what does not change the result.
+        metrics: Columns of metrics.csv by name.
+        probes: Columns of probes.csv by name, none without the file.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    metrics: Columns
+    probes: Columns
+
+    def spent(self, steps: Float[np.ndarray, " P"], unit: Spent) -> Float[np.ndarray, " P"]:
+        """What the run had spent at a step."""
+        if unit == "seconds":  # between two lines of metrics.csv, as much an update
+            known = (np.r_[0, self.metrics["step"]], np.r_[0, self.metrics["seconds"]])
+            return np.asarray(np.interp(steps, *known))
+        return steps * (self.settings["batch_size"] if unit == "pictures" else 1)
+
+    @property
+    def initial_folder(self) -> Path | None:
+        """The folder of the weights that the run began with."""
+        weights = self.settings.get("initial_weights")
+        return None if weights in (None, "published") else Path(weights).resolve().parent
+
+
+def run(config: CurvesConfig) -> int:
+    """Draw the runs and write the figure as PNG and PDF.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: A folder is not that of a training run, or a file of it cannot be read.
+    """
+    runs = [_read_run(path) for path in config.runs]
+    if len({run.folder for run in runs}) < len(runs):
+        raise InputError(f"runs: expected each once, found {' '.join(map(str, config.runs))}")
+    by_folder = {run.folder: run for run in runs}
+    starts = [_start_of(run, by_folder, config.x, ()) for run in runs]
+    ends = [
+        start + run.spent(run.metrics["step"][-1:], config.x)[0]
+        for run, start in zip(runs, starts, strict=True)
+    ]
+    divisor, x_label = _unit_of(config.x, max(ends))
+    names = _names_of(runs, config.runs, by_folder)
+
+    def curves_of(
+        columns: Sequence[Columns], wanted: Sequence[str], scale: float = 1
+    ) -> list[Curve]:
+        found = []
+        for run, name, start, own in zip(runs, names, starts, columns, strict=True):
+            lines = [scale * own[column] for column in wanted if column in own]
+            if lines and np.isfinite(lines).any():
+                x = (start + run.spent(own["step"], config.x)) / divisor
+                found.append(Curve(name, x, np.stack(lines, axis=1)))
+        return found
+
+    metrics, probes = [run.metrics for run in runs], [run.probes for run in runs]
+    panels = [
+        Panel("training loss", curves_of(metrics, ["loss"]), smooth=True),
+        Panel("validation accuracy (%)", curves_of(metrics, ["accuracy"], scale=100)),
+    ]
+    for title, wanted in _probe_panels(probes).items():
+        panels.append(Panel(title, curves_of(probes, wanted)))
+    figure = draw_curves([panel for panel in panels if panel.curves], x_label)
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    for path in (config.output, config.output.with_suffix(".pdf")):
+        figure.savefig(path, dpi=200)
+        print(path)
+    return 0
+
+
+def _read_run(path: Path) -> _Run:
+    settings_file = path / "settings.json"
+    if not (path / "metrics.csv").is_file():
+        raise InputError(f"{path}: expected the folder of a training run, found no metrics.csv")
+    try:
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        name, batch_size = settings["model"], settings["batch_size"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{settings_file}: not the recipe of a training run ({error})") from error
+    if not isinstance(name, str) or not isinstance(batch_size, int):
+        raise InputError(f"{settings_file}: expected a model and a batch_size, found {settings}")
+    metrics = _read_columns(path / "metrics.csv", ("step", "loss", "seconds"))
+    probes = path / "probes.csv"
+    return _Run(
+        path.resolve(),
+        settings,
+        metrics,
+        _read_columns(probes, ("step",)) if probes.is_file() else {"step": np.empty(0)},
+    )
+
+
+def _read_columns(path: Path, everywhere: Sequence[str]) -> Columns:
+    """The columns of a CSV file; an empty cell and `nan` say that nothing was measured.
+
+    Args:
+        path: The file.
+        everywhere: Columns that must have a number in each row; the first one ascends.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        names = next(reader, [])
+        missing = [name for name in everywhere if name not in names]
+        if missing or len(set(names)) < len(names):
+            raise InputError(f"{path}, line 1: expected columns {list(everywhere)}, found {names}")
+        rows: list[list[float]] = []
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(names):
+                raise InputError(f"{where}: expected {len(names)} cells, found {len(cells)}")
+            row = [_number(cell, name, where) for cell, name in zip(cells, names, strict=True)]
+            for name in everywhere:
+                if math.isnan(row[names.index(name)]):
+                    raise InputError(f"{where}: {name}: expected a number, found none")
+            step = names.index(everywhere[0])
+            if rows and row[step] <= rows[-1][step]:
+                raise InputError(
+                    f"{where}: {everywhere[0]}: expected more than {rows[-1][step]:g}, "
+                    f"found {row[step]:g}"
+                )
+            rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: expected a line of numbers or more, found none")
+    return dict(zip(names, np.array(rows).T, strict=True))
+
+
+def _number(cell: str, name: str, where: str) -> float:
+    try:
+        number = float(cell or "nan")
+    except ValueError:
+        number = math.inf
+    if math.isinf(number):
+        raise InputError(f"{where}: {name}: expected a finite number, found {cell!r}")
+    return number
+
+
+def _start_of(
+    run: _Run, by_folder: dict[Path, _Run], unit: Spent, after: tuple[Path, ...]
+) -> float:
+    """What was spent on the initial weights of a run, by the runs that are given."""
+    before = run.initial_folder and by_folder.get(run.initial_folder)
+    if not before:
+        return 0.0
+    if before.folder in (run.folder, *after):
+        raise InputError(f"{run.folder}: its initial weights come from itself, {before.folder}")
+    own = before.spent(before.metrics["step"][-1:], unit)[0]
+    return float(own) + _start_of(before, by_folder, unit, (*after, run.folder))
+
+
+def _unit_of(spent: Spent, largest: float) -> tuple[float, str]:
+    """What to divide x by, and the label of its axis."""
+    if spent != "seconds":
+        return 1, {"steps": "updates", "pictures": "pictures seen"}[spent]
+    unit, name = next((unit, name) for least, unit, name in _TIMES if largest >= least)
+    return unit, f"training time ({name})"
+
+
+def _names_of(
+    runs: Sequence[_Run], paths: Sequence[Path], by_folder: dict[Path, _Run]
+) -> list[str]:
+    """Legend of each run: its folder, its model and sizes, and the run it goes on from."""
+    folders = [run.folder.name for run in runs]
+    if len(set(folders)) < len(folders):
+        folders = [str(path) for path in paths]
+    own = {run.folder: folder for run, folder in zip(runs, folders, strict=True)}
+    names = []
+    for run, folder in zip(runs, folders, strict=True):
+        settings = run.settings
+        sizes = [f"{key} {value}" for key, value in (settings.get("model_args") or {}).items()]
+        if "image_size" in settings:
+            sizes.append(f"{settings['image_size']} px")
+        name = f"{folder}: {', '.join([settings['model'], *sizes])}"
+        if run.initial_folder in by_folder:
+            name += f", from {own[run.initial_folder]}"
+        names.append(name)
+    return names
+
+
+def _probe_panels(probes: Sequence[Columns]) -> dict[str, list[str]]:
+    """Columns of each panel by its title: numbered ones, of the blocks, are drawn together."""
+    panels: dict[str, list[str]] = {}
+    for column in dict.fromkeys(name for columns in probes for name in columns):
+        if column == "step":
+            continue
+        numbered = re.fullmatch(r"(.+)_\d+", column)
+        words = (numbered[1] if numbered else column).split("_")
+        title = " ".join(_SPELLING.get(word, word) for word in words)
+        if numbered:
+            title += ", by block (first: pale)"
+        panels.setdefault(title, []).append(column)
+    return panels

@@ -1,0 +1,77 @@
+"""Probes: how far segmentation has emerged, measured while a model is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crate_interp.data import ImageSet, open_coco
+from crate_interp.evaluation import measure_emergence
+from crate_interp.hooks import Site, available_sites
+from crate_interp.segmentation import MaskCut
+from crate_interp.training.checkpoints import TrainingState
+from crate_interp.training.metrics import MetricsFile
+from crate_interp.training.recipe import Recipe
+from crate_interp.training.setup import backbone_of
+
+__all__ = ["Probe"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Probe:
+    """Measures the evaluated weights on a few pictures with masks, and keeps a line of each time.
+
+    Attention, MaskCut (tau 0.15, 3 masks) and TokenCut read the last block; all is computed in
+    float32 (`crate_interp.evaluation.measure_emergence`). Training goes on as if nothing had been.
+
+    Args:
+        recipe: Which pictures, and at what size.
+        path: The CSV file; the lines after the checkpoint that a run goes on from are dropped.
+        state: Of the run.
+
+    Raises:
+        InputError: There are no such pictures, or the size does not fit the model.
+    """
+
+    def __init__(self, recipe: Recipe, path: Path, state: TrainingState) -> None:
+        self._state = state
+        self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
+        self._predictor = MaskCut(
+            backbone_of(state.evaluated), size=recipe.probe_size or recipe.image_size
+        )
+        # Without a checkpoint nothing is kept: the untrained model is measured again.
+        self._file = MetricsFile(path, state.step or -1)
+        if Site.CLS_ATTENTION not in available_sites(backbone_of(state.model)):
+            _logger.warning("%s: the model has no class token, no attention is measured", path)
+
+    def measure(self) -> None:
+        """Add a line; the model is in training mode afterwards.
+
+        Raises:
+            InputError: The pictures cannot be read, or have no masks.
+        """
+        self._state.evaluated.eval()
+        with _without_warnings("crate_interp.segmentation"):
+            found = measure_emergence(self._predictor, self._images)
+        self._state.model.train()
+        self._file.append({"step": self._state.step, **found.numbers()})
+
+
+def _open_set(name: str) -> ImageSet:
+    path = Path(name)
+    return open_coco(path.name, path.parent if path.name != name else None)
+
+
+@contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Keep a logger from telling of each picture that a young model has nothing to cut in it."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

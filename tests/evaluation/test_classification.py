@@ -1,0 +1,101 @@
+"""Top-k accuracy against scikit-learn's and a plain loop, ties included."""
+
+import numpy as np
+import pytest
+import torch
+
+from crate_interp.errors import InputError
+from crate_interp.evaluation import TopKAccuracy
+
+KS = (1, 2, 5)
+
+
+def batch(seed, levels, pictures=60, classes=9):
+    """Scores of few levels have many ties."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (pictures, classes)).astype(np.float64)
+    return scores, rng.integers(0, classes, pictures)
+
+
+def accuracy_of(scores, labels, ks=KS):
+    accuracy = TopKAccuracy(ks)
+    accuracy.update(torch.from_numpy(scores), torch.from_numpy(labels))
+    return accuracy.compute().accuracy
+
+
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_top_k_accuracy_is_that_of_a_plain_loop(levels):
+    scores, labels = batch(0, levels)
+    for k, found in accuracy_of(scores, labels).items():
+        right = 0
+        for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
+            order = sorted(range(len(row)), key=lambda number: (-row[number], number))
+            right += label in order[:k]
+        assert found == right / 60
+
+
+@pytest.mark.parametrize("levels", [2, 4, 1000])
+def test_top_k_accuracy_is_scikit_learns(levels):
+    metrics = pytest.importorskip("sklearn.metrics")
+    scores, labels = batch(1, levels)
+    for k, found in accuracy_of(scores, labels).items():
+        # scikit-learn lets the higher class number win a tie, so it is given the classes reversed
+        expected = metrics.top_k_accuracy_score(
+            8 - labels, scores[:, ::-1], k=k, labels=np.arange(9)
+        )
+        assert found == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_top_1_is_argmax(dtype):
+    torch.manual_seed(0)
+    scores = torch.randn(200, 50).to(dtype)
+    labels = torch.randint(0, 50, (200,))
+    labels[::2] = scores.argmax(dim=1)[::2]
+    accuracy = TopKAccuracy()
+    accuracy.update(scores, labels)
+    expected = (scores.argmax(dim=1) == labels).double().mean().item()
+    assert accuracy.compute().accuracy[1] == pytest.approx(expected, abs=1e-15)
+
+
+def test_batches_count_as_one_set():
+    scores, labels = batch(2, 5)
+    accuracy = TopKAccuracy(KS)
+    for part in (slice(0, 7), slice(7, 7), slice(7, None)):
+        accuracy.update(torch.from_numpy(scores[part]), torch.from_numpy(labels[part]))
+    score = accuracy.compute()
+    assert score.accuracy == accuracy_of(scores, labels)
+    assert score.pictures == 60
+
+
+def test_every_class_is_among_the_first_of_as_many():
+    scores, labels = batch(3, 1000, classes=4)
+    assert accuracy_of(scores, labels, (4, 5)) == {4: 1.0, 5: 1.0}
+
+
+def test_no_picture_is_refused():
+    accuracy = TopKAccuracy()
+    accuracy.update(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
+    with pytest.raises(InputError, match="expected one picture or more"):
+        accuracy.compute()
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        (torch.zeros(2, 3), [0], r"expected scores \(B, C\) and labels \(B,\)"),
+        (torch.zeros(3), [0, 0, 0], r"expected scores \(B, C\)"),
+        (torch.zeros(2, 3), [0, 3], "labels: expected 0 to 2, found 0 to 3"),
+        (torch.zeros(2, 3), [-1, 0], "labels: expected 0 to 2, found -1 to 0"),
+        (torch.tensor([[0.0, torch.nan]]), [0], "found NaN"),
+    ],
+)
+def test_wrong_batches_are_refused(scores, labels, message):
+    with pytest.raises(InputError, match=message):
+        TopKAccuracy().update(scores, torch.tensor(labels))
+
+
+@pytest.mark.parametrize("ks", [(), (0,), (1, -5)])
+def test_wrong_ks_are_refused(ks):
+    with pytest.raises(InputError, match="ks: expected"):
+        TopKAccuracy(ks)
