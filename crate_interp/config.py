@@ -31,7 +31,7 @@ __all__ = [
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
 Precision = Literal["float32", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
-Refine = Literal["none", "crf"]
+Refine = Literal["none", "crf", "pydensecrf"]
 Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]
 
@@ -71,7 +71,9 @@ class MaskCutConfig:
     stride: int | None = _option("pixels between patches, if denser than the patch size", None)
     feature: Feature = _option("what to compare (auto: subspace for CRATE, key for ViT)", "auto")
     block: int = _option("block to read, from 0; negative counts from the last", -1)
-    refine: Refine = _option("refinement at input resolution", "none")
+    refine: Refine = _option(
+        "refinement at input resolution; pydensecrf needs the extra crf", "none"
+    )
     solver: Solver = _option("eigenvector solver", "lanczos")
     device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: Precision = _option("number type of the forward pass", "float32")

@@ -2,6 +2,7 @@
 
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT, affinity
 from crate_interp.segmentation.attention import attention_masks
+from crate_interp.segmentation.dense_crf import dense_crf, dense_crf_labels
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut
 from crate_interp.segmentation.normalized_cut import NormalizedCut, normalized_cut
 from crate_interp.segmentation.predictor import MaskCut
@@ -16,6 +17,8 @@ __all__ = [
     "TokenCutResult",
     "affinity",
     "attention_masks",
+    "dense_crf",
+    "dense_crf_labels",
     "fill_holes",
     "maskcut",
     "normalized_cut",

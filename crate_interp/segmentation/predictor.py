@@ -144,7 +144,8 @@ class MaskCut:
         found = cut.masks.cpu().numpy()
         masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
         if self.refine != "none":
-            masks = refine_masks(resize_image(rgb, self.input_hw), masks, method=self.refine)
+            resized = resize_image(rgb, self.input_hw)
+            masks = refine_masks(resized, masks, method=self.refine, device=features.device)
         masks = geometry.input_to_original(masks)
         return Instances(masks[masks.any(axis=(1, 2))])
 

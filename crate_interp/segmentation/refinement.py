@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import scipy.ndimage
+import torch
 from jaxtyping import Bool, UInt8
 
 from crate_interp.config import Refine
 from crate_interp.errors import InputError
+from crate_interp.segmentation.dense_crf import check_crf, check_masks, dense_crf
 
 __all__ = ["fill_holes", "refine_masks"]
 
@@ -25,7 +27,7 @@ def fill_holes(masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M H W"]:
     Raises:
         InputError: Not a bool array of shape (M, H, W).
     """
-    _check_masks(masks)
+    check_masks(masks)
     filled = np.empty_like(masks)
     for number, mask in enumerate(masks):
         filled[number] = scipy.ndimage.binary_fill_holes(mask)
@@ -40,27 +42,29 @@ def refine_masks(
     gaussian: tuple[float, float] = (3.0, 7.0),
     bilateral: tuple[float, float, float] = (50.0, 5.0, 10.0),
     iterations: int = 10,
+    device: str | torch.device = "cpu",
 ) -> Bool[np.ndarray, "M2 H W"]:
     """Refine each mask against the image, and drop those that changed too much.
 
-    The fully connected CRF of two labels has the unary energy -log softmax(1 - mask, mask), an
-    appearance and a smoothness kernel. The holes of its result are filled; a mask whose IoU with
-    its result is below 0.5, or that is empty, is dropped.
+    The CRF is that of `dense_crf`. The holes of its result are filled; a mask whose IoU with its
+    result is below 0.5, or that is empty, is dropped.
 
     Args:
         image: RGB in [0, 255], in the frame of the masks.
         masks: Any number of masks, also none.
-        method: `crf`, or `none` to return the masks as they are.
-        gaussian: Smoothness kernel: deviation in pixels, weight.
-        bilateral: Appearance kernel: deviation in pixels, deviation in RGB levels, weight.
-        iterations: Mean-field iterations, at least 1.
+        method: `crf`; `pydensecrf`, the reference, slower and on the CPU; or `none` to return the
+            masks as they are.
+        gaussian: As for `dense_crf`.
+        bilateral: As for `dense_crf`.
+        iterations: As for `dense_crf`.
+        device: Where `crf` is computed.
 
     Returns:
         The masks that were kept, refined, in order.
 
     Raises:
         InputError: Shapes or types do not agree; the method is unknown; a parameter is not
-            positive; `crf` without the extra that brings pydensecrf2.
+            positive; `pydensecrf` without the extra that brings it.
 
     Reference:
         Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge
@@ -68,36 +72,28 @@ def refine_masks(
     """
     if method not in get_args(Refine):
         raise InputError(f"method: expected one of {get_args(Refine)}, found {method!r}")
-    _check_masks(masks)
-    expected = (*masks.shape[1:], 3)
-    if image.dtype != np.uint8 or image.shape != expected:
-        raise InputError(
-            f"image: expected uint8 of shape {expected}, found {image.dtype} of {image.shape}"
-        )
-    if min(*gaussian, *bilateral, iterations) <= 0:
-        raise InputError(
-            "CRF: expected positive parameters, found "
-            f"gaussian={gaussian}, bilateral={bilateral}, iterations={iterations}"
-        )
+    check_masks(masks)
+    check_crf(image, masks.shape[1:], gaussian, bilateral, iterations)
     if method == "none":
         return masks
-    crf = [_crf(image, mask, gaussian, bilateral, iterations) for mask in masks]
-    refined = fill_holes(np.array(crf, dtype=np.bool_).reshape(masks.shape))
+    parameters: dict[str, Any] = {
+        "gaussian": gaussian,
+        "bilateral": bilateral,
+        "iterations": iterations,
+    }
+    if method == "crf":
+        likely = dense_crf(image, masks, **parameters, device=device) > 0.5
+    else:
+        found = [_pydensecrf(image, mask, **parameters) for mask in masks]
+        likely = np.array(found, dtype=np.bool_).reshape(masks.shape)
+    refined = fill_holes(likely)
     intersection = (masks & refined).sum(axis=(1, 2))
     union = (masks | refined).sum(axis=(1, 2))
     kept = masks.any(axis=(1, 2)) & (intersection >= _MIN_IOU * union)
     return np.asarray(refined[kept])
 
 
-def _check_masks(masks: Bool[np.ndarray, "M H W"]) -> None:
-    if masks.ndim != 3 or masks.dtype != np.bool_:
-        raise InputError(
-            "masks: expected a bool array of shape (M, H, W), "
-            f"found {masks.dtype} of shape {masks.shape}"
-        )
-
-
-def _crf(
+def _pydensecrf(
     image: UInt8[np.ndarray, "H W 3"],
     mask: Bool[np.ndarray, "H W"],
     gaussian: tuple[float, float],
@@ -108,8 +104,9 @@ def _crf(
         from pydensecrf.densecrf import DenseCRF2D
     except ImportError as error:
         raise InputError(
-            "refinement by CRF needs the package pydensecrf2, which is not installed: "
-            'pip install "crate-interp[crf]" (Python 3.12 or earlier, and a C++ compiler)'
+            "refinement by pydensecrf needs the package pydensecrf2, which is not installed: "
+            'pip install "crate-interp[crf]" (Python 3.12 or earlier, and a C++ compiler); or take '
+            "`crf`, which needs neither"
         ) from error
     height, width = mask.shape
     values = np.stack([~mask, mask]).astype(np.float32)
@@ -120,7 +117,7 @@ def _crf(
     crf.addPairwiseBilateral(
         sxy=bilateral[0],
         srgb=bilateral[1],
-        rgbim=np.ascontiguousarray(image),
+        rgbim=image.copy(),  # it takes no array that is read-only
         compat=bilateral[2],
     )
     labels = np.argmax(crf.inference(iterations), axis=0)

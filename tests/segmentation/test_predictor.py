@@ -88,7 +88,6 @@ def test_bfloat16_finds_nearly_the_same_features(scene):
 
 
 def test_a_crf_moves_masks_to_the_edges_of_the_picture():
-    pytest.importorskip("pydensecrf", reason="the extra `crf` is not installed")
     rgb = np.full((64, 64, 3), 40, dtype=np.uint8)
     rgb[10:46, 13:51] = (230, 120, 30)
     truth = rgb[..., 0] > 100

@@ -67,7 +67,6 @@ def test_fill_holes_of_no_mask() -> None:
 
 
 def test_crf_recovers_the_edges_of_a_blocky_mask() -> None:
-    pytest.importorskip("pydensecrf.densecrf")
     image, mask = picture()
     coarse = blocky(mask)
     assert (coarse != mask).sum() > 60
@@ -75,7 +74,6 @@ def test_crf_recovers_the_edges_of_a_blocky_mask() -> None:
 
 
 def test_crf_matches_exact_mean_field() -> None:
-    pytest.importorskip("pydensecrf.densecrf")
     rng = np.random.default_rng(1)
     image = np.kron(rng.integers(0, 60, (5, 7, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     image[8:32, 16:40] += 90
@@ -89,7 +87,6 @@ def test_crf_matches_exact_mean_field() -> None:
 
 
 def test_crf_drops_masks_that_change_too_much_and_empty_ones() -> None:
-    pytest.importorskip("pydensecrf.densecrf")
     image, mask = picture()
     tiny = np.zeros_like(mask)
     tiny[20, 20] = True  # the rest of the box pulls it away
@@ -99,14 +96,22 @@ def test_crf_drops_masks_that_change_too_much_and_empty_ones() -> None:
 
 
 def test_crf_parameters_have_an_effect() -> None:
-    pytest.importorskip("pydensecrf.densecrf")
     image, mask = picture()
     coarse = blocky(mask)[None]
     weak = refine_masks(image, coarse, "crf", gaussian=(3, 1e-3), bilateral=(50, 5, 1e-3))
     np.testing.assert_array_equal(weak, coarse)
 
 
-@pytest.mark.parametrize("method", ["none", "crf"])
+def test_pydensecrf_finds_the_same_masks() -> None:
+    pytest.importorskip("pydensecrf.densecrf", reason="the extra `crf` is not installed")
+    image, mask = picture()
+    masks = np.stack([blocky(mask), ~blocky(mask)])
+    image.flags.writeable = False  # as an array made by Pillow is
+    expected = refine_masks(image, masks, "pydensecrf")
+    np.testing.assert_array_equal(refine_masks(image, masks, "crf"), expected)
+
+
+@pytest.mark.parametrize("method", ["none", "crf", "pydensecrf"])
 def test_refine_of_no_mask(method: str) -> None:
     image, _ = picture()
     masks = np.zeros((0, HEIGHT, WIDTH), dtype=bool)
@@ -119,11 +124,11 @@ def test_refine_none_returns_the_masks_unchanged() -> None:
     np.testing.assert_array_equal(refine_masks(image, masks, "none"), masks)
 
 
-def test_crf_without_the_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pydensecrf_without_the_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image, mask = picture()
     with pytest.raises(InputError, match=r'pip install "crate-interp\[crf\]"'):
-        refine_masks(image, mask[None], "crf")
+        refine_masks(image, mask[None], "pydensecrf")
 
 
 @pytest.mark.parametrize(
