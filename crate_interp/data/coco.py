@@ -255,6 +255,8 @@ def check_coco(coco: Any, source: str) -> None:
 
 def is_integer(value: Any) -> bool:
     """Whether a value of a COCO file is an integer; numpy's are, True and False are not."""
+    if type(value) is int:  # what JSON files hold; the abstract class takes ten times as long
+        return True
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

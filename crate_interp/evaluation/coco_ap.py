@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from crate_interp.errors import InputError
-from crate_interp.evaluation.coco_input import IouType, prepare_ground_truth, prepare_results
-from crate_interp.structures import Instances
+from crate_interp.evaluation.coco_input import (
+    IouType,
+    Results,
+    prepare_ground_truth,
+    prepare_results,
+)
 
 __all__ = ["CocoScores", "coco_average_precision", "format_table"]
 
@@ -54,7 +58,7 @@ class CocoScores:
 
 def coco_average_precision(
     ground_truth: Mapping[str, Any] | Path,
-    results: Sequence[Mapping[str, Any]] | Path | Mapping[int, Instances],
+    results: Results,
     *,
     iou_type: IouType,
     class_agnostic: bool = True,
@@ -70,8 +74,9 @@ def coco_average_precision(
 
     Args:
         ground_truth: A COCO annotation file, or what it holds; left as it is.
-        results: COCO results (masks as RLE or polygons), a file of them, or instances by image id
-            in the frame of the original image; left as they are. May be empty.
+        results: COCO results (masks as RLE or polygons), a file of them, what `read_results`
+            returns of that file, or instances by image id in the frame of the original image;
+            left as they are. May be empty.
         iou_type: Compare boxes or masks.
         class_agnostic: Ignore categories; else a result must be of its object's category.
         image_ids: Score these images only.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from crate_interp.structures import Instances
 
 __all__ = [
     "IouType",
+    "Results",
+    "ResultsFile",
     "has_masks",
     "object_masks",
     "prepare_ground_truth",
@@ -31,8 +34,22 @@ __all__ = [
 
 IouType = Literal["bbox", "segm"]
 
-# Images of a ground truth by id: (height, width), None where it does not tell.
-Sizes = Mapping[int, "tuple[int, int] | None"]
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """A COCO results file as read, to score it more than once.
+
+    Attributes:
+        path: The file, for messages.
+        entries: The list that it holds, not checked.
+    """
+
+    path: Path
+    entries: list[Any] = field(repr=False)
+
+
+# What `coco_average_precision` takes: entries, a file of them, or instances by image id.
+Results = Sequence[Mapping[str, Any]] | Path | ResultsFile | Mapping[int, Instances]
 
 
 def prepare_ground_truth(
@@ -106,20 +123,20 @@ def object_masks(
     return np.concatenate(masks)
 
 
-def read_results(path: Path) -> list[Any]:
-    """Read the list of a COCO results file.
+def read_results(path: Path) -> ResultsFile:
+    """Read a COCO results file.
 
     Raises:
         InputError: The file cannot be read, is no JSON, or is no list.
     """
-    results = read_json(path)
-    if not isinstance(results, list):
-        raise InputError(f"{path}: expected a list of results, found {type(results).__name__}")
-    return results
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a list of results, found {type(entries).__name__}")
+    return ResultsFile(path, entries)
 
 
 def prepare_results(
-    results: Sequence[Mapping[str, Any]] | Path | Mapping[int, Instances],
+    results: Results,
     ground_truth: Mapping[str, Any],
     iou_type: IouType,
     class_agnostic: bool,
@@ -130,7 +147,7 @@ def prepare_results(
     the masks.
 
     Args:
-        results: Entries, a file of them, or instances by image id.
+        results: Entries, a file of them, read or not, or instances by image id.
         ground_truth: As `prepare_ground_truth` returns it.
         iou_type: What to score.
         class_agnostic: Put every result in category 1.
@@ -139,7 +156,9 @@ def prepare_results(
         InputError: A result is malformed, or for an image or category that the ground truth
             does not list; the message names the file, the entry and the key.
     """
-    source = str(results) if isinstance(results, (str, Path)) else "results"
+    if isinstance(results, (str, Path)):
+        results = read_results(Path(results))
+    source = str(results.path) if isinstance(results, ResultsFile) else "results"
     entries = _entries_of(results)
     sizes = sizes_of(ground_truth)
     categories = {category["id"] for category in ground_truth["categories"]}
@@ -166,9 +185,11 @@ def prepare_results(
     return prepared
 
 
-def _entries_of(results: Sequence[Any] | Path | Mapping[int, Instances]) -> Sequence[Any]:
-    if isinstance(results, (str, Path)):
-        return read_results(Path(results))
+def _entries_of(
+    results: ResultsFile | Sequence[Any] | Mapping[int, Instances],
+) -> Sequence[Any]:
+    if isinstance(results, ResultsFile):
+        return results.entries
     if not isinstance(results, Mapping):
         return results
     for key, instances in results.items():
@@ -259,7 +280,13 @@ def _check_segmentation(entry: Mapping[str, Any], size: tuple[int, int], where: 
 
 
 def _finite(values: Sequence[Any]) -> bool:
-    return all(
-        isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        for value in values
-    )
+    try:
+        # What JSON files hold; a million coordinates through `isinstance` take seconds.
+        if set(map(type, values)) <= {int, float}:
+            return all(map(math.isfinite, values))
+        return all(
+            isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            for value in values
+        )
+    except OverflowError:  # an integer beyond any float
+        return False

@@ -16,7 +16,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from crate_interp.models.families import DEMO, build_with_timm, pretrained_cfg
+from crate_interp.models.families import DEMO, DEMO_CFG, build_with_timm, pretrained_cfg
 from crate_interp.models.layouts import load_pretrained_into
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
 
@@ -245,9 +245,7 @@ default_cfgs = generate_default_cfgs(
         "crate_alpha_large_patch8_224.in1k": _jax("crate_alpha_L8_in1k.npz"),
         "crate_alpha_large_patch8_224.in21k": _in21k("crate_alpha_L8_IN21K"),
         "crate_alpha_huge_patch14_224": _cfg(),
-        "crate_alpha_demo": _cfg(
-            num_classes=8, input_size=(3, 64, 64), test_input_size=(3, 96, 96), crop_pct=1.0
-        ),
+        "crate_alpha_demo": _cfg(**DEMO_CFG),
     }
 )
 

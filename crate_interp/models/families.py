@@ -13,7 +13,12 @@ __all__ = ["DEMO", "DEMO_CFG", "build_with_timm", "pretrained_cfg"]
 
 # The sizes of the shipped models, alike for all families, and their scenes.
 DEMO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4}
-DEMO_CFG: dict[str, Any] = {"num_classes": 8, "input_size": (3, 96, 96), "crop_pct": 1.0}
+DEMO_CFG: dict[str, Any] = {
+    "num_classes": 8,
+    "input_size": (3, 96, 96),
+    "test_input_size": (3, 96, 96),
+    "crop_pct": 1.0,
+}
 
 
 def pretrained_cfg(**differences: Any) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def run(config: CurvesConfig) -> int:
     metrics, probes = [run.metrics for run in runs], [run.probes for run in runs]
     panels = [
         Panel("training loss", curves_of(metrics, ["loss"]), smooth=True),
+        Panel("validation loss", curves_of(metrics, ["validation_loss"])),
         Panel("validation accuracy (%)", curves_of(metrics, ["accuracy"], scale=100)),
     ]
     for title, wanted in _probe_panels(probes).items():

@@ -22,16 +22,16 @@ def run(config: EvaluateConfig) -> int:
             an image that is not in the set.
     """
     ground_truth = read_coco(_annotation_file(config))
+    results = read_results(config.results)
     score = functools.partial(
         coco_average_precision,
         ground_truth,
-        config.results,
+        results,
         class_agnostic=not config.category_aware,
     )
     box = score(iou_type="bbox")
-    results = read_results(config.results)
     boxes_only: str | None = None
-    if results and not any("segmentation" in result for result in results):
+    if results.entries and not any("segmentation" in result for result in results.entries):
         boxes_only = str(config.results)
     elif not has_masks(ground_truth):
         boxes_only = "the ground truth"

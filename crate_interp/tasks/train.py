@@ -18,6 +18,7 @@ __all__ = ["run"]
 
 # Keys that decide how a run goes about it, not what comes out.
 _PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
+_PRESENTATION |= {"sharding"}
 _PROBES = {"probe_set", "probe_pictures", "probe_size"}
 
 

@@ -41,7 +41,10 @@ def seed_generators(*numbers: int) -> None:
     words = np.random.SeedSequence(numbers).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))  # noqa: NPY002  (timm draws from the global generators)
-    torch.manual_seed(int(words[2]))
+    # Without a GPU in use, torch.manual_seed takes a traceback and keeps it, at every call.
+    torch.default_generator.manual_seed(int(words[2]))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(int(words[2]))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Learning rate, order of the pictures and every random choice follow from that nu
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -27,6 +28,7 @@ from crate_interp.models import CrateMaeAutoencoder, write_safetensors
 from crate_interp.models.mae_files import mae_file_of
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import backbone_of, record_of
+from crate_interp.training.sharding import gather, scatter
 
 __all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
 
@@ -40,6 +42,8 @@ class TrainingState:
         optimizer: Of the model's parameters.
         scaler: Of float16's gradients; does nothing for other types.
         ema: The moving average of the weights.
+        unsharded: Where model and average are in pieces: a whole model on the CPU, of any weights.
+        classes: Names of the data's classes, which the exported weights carry.
         step: Finished updates.
         best: What validation measured at its best so far, `None` before the first.
         seconds: Spent on training, over all parts of the run.
@@ -49,40 +53,49 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
+    unsharded: nn.Module | None = None
+    classes: tuple[str, ...] = ()
     step: int = 0
     best: float | None = None
     seconds: float = 0.0
 
-    @property
     def evaluated(self) -> nn.Module:
-        """The weights that count: the moving average if there is one."""
-        if self.ema is None:
-            return self.model
-        averaged: nn.Module = self.ema.module
-        return averaged
+        """Give the weights that count, whole: the moving average if there is one.
+
+        Where they are in pieces, every process must ask.
+        """
+        found: nn.Module = self.model if self.ema is None else self.ema.module
+        if self.unsharded is None:
+            return found
+        whole = copy.deepcopy(self.unsharded)
+        whole.load_state_dict(gather(found.state_dict()))
+        return whole.to(next(found.parameters()).device)
 
 
-def save_checkpoint(folder: Path, state: TrainingState, keep: int) -> Path:
+def save_checkpoint(folder: Path, state: TrainingState, keep: int, writes: bool = True) -> Path:
     """Write a checkpoint, as a whole or not at all, then remove those before the last few.
 
     Args:
         folder: Of the checkpoints; made if missing.
         state: What to save.
         keep: How many checkpoints stay, this one included.
+        writes: Whether this process is the one that writes; all of them must call.
 
     Raises:
         InputError: It cannot be written, for instance on a full disk; the older ones stay.
     """
     content = {
-        "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        "model": gather(state.model.state_dict(), writes),
+        "optimizer": gather(state.optimizer.state_dict(), writes),
         "scaler": state.scaler.state_dict(),
-        "ema": None if state.ema is None else state.ema.module.state_dict(),
+        "ema": None if state.ema is None else gather(state.ema.module.state_dict(), writes),
         "step": state.step,
         "best": state.best,
         "seconds": state.seconds,
     }
     path = folder / f"step-{state.step:08d}.pt"
+    if not writes:
+        return path
     partial = folder / f".{path.name}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,12 +129,12 @@ def load_latest(folder: Path, state: TrainingState) -> bool:
     path = found[-1]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        state.model.load_state_dict(content["model"])
-        state.optimizer.load_state_dict(content["optimizer"])
+        _load_into(state.model, content["model"])
+        state.optimizer.load_state_dict(_scatter_optimizer(content["optimizer"], state.optimizer))
         if content["scaler"]:
             state.scaler.load_state_dict(content["scaler"])
         if state.ema is not None:
-            state.ema.module.load_state_dict(content["ema"])
+            _load_into(state.ema.module, content["ema"])
         state.step, state.seconds = int(content["step"]), float(content["seconds"])
         state.best = content["best"]
     except Exception as error:  # half a pickle may raise whatever it likes
@@ -132,8 +145,26 @@ def load_latest(folder: Path, state: TrainingState) -> bool:
     return True
 
 
+def _load_into(model: nn.Module, weights: dict[str, Any]) -> None:
+    model.load_state_dict(scatter(weights, model.state_dict()))
+
+
+def _scatter_optimizer(content: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    # An optimizer's state dict numbers its parameters in the order of its groups.
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = {
+        number: scatter(moment, dict.fromkeys(moment, parameters[number]))
+        for number, moment in content["state"].items()
+    }
+    return {**content, "state": moments}
+
+
 def export_weights(
-    path: Path, recipe: Recipe, state: TrainingState, measured: Mapping[str, float]
+    path: Path,
+    recipe: Recipe,
+    state: TrainingState,
+    measured: Mapping[str, float],
+    writes: bool = True,
 ) -> dict[str, Any]:
     """Write the weights as safetensors that `load_backbone(path)` reads, with their record.
 
@@ -144,6 +175,7 @@ def export_weights(
         recipe: How the weights were trained.
         state: Holds them.
         measured: What validation measured of them, by name; nothing if there was none.
+        writes: Whether this process is the one that writes; all of them must call.
 
     Returns:
         The record of the training.
@@ -160,9 +192,13 @@ def export_weights(
         "timm": timm.__version__,
         "python": platform.python_version(),
     }
-    model = state.evaluated
-    record = record_of(recipe, backbone_of(model)).to_metadata()
-    metadata = {**record, "training": json.dumps(training)}
+    model = state.evaluated()
+    if not writes:
+        return training
+    record = record_of(recipe, backbone_of(model))
+    metadata = {**record.to_metadata(), "training": json.dumps(training)}
+    if record.num_classes == len(state.classes) > 0:
+        metadata["classes"] = json.dumps(state.classes)
     tensors = model.state_dict()
     if isinstance(model, CrateMaeAutoencoder):
         tensors, told = mae_file_of(model)

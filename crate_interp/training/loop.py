@@ -1,7 +1,8 @@
-"""The training loop: one process, or several with DDP where `torchrun` started them."""
+"""The training loop: one process, or several that `torchrun` or `accelerate launch` started."""
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.utils import ModelEmaV3
+from torch import Tensor
 
 from crate_interp.errors import InputError
 from crate_interp.training.batches import batches_of, seed_generators
@@ -36,6 +38,8 @@ from crate_interp.training.setup import (
     set_patch_drop,
     updates_of,
 )
+from crate_interp.training.sharding import shard, whole
+from crate_interp.training.trackers import Trackers, open_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,6 +84,9 @@ def train(
     """
     accelerator = _accelerator()
     device, processes = accelerator.device, accelerator.num_processes
+    sharded = recipe.sharding == "fsdp" and processes > 1
+    if sharded and recipe.precision == "float16":
+        raise InputError("sharding fsdp: expected precision bfloat16 or float32, found float16")
     if recipe.precision == "float16" and device.type != "cuda":
         raise InputError(f"precision float16: expected a GPU, found {device.type}; try bfloat16")
     if recipe.batch_size % (recipe.accumulation * processes):
@@ -96,30 +103,41 @@ def train(
     config: Any = backbone_of(network).pretrained_cfg
     normalisation = (tuple(config["mean"]), tuple(config["std"]))
     ema = recipe.ema_decay and ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
+    unsharded = None
+    if sharded:
+        unsharded = copy.deepcopy(network).cpu()
+        for part in (network, ema.module) if ema else (network,):
+            shard(part, device, processes)
     optimizer = build_optimizer(recipe, network)
     updates, warmup = updates_of(recipe, len(data.training))
     schedule = build_schedule(recipe, optimizer, updates, warmup)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-    state = TrainingState(network, optimizer, scaler, ema or None)
+    state = TrainingState(network, optimizer, scaler, ema or None, unsharded, data.training.classes)
     load_latest(folder / "checkpoints", state)
-    model = accelerator.prepare_model(network)
+    model = network if sharded else accelerator.prepare_model(network)
+    # Of the network itself only the step is compiled: its names stay, and hooks on it are seen.
+    forward: Any = torch.compile(model) if recipe.compile else model
 
     process = (accelerator.process_index, processes)
     remaining = range(state.step, updates)
     batches = batches_of(
         recipe, data.training, normalisation, process, remaining, objective.target_of
     )
+    writes = accelerator.is_main_process
     metrics_file, probe = None, None
-    if accelerator.is_main_process:
+    if writes:
         metrics_file = MetricsFile(folder / "metrics.csv", state.step)
         if recipe.probe_every and remaining:
             probe = Probe(recipe, folder / "probes.csv", state)
     started = time.monotonic() - state.seconds
     measured: dict[str, float] = {}
 
-    with _stop_request() as stop:
-        if probe is not None and state.step == 0:
-            probe.measure()
+    with (
+        _stop_request() as stop,
+        open_trackers(folder, recipe, state.step, writes) as trackers,
+    ):
+        if recipe.probe_every and remaining and state.step == 0:
+            _measure(probe, state, trackers)
         for step in remaining:
             schedule.step_update(step)
             set_patch_drop(backbone_of(network), recipe.at(step, updates).patch_drop)
@@ -131,21 +149,25 @@ def train(
                 last = part == recipe.accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(model):
                     with _autocast(recipe, device):
-                        part_loss = objective.loss(model, images, targets) / recipe.accumulation
+                        part_loss = objective.loss(forward, images, targets) / recipe.accumulation
                     scaler.scale(part_loss).backward()
                 loss += part_loss.detach()
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(
                 network.parameters(), recipe.clip_norm or math.inf
             )
-            told: Any = accelerator.reduce(torch.stack([loss, loss.new_tensor(float(len(stop)))]))
-            mean_loss, stopping = told[0].item() / processes, told[1].item() > 0
-            _refuse_infinite(mean_loss, norm.item(), recipe, step, rate)
+            told: Any = accelerator.reduce(torch.stack([loss, torch.full_like(loss, len(stop))]))
+            numbers = _Numbers(torch.cat([told, whole(norm).view(1)]))
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
             if state.ema is not None:
                 state.ema.update(network, step=step + 1)
+            # Only now, so that a GPU has work to do while the next update is sent to it. Nothing
+            # of an update is told or written before its numbers are known to be finite.
+            total_loss, stops, gradient_norm = numbers.read()
+            mean_loss, stopping = total_loss / processes, stops > 0
+            _refuse_infinite(mean_loss, gradient_norm, recipe, step, rate)
 
             state.step, state.seconds = step + 1, time.monotonic() - started
             stopping = stopping and state.step < updates
@@ -157,45 +179,66 @@ def train(
                 measured = {objective.measure: score}
                 if state.best is None or objective.improves(score, state.best):
                     state.best = score
-                    if accelerator.is_main_process:
-                        export_weights(folder / "best.safetensors", recipe, state, measured)
+                    export_weights(folder / "best.safetensors", recipe, state, measured, writes)
             metrics = Metrics(
                 step=state.step,
                 loss=mean_loss,
                 learning_rate=rate,
-                gradient_norm=norm.item(),
+                gradient_norm=gradient_norm,
                 accuracy=measured.get("accuracy"),
                 seconds=state.seconds,
                 validation_loss=measured.get("validation_loss"),
             )
-            logged = bool(measured) or _due(state.step, recipe.log_every, updates)
-            if metrics_file is not None and logged:
-                metrics_file.append(asdict(metrics))
-            if probe is not None and _due(state.step, recipe.probe_every, updates):
-                probe.measure()
+            if measured or _due(state.step, recipe.log_every, updates):
+                trackers.log(asdict(metrics), state.step)
+                if metrics_file is not None:
+                    metrics_file.append(asdict(metrics))
+            if recipe.probe_every and _due(state.step, recipe.probe_every, updates):
+                _measure(probe, state, trackers)
             report(metrics, updates)
-            if accelerator.is_main_process and (
-                stopping or _due(state.step, recipe.save_every, updates)
-            ):
-                save_checkpoint(folder / "checkpoints", state, recipe.keep)
+            if stopping or _due(state.step, recipe.save_every, updates):
+                save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
                 return TrainingResult(state.step, False, **measured)
     if not remaining and data.validation is not None:  # finished before; the export may not be
         score = _score(recipe, data.validation, normalisation, objective, state, accelerator)
         measured = {objective.measure: score}
-    if accelerator.is_main_process:
-        export_weights(folder / "model.safetensors", recipe, state, measured)
+    export_weights(folder / "model.safetensors", recipe, state, measured, writes)
     accelerator.wait_for_everyone()
     return TrainingResult(state.step, True, **measured)
 
 
 def _accelerator() -> Accelerator:
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedType
     except ImportError as error:
         raise InputError("training needs accelerate: pip install 'crate-interp[train]'") from error
     # The loop casts and accumulates by itself: accelerate places the model and joins processes.
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise InputError(
+            f"accelerate launch: found {kind.value}; expected plain processes, without --use_fsdp "
+            "and the like: the recipe's `sharding: fsdp` splits a model"
+        )
+    return accelerator
+
+
+class _Numbers:
+    """Numbers that a device has yet to compute, on their way to the host."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers = numbers.detach().to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event() if numbers.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """Wait for them, and for nothing that was asked for later."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        found: list[float] = self._numbers.tolist()
+        return found
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
@@ -205,6 +248,12 @@ def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 
 def _due(step: int, every: int, updates: int) -> bool:
     return step == updates or (every > 0 and step % every == 0)
+
+
+def _measure(probe: Probe | None, state: TrainingState, trackers: Trackers) -> None:
+    model = state.evaluated()  # by all processes: it may have to be gathered
+    if probe is not None:
+        trackers.log(probe.measure(model), state.step)
 
 
 def _refuse_infinite(loss: float, norm: float, recipe: Recipe, step: int, rate: float) -> None:
@@ -227,7 +276,7 @@ def _score(
     accelerator: Accelerator,
 ) -> float:
     """Mean over the pictures of what the objective measures, over all processes."""
-    model, device = state.evaluated.eval(), accelerator.device
+    model, device = state.evaluated().eval(), accelerator.device
     process = (accelerator.process_index, accelerator.num_processes)
     total = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():

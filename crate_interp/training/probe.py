@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import nn
+
 from crate_interp.data import ImageSet, open_coco
 from crate_interp.evaluation import measure_emergence
 from crate_interp.hooks import Site, available_sites
@@ -39,25 +41,32 @@ class Probe:
     def __init__(self, recipe: Recipe, path: Path, state: TrainingState) -> None:
         self._state = state
         self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
-        self._predictor = MaskCut(
-            backbone_of(state.evaluated), size=recipe.probe_size or recipe.image_size
-        )
+        self._size = recipe.probe_size or recipe.image_size
+        whole = state.model if state.unsharded is None else state.unsharded
+        MaskCut(backbone_of(whole), size=self._size)  # refuses a wrong size at once
         # Without a checkpoint nothing is kept: the untrained model is measured again.
         self._file = MetricsFile(path, state.step or -1)
         if Site.CLS_ATTENTION not in available_sites(backbone_of(state.model)):
             _logger.warning("%s: the model has no class token, no attention is measured", path)
 
-    def measure(self) -> None:
-        """Add a line; the model is in training mode afterwards.
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Add a line; the state's model is in training mode afterwards.
+
+        Args:
+            model: The evaluated weights of the state, whole.
+
+        Returns:
+            The numbers of the line, by name.
 
         Raises:
             InputError: The pictures cannot be read, or have no masks.
         """
-        self._state.evaluated.eval()
+        predictor = MaskCut(backbone_of(model).eval(), size=self._size)
         with _without_warnings("crate_interp.segmentation"):
-            found = measure_emergence(self._predictor, self._images)
+            found = measure_emergence(predictor, self._images).numbers()
         self._state.model.train()
-        self._file.append({"step": self._state.step, **found.numbers()})
+        self._file.append({"step": self._state.step, **found})
+        return found
 
 
 def _open_set(name: str) -> ImageSet:

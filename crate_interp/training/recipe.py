@@ -116,6 +116,7 @@ class Recipe:
         gradient_checkpointing: Compute activations twice to keep fewer of them.
         ema_decay: Of the moving average of the weights, which is then what is evaluated and
             exported; `None`: no average.
+        compile: Compile the training step with `torch.compile`; slow to start, faster afterwards.
         seed: Of the weights, the order, the augmentation and every other choice.
         workers: Processes that read pictures, a training process.
         log_every: Updates from one line of metrics.csv to the next.
@@ -128,6 +129,8 @@ class Recipe:
         probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
         keep: How many checkpoints are kept.
+        sharding: What several processes do with weights and optimizer state: each holds all of
+            them (DDP), or a part (FSDP), for models too large for one GPU.
     """
 
     model: str
@@ -183,6 +186,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     ema_decay: float | None = None
+    compile: bool = False
 
     seed: int = 0
     workers: int = 1
@@ -194,6 +198,7 @@ class Recipe:
     probe_size: int | None = None
     save_every: int = 1000
     keep: int = 2
+    sharding: Literal["none", "fsdp"] = "none"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

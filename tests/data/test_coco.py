@@ -15,6 +15,7 @@ from crate_interp.data.coco import (
     check_coco,
     coco_annotation_file,
     data_folder,
+    is_integer,
     open_coco,
     open_images,
     read_coco,
@@ -291,3 +292,12 @@ def test_open_coco_reads_real_pictures(shared_data):
     for record in images.limit(5).records:
         with Image.open(record.path) as image:
             assert (image.height, image.width) == record.hw
+
+
+@pytest.mark.parametrize(
+    ("value", "integer"),
+    [(3, True), (-1, True), (np.int64(3), True), (np.uint8(3), True)]
+    + [(value, False) for value in (True, False, np.True_, 3.0, np.float32(3), "3", None, [])],
+)
+def test_is_integer_takes_integers_of_any_kind_but_no_booleans(value, integer):
+    assert is_integer(value) is integer

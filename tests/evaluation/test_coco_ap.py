@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from crate_interp.data import encode_masks, results_of
 from crate_interp.errors import InputError
-from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
+from crate_interp.evaluation import CocoScores, coco_average_precision, format_table, read_results
 from crate_interp.structures import Instances, boxes_of_masks
 
 HEIGHT, WIDTH = 160, 200
@@ -146,6 +146,20 @@ def test_class_agnostic_equals_relabelled_files(scene, iou_type):
     assert min(by_hand) > 0
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("iou_type", IOU_TYPES)
+def test_random_crowded_images_equal_pycocotools(iou_type, seed):
+    rng = np.random.default_rng(seed)
+    truth = _ground_truth(rng, images=3)
+    results = [  # many ties, and more than COCOeval looks at
+        {**entry, "score": round(rng.random(), 1)}
+        for entry in _one_category(_results(rng, truth, tied=False)) * 15
+    ]
+    assert sum(entry["image_id"] == 2 for entry in results) > 100
+    found = coco_average_precision(truth, results, iou_type=iou_type)
+    assert astuple(found) == _by_hand(_as_one_category(truth), results, iou_type)
+
+
 @pytest.mark.parametrize("iou_type", IOU_TYPES)
 def test_class_agnostic_equals_use_cats_zero_where_that_has_no_traps(iou_type):
     rng = np.random.default_rng(4)
@@ -258,6 +272,22 @@ def test_files_and_instances_score_like_entries(tmp_path, iou_type, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("iou_type", IOU_TYPES)
+def test_results_file_as_read_scores_like_the_file(scene, tmp_path, iou_type):
+    truth, results = scene
+    path = tmp_path / "results.json"
+    for content in (results, []):
+        path.write_text(json.dumps(content))
+        read = read_results(path)
+        assert (read.path, read.entries) == (path, content)
+        expected = coco_average_precision(truth, path, iou_type=iou_type)
+        assert coco_average_precision(truth, read, iou_type=iou_type) == expected
+        assert read.entries == content  # left as it is
+    path.write_text(json.dumps([{**results[0], "image_id": 99}]))
+    with pytest.raises(InputError, match=r"results\.json: entry 0: image_id 99"):
+        coco_average_precision(truth, read_results(path), iou_type=iou_type)
+
+
 def _decoded(entry: dict) -> np.ndarray:
     x, y, width, height = (int(value) for value in entry["bbox"])
     mask = _mask(x, y, width, height)
@@ -366,12 +396,18 @@ def _small_rle(height: int, width: int) -> dict:
         ({"score": None}, "score: expected a finite number, found None"),
         ({"score": float("nan")}, "score: expected a finite number, found nan"),
         ({"score": True}, "score: expected a finite number, found True"),
+        ({"score": 10**400}, "score: expected a finite number, found 1000"),
         ({"bbox": [1, 2, 3]}, "bbox: expected"),
         ({"bbox": [1, 2, 3, -4]}, "bbox: expected"),
         ({"bbox": [1, 2, 3, float("inf")]}, "bbox: expected"),
+        ({"bbox": [1, 2, 3, 10**400]}, "bbox: expected"),
+        ({"bbox": [1, 2, 3, True]}, "bbox: expected"),
+        ({"bbox": [1, 2, 3, "4"]}, "bbox: expected"),
         ({"bbox": []}, "bbox: expected"),
         ({"segmentation": "0"}, "segmentation: expected an RLE or polygons, found str"),
         ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: expected polygons of three points"),
+        ({"segmentation": [[1, 2, 3, 4, 5, None]]}, "segmentation: expected polygons"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation: expected polygons"),
         ({"segmentation": _small_rle(WIDTH, HEIGHT)}, r"segmentation: expected size \[160, 200\]"),
         (
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0"}},

@@ -1,6 +1,7 @@
 """The command `evaluate`: its table, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,15 @@ def test_evaluate_prints_the_table_of_boxes_and_masks(root, instances, capsys):
     assert printed == format_table(box, mask) + "\n"
     assert run(EvaluateConfig(results=path, annotations=truth)) == 0
     assert capsys.readouterr().out == printed
+
+
+def test_evaluate_reads_each_file_once(root, instances, monkeypatch, capsys):
+    path = _results(root, results_of(instances, 4))
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file) or read_bytes(file))
+    run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+    assert sorted(read) == [root / "annotations" / "instances_tiny.json", path]
+    assert "mask" in capsys.readouterr().out
 
 
 def test_evaluate_matches_categories_when_asked(root, instances, capsys):

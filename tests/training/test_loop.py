@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from crate_interp.cli import main
+from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import load_backbone
@@ -214,6 +215,8 @@ def test_exported_weights_load_by_path_with_their_record(settings, tmp_path):
         assert torch.equal(model.state_dict()[key], value), key
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["training"])
+        classes = json.loads(file.metadata()["classes"])
+    assert classes == sorted(category.name for category in CATEGORIES)
     assert record["recipe"]["batch_size"] == 16
     assert (record["steps"], record["pictures"], record["data"]) == (8, 128, settings["data"])
     assert record["accuracy"] == round(result.accuracy, 4)
@@ -249,38 +252,27 @@ def test_gradient_checkpointing_changes_nothing(settings, tmp_path):
     assert_same_weights(tmp_path / "off/model.safetensors", tmp_path / "on/model.safetensors")
 
 
-def test_two_processes_have_the_loss_of_one_and_go_on_to_the_same_weights(settings, tmp_path):
-    settings = {**settings, "ema_decay": 0.9, "save_every": 3}
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(settings))
-    (tmp_path / "one").mkdir()
-    train(Recipe(**settings), tmp_path / "one")
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def test_compiled_training_has_plain_names_and_the_same_weights(settings, tmp_path, monkeypatch):
+    calls = []
 
-    def run(name):
-        command = ["-m", "crate_interp", "train", str(recipe), "--output", str(tmp_path / name)]
-        done = subprocess.run(
-            [*launch, *command], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    def compile_without_compiler(model):  # traced and differentiated as always, but not built
+        calls.append(model)
+        return torch_compile(model, backend="aot_eager")
 
-    run("two")
-    one, two = ([float(row["loss"]) for row in rows(tmp_path / name)] for name in ("one", "two"))
-    assert np.allclose(one, two, rtol=1e-3)
-
-    shutil.copytree(tmp_path / "two", tmp_path / "parts")
-    (tmp_path / "parts" / "checkpoints" / "step-00000008.pt").unlink()
-    (tmp_path / "parts" / "model.safetensors").unlink()
-    run("parts")
-    start = torch.load(tmp_path / "parts" / "checkpoints" / "step-00000006.pt", weights_only=True)
-    whole, parts = (weights(tmp_path / name / "model.safetensors") for name in ("two", "parts"))
-    assert not torch.equal(start["ema"]["head.weight"], whole["head.weight"])
-    for key, value in whole.items():
-        assert (value - parts[key]).abs().max() <= 1e-6, key
-    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("two", "parts")]
-    assert losses[0] == losses[1]
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    changes = {"ema_decay": 0.5, "steps": 4}
+    for name, on in (("plain", False), ("compiled", True)):
+        (tmp_path / name).mkdir()
+        train(Recipe(**{**settings, **changes, "compile": on}), tmp_path / name)
+    assert len(calls) == 1
+    plain, compiled = (
+        weights(tmp_path / name / "model.safetensors") for name in ("plain", "compiled")
+    )
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        assert torch.allclose(value, compiled[key], atol=1e-5), key
+    load_backbone(tmp_path / "compiled" / "model.safetensors")
 
 
 def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path):

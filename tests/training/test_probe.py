@@ -112,7 +112,7 @@ def test_pictures_with_nothing_to_cut_are_told_by_their_score_alone(probing, tmp
     model.blocks[0].attn.qkv.bias.data.fill_(1)  # so that all keys are alike
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
-    Probe(Recipe(**probing), tmp_path / "probes.csv", state).measure()
+    Probe(Recipe(**probing), tmp_path / "probes.csv", state).measure(model)
     assert caplog.text == ""
     assert logging.getLogger("crate_interp.segmentation").level == logging.NOTSET
     assert model.training

@@ -1,0 +1,89 @@
+"""FSDP: parameters, gradients, moments and moving average in pieces, one piece a process.
+
+What is written is whole all the same, so a run may go on with another number of processes, sharded
+or not. Gathering is a joint act: every process must take part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from crate_interp.errors import InputError
+
+__all__ = ["gather", "scatter", "shard", "whole"]
+
+
+def shard(model: nn.Module, device: torch.device, processes: int) -> None:
+    """Split the parameters of a model over all processes, in place.
+
+    A block's parameters are whole only while the block computes; the rest of the model is one more
+    unit.
+
+    Args:
+        model: Has its blocks in a container of the name `blocks`; the same in every process.
+        device: Of this process.
+        processes: How many there are; their process group exists.
+
+    Raises:
+        InputError: The installed torch has no FSDP2.
+    """
+    try:
+        from torch.distributed.fsdp import fully_shard
+    except ImportError as error:
+        raise InputError("sharding fsdp: expected torch 2.6 or newer") from error
+    mesh = init_device_mesh(device.type, (processes,))
+    containers = [part for name, part in model.named_modules() if name.endswith("blocks")]
+    for container in containers:
+        for block in container.children():
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def gather(state: Any, keep: bool = True) -> Any:
+    """Make the sharded tensors of a state whole, on the CPU; others stay as they are.
+
+    Args:
+        state: A tensor, or mappings of tensors and whatever else.
+        keep: Whether this process wants the result; otherwise its tensors are `None`, which saves
+            the memory.
+    """
+    if isinstance(state, Mapping):
+        return {key: gather(value, keep) for key, value in state.items()}
+    if not _is_sharded(state):
+        return state
+    found = whole(state)
+    return found.cpu() if keep else None
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Give the tensor that a sharded one is a piece of; another one as it is."""
+    found: Any = tensor
+    result: Tensor = found.full_tensor() if _is_sharded(tensor) else tensor
+    return result
+
+
+def scatter(state: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Split the tensors of a whole state as those of another one are.
+
+    Args:
+        state: Whole tensors, the same in every process.
+        like: Sharded or not; what it lacks stays whole.
+    """
+    return {key: _split(value, like.get(key)) for key, value in state.items()}
+
+
+def _split(value: Any, like: Any) -> Any:
+    if not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def _is_sharded(value: Any) -> bool:
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
