@@ -93,8 +93,8 @@ def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:
     """Find the number type of an option `--precision`.
 
     `auto` is the fastest type that keeps the masks. On CUDA devices with tensor cores that is
-    float16: masks of trained models on COCO pictures have a mean IoU of 0.993 to 0.999 with those of
-    float32. bfloat16, as fast there, leaves 0.96 to 0.98, because every block rounds the residual
+    float16: masks of trained models on COCO pictures have a mean IoU of 0.993 to 0.999 with
+    float32's. bfloat16, as fast there, leaves 0.96 to 0.98, because every block rounds the residual
     stream to 8 bits. Elsewhere it is float32: of processors with AVX-512-BF16, the one measured
     needs a quarter more time for bfloat16 at 480 px.
 
