@@ -264,6 +264,8 @@ def _open_pictures(
         data=config.data,
         data_root=root,
         data_args=config.data_args,
+        train_split=config.split,
+        validation_split=config.split,
         num_classes=outputs,
         image_size=preparation["input_size"][-1],
         steps=1,
