@@ -281,6 +281,24 @@ class Recipe:
         return self.mixup > 0 or self.cutmix > 0
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML whose mappings may not name a key twice; yaml itself would take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a dictionary of a mapping.
+
+        Raises:
+            ConstructorError: A key occurs twice.
+        """
+        names = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in names[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a YAML file.
 
@@ -293,7 +311,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
             offered) or missing, or a value is of the wrong type or out of range.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -135,6 +135,7 @@ def test_changes_replace_keys_and_keep_types(tmp_path):
         ("", [], "expected a mapping"),
         ("- 1", [], "expected a mapping"),
         ("model: [", [], "not YAML"),
+        ("model: demo\nsteps: 5\nsteps: 6", [], "the key 'steps' occurs twice"),
         ("steps: 5", [], "no key 'model'"),
         ("model: demo\nsteps: 5\nlerning_rate: 1", [], "did you mean 'learning_rate'"),
         ("model: demo\nsteps: 5\nqqq: 1", [], "unknown key 'qqq'$"),
