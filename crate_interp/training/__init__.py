@@ -4,7 +4,8 @@ from crate_interp.training.checkpoints import TrainingState, load_latest, save_c
 from crate_interp.training.data import TrainingData, open_data
 from crate_interp.training.loop import TrainingResult, train
 from crate_interp.training.metrics import Metrics
-from crate_interp.training.recipe import Recipe, read_recipe
+from crate_interp.training.recipe import Recipe
+from crate_interp.training.recipe_files import read_recipe
 
 __all__ = [
     "Metrics",
