@@ -54,7 +54,7 @@ def dense_crf(
         return np.zeros(masks.shape, dtype=np.float32)
     with torch.inference_mode():
         kernels = _kernels(image, gaussian, bilateral, torch.device(device))
-        flat = torch.tensor(masks, device=device).flatten(1).T
+        flat = torch.tensor(masks, device=device).flatten(1).T.contiguous()
         unary = 2.0 * flat - 1.0  # log-odds of the foreground
         # What label 0 gets is what all labels together get, less what label 1 gets.
         ones = unary.new_ones((len(unary), 1))

@@ -52,7 +52,7 @@ class PermutohedralLattice:
         vertex = torch.empty_like(place)
         vertex[place] = first.cumsum(0, dtype=torch.int32) - 1
         self._vertex: Int32[Tensor, "P d1"] = vertex.view(dimensions + 1, points).T.contiguous()
-        self._read: Float[Tensor, "P d1"] = weights.T / (1 + 2.0**-dimensions)
+        self._read: Float[Tensor, "P d1"] = weights.T.contiguous() / (1 + 2.0**-dimensions)
         self._point: Int32[Tensor, " P*d1"] = place % points
         self._give: Float[Tensor, " P*d1"] = weights.flatten()[place]
         self._start: Int32[Tensor, " V"] = first.nonzero()[:, 0].to(torch.int32)
