@@ -16,10 +16,7 @@ import platform
 import resource
 import statistics
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from crate_interp.engine import StageClock
 from crate_interp.hooks import record
 from crate_interp.models import fast_inference
 from crate_interp.segmentation import maskcut, refine_masks
@@ -38,29 +36,19 @@ from crate_interp.segmentation import maskcut, refine_masks
 STAGES = ("forward", "affinity", "eigen step", "crf", "rest")
 
 
-class Stopwatch:
+class Stopwatch(StageClock):
     """Seconds by stage; what no stage claims is `rest`."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.stage(name):
+            with self(name):
                 return function(*args, **kwargs)
 
         return timed
 
     def close(self) -> None:
-        claimed = sum(self.seconds[name] for name in STAGES if name != "rest")
+        self.seconds = {name: self.seconds.get(name, 0.0) for name in (*STAGES, "total")}
+        claimed = sum(self.seconds[name] for name in STAGES)
         self.seconds["rest"] = self.seconds["total"] - claimed
 
 
@@ -90,12 +78,12 @@ def reference_maskcut(
     current = covered
     masks = []
     for number in range(rounds):
-        with watch.stage("affinity"):
+        with watch("affinity"):
             features[:, covered.ravel()] = 0
             unit = features / np.maximum(np.linalg.norm(features, axis=0), 1e-12)
             weights = np.where(unit.T @ unit > tau, 1.0, 1e-5)
             degree = np.diag(weights.sum(axis=1))
-        with watch.stage("eigen step"):
+        with watch("eigen step"):
             _, vectors = scipy.linalg.eigh(degree - weights, degree, subset_by_index=[1, 2])
         x = vectors[:, 0].reshape(grid)
         partition = x > x.mean()
@@ -140,13 +128,13 @@ def run_reference(
     for number in range(len(model.blocks)):
         model.get_submodule(f"blocks.{number}.attn").fused_attn = False  # type: ignore[assignment]
     watch = Stopwatch()
-    with watch.stage("total"):
-        with watch.stage("forward"):
+    with watch("total"):
+        with watch("forward"):
             keys = reference_keys(model, pixels)
         centred = keys - keys.mean(axis=1, keepdims=True)
         masks = reference_maskcut(centred, model.patch_embed.grid_size, tau, rounds, watch)
         if crf:
-            with watch.stage("crf"):
+            with watch("crf"):
                 patch = model.patch_embed.patch_size[0]
                 masks = reference_crf(to_image(pixels), masks.repeat(patch, 1).repeat(patch, 2))
     watch.close()
@@ -165,15 +153,15 @@ def run_library(
     module.affinity = watch.wrap("affinity", module.affinity)
     module.second_eigenpair = watch.wrap("eigen step", module.second_eigenpair)
     try:
-        with watch.stage("total"):
+        with watch("total"):
             recorder = record(model, ["key"], [-1], stop_early=True)
-            with watch.stage("forward"), torch.inference_mode(), fast_inference(), recorder:
+            with watch("forward"), torch.inference_mode(), fast_inference(), recorder:
                 model(pixels)
             keys = recorder.activations.patch_features("key", -1)[0]
             centred = keys - keys.mean(dim=1, keepdim=True)
             masks = maskcut(centred, model.patch_embed.grid_size, tau, rounds).masks.numpy()
             if crf:
-                with watch.stage("crf"):
+                with watch("crf"):
                     patch = model.patch_embed.patch_size[0]
                     large = masks.repeat(patch, 1).repeat(patch, 2)
                     masks = refine_masks(to_image(pixels), large)

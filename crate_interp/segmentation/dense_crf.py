@@ -56,15 +56,10 @@ def dense_crf(
         kernels = _kernels(image, gaussian, bilateral, torch.device(device))
         flat = torch.tensor(masks, device=device).flatten(1).T.contiguous()
         unary = 2.0 * flat - 1.0  # log-odds of the foreground
-        # What label 0 gets is what all labels together get, less what label 1 gets.
-        ones = unary.new_ones((len(unary), 1))
-        both = sum(weight * lattice.filter(ones) for weight, lattice in kernels)
         marginals = unary.sigmoid()
         for _ in range(iterations):
-            log_odds = unary - both
-            for weight, lattice in kernels:
-                log_odds.add_(lattice.filter(marginals), alpha=2 * weight)
-            marginals = log_odds.sigmoid_()
+            # Log-odds are moved by what foreground gets less what background, the rest, gets.
+            marginals = _add_messages(unary, kernels, 2.0 * marginals - 1.0).sigmoid_()
         return marginals.T.reshape(masks.shape).cpu().numpy()
 
 
@@ -110,11 +105,20 @@ def dense_crf_labels(
         unary = unary.flatten(1).T.contiguous()
         marginals = unary.softmax(dim=1)
         for _ in range(iterations):
-            logits = unary.clone()
-            for weight, lattice in kernels:
-                logits.add_(lattice.filter(marginals), alpha=weight)
-            marginals = logits.softmax(dim=1)
+            marginals = _add_messages(unary, kernels, marginals).softmax(dim=1)
         return marginals.T.reshape(energies.shape).cpu().numpy()
+
+
+def _add_messages(
+    unary: Float[Tensor, "P C"],
+    kernels: list[tuple[float, PermutohedralLattice]],
+    values: Float[Tensor, "P C"],
+) -> Float[Tensor, "P C"]:
+    """The unary term and what all pixels say to each, by every kernel; a new tensor."""
+    found = unary.clone()
+    for weight, lattice in kernels:
+        found.add_(lattice.filter(values), alpha=weight)
+    return found
 
 
 def check_masks(masks: Bool[np.ndarray, "M H W"]) -> None:

@@ -18,7 +18,6 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from crate_interp.config import EvaluateClassifierConfig
 from crate_interp.errors import InputError
@@ -36,7 +35,9 @@ from crate_interp.tasks.inference import (
     device_of,
     load_model,
 )
+from crate_interp.tasks.progress import progress_bar
 from crate_interp.training import Recipe
+from crate_interp.training.batches import validation_preparation
 from crate_interp.training.data import HELD_OUT, DatasetPictures, Pictures, Scenes
 
 __all__ = ["run"]
@@ -177,10 +178,9 @@ def _measure(
         collate_fn=list,
     )
     accuracy, skipped = TopKAccuracy(), []
-    interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
     with (
         torch.inference_mode(),
-        tqdm(desc="evaluate", total=count, unit="picture", mininterval=interval) as progress,
+        progress_bar(desc="evaluate", total=count, unit="picture") as progress,
     ):
         for items in loader:
             for error in (item for item in items if isinstance(item, InputError)):
@@ -233,11 +233,8 @@ def _preparation(
     found = {name: own[name] for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
     if recorded is not None:
         recipe = Recipe(model=config.model, steps=1, **_keys(recorded, _PREPARATION))
-        whole = recipe.data == "scenes" or recipe.crop_area is None
         size = recipe.image_size
-        found["crop_pct"] = recipe.crop_pct or (1.0 if whole else None)
-        fixed = "bicubic" if recipe.interpolation == "random" else recipe.interpolation
-        found["interpolation"] = fixed
+        found |= validation_preparation(recipe)
     elif config.data == "scenes":
         found["crop_pct"] = 1.0
     size = config.size or size
@@ -245,7 +242,7 @@ def _preparation(
         raise InputError(
             f"size {size}: expected a multiple of the patch of {patches.patch_size[0]} pixels"
         )
-    return {"input_size": (3, size, size), **found}
+    return {**found, "input_size": (3, size, size)}
 
 
 def _keys(recipe: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from crate_interp.config import MaskCutConfig
 from crate_interp.data import (
@@ -47,6 +46,7 @@ from crate_interp.tasks.inference import (
     workers_of,
 )
 from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
+from crate_interp.tasks.progress import progress_bar
 from crate_interp.tasks.run_folder import RunFolder, open_run_folder
 
 __all__ = ["run"]
@@ -183,15 +183,10 @@ def _process(
         done=done,
     )
     writing = 0.0
-    interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
     with (
         closing(outcomes),
-        tqdm(
-            desc="maskcut",
-            total=len(images),
-            initial=len(done),
-            unit="image",
-            mininterval=interval,
+        progress_bar(
+            desc="maskcut", total=len(images), initial=len(done), unit="image"
         ) as progress,
     ):
         for image in outcomes:

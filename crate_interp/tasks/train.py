@@ -8,9 +8,8 @@ import signal
 import sys
 from contextlib import nullcontext
 
-from tqdm import tqdm
-
 from crate_interp.config import TrainConfig
+from crate_interp.tasks.progress import progress_bar
 from crate_interp.tasks.run_folder import open_run_folder
 from crate_interp.training import Metrics, TrainingResult, read_recipe, train
 
@@ -34,11 +33,10 @@ def run(config: TrainConfig) -> int:
     settings = {name: value for name, value in settings.items() if name not in left_out}
     main = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
     opened = open_run_folder(config.output, settings) if main else nullcontext()
-    interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
     measured: dict[str, str] = {}
     with (
         opened,
-        tqdm(desc="train", unit="step", mininterval=interval, disable=not main) as progress,
+        progress_bar(desc="train", unit="step", disable=not main) as progress,
     ):
 
         def report(metrics: Metrics, updates: int) -> None:

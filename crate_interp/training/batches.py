@@ -28,7 +28,7 @@ from crate_interp.errors import InputError
 from crate_interp.training.data import Pictures
 from crate_interp.training.recipe import Recipe
 
-__all__ = ["batches_of", "seed_generators"]
+__all__ = ["batches_of", "seed_generators", "validation_preparation"]
 
 Batch = tuple[Float[Tensor, "B 3 H W"], Shaped[Tensor, "B ..."]]
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -200,15 +200,23 @@ def batches_of(
 
 
 def _validation_transform(recipe: Recipe, normalisation: Normalisation) -> Transform:
-    whole = recipe.data == "scenes" or recipe.crop_area is None  # as in training
-    transform: Transform = create_transform(
-        input_size=recipe.image_size,
-        mean=normalisation[0],
-        std=normalisation[1],
-        crop_pct=recipe.crop_pct or (1.0 if whole else None),
-        interpolation=_fixed(recipe.interpolation),
-    )
+    mean, std = normalisation
+    transform: Transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
     return transform
+
+
+def validation_preparation(recipe: Recipe) -> dict[str, Any]:
+    """Give the arguments of timm's transform with which a recipe's validation pictures are made.
+
+    Args:
+        recipe: Its pictures are not cropped where training does not crop either.
+    """
+    whole = recipe.data == "scenes" or recipe.crop_area is None
+    return {
+        "input_size": (3, recipe.image_size, recipe.image_size),
+        "crop_pct": recipe.crop_pct or (1.0 if whole else None),
+        "interpolation": _fixed(recipe.interpolation),
+    }
 
 
 def _training_transform(recipe: Recipe, size: int, normalisation: Normalisation) -> Transform:

@@ -25,7 +25,7 @@ from crate_interp.training.checkpoints import (
     load_latest,
     save_checkpoint,
 )
-from crate_interp.training.data import Pictures, open_data
+from crate_interp.training.data import TrainingData, open_data
 from crate_interp.training.metrics import Metrics, MetricsFile
 from crate_interp.training.objectives import Objective, build_objective
 from crate_interp.training.probe import Probe
@@ -172,14 +172,12 @@ def train(
             state.step, state.seconds = step + 1, time.monotonic() - started
             stopping = stopping and state.step < updates
             measured = {}
-            if _due(state.step, recipe.evaluate_every, updates) and data.validation is not None:
-                score = _score(
-                    recipe, data.validation, normalisation, objective, state, accelerator
-                )
-                measured = {objective.measure: score}
-                if state.best is None or objective.improves(score, state.best):
-                    state.best = score
-                    export_weights(folder / "best.safetensors", recipe, state, measured, writes)
+            if _due(state.step, recipe.evaluate_every, updates):
+                measured = _validate(recipe, data, normalisation, objective, state, accelerator)
+            score = measured.get(objective.measure)
+            if score is not None and (state.best is None or objective.improves(score, state.best)):
+                state.best = score
+                export_weights(folder / "best.safetensors", recipe, state, measured, writes)
             metrics = Metrics(
                 step=state.step,
                 loss=mean_loss,
@@ -200,9 +198,8 @@ def train(
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
                 return TrainingResult(state.step, False, **measured)
-    if not remaining and data.validation is not None:  # finished before; the export may not be
-        score = _score(recipe, data.validation, normalisation, objective, state, accelerator)
-        measured = {objective.measure: score}
+    if not remaining:  # finished before; the export may not be
+        measured = _validate(recipe, data, normalisation, objective, state, accelerator)
     export_weights(folder / "model.safetensors", recipe, state, measured, writes)
     accelerator.wait_for_everyone()
     return TrainingResult(state.step, True, **measured)
@@ -267,21 +264,26 @@ def _refuse_infinite(loss: float, norm: float, recipe: Recipe, step: int, rate: 
     )
 
 
-def _score(
+def _validate(
     recipe: Recipe,
-    pictures: Pictures,
+    data: TrainingData,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
     objective: Objective,
     state: TrainingState,
     accelerator: Accelerator,
-) -> float:
-    """Mean over the pictures of what the objective measures, over all processes."""
+) -> dict[str, float]:
+    """What the objective measures, by its name: the mean over pictures, over all processes.
+
+    Without pictures for validation, nothing.
+    """
+    if data.validation is None:
+        return {}
     model, device = state.evaluated().eval(), accelerator.device
     process = (accelerator.process_index, accelerator.num_processes)
     total = torch.zeros(2, dtype=torch.float64)
     with torch.inference_mode():
         for batch in batches_of(
-            recipe, pictures, normalisation, process, target_of=objective.target_of
+            recipe, data.validation, normalisation, process, target_of=objective.target_of
         ):
             images, targets = (tensor.to(device) for tensor in batch)
             with _autocast(recipe, device):
@@ -289,7 +291,7 @@ def _score(
             total += torch.tensor([scores.double().sum(), len(scores)])
     state.model.train()
     told: Any = accelerator.reduce(total.to(device))
-    return float(told[0] / told[1])
+    return {objective.measure: float(told[0] / told[1])}
 
 
 @contextmanager

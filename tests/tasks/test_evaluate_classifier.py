@@ -20,13 +20,7 @@ CLIP = "crate_alpha_clipa_large_patch14_224"
 CLIP_FILE = "crate_alpha_clipa_d48_l2_h3_p8_i32_text_d48_l2_h2.pth"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for one another cost more than they give to models of this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,8 @@ from crate_interp.tasks import profile
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def short(monkeypatch, one_thread):
     monkeypatch.setattr(profile, "_TIMED_SECONDS", 0.0)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_profile_prints_and_writes_the_table(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from crate_interp.data.scene_categories import CATEGORIES
@@ -12,12 +11,8 @@ TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for one another cost more than they give to models of this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def small_models(one_thread):
+    """All models of these tests are small."""
 
 
 @pytest.fixture(scope="session")
