@@ -28,7 +28,7 @@ def test_an_automatic_batch_has_4096_tokens(model):
 def test_an_automatic_batch_fits_into_a_quarter_of_a_gpu(model, monkeypatch, gigabytes, expected):
     memory = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
-    monkeypatch.setattr(MaskCut, "device", CUDA)
+    monkeypatch.setattr(Observer, "device", CUDA)
     assert batch_size_of("auto", Observer(model, size=48)) == expected
 
 
