@@ -30,8 +30,9 @@ from torch import Tensor
 
 from crate_interp.engine import StageClock
 from crate_interp.hooks import record
-from crate_interp.models import fast_inference
+from crate_interp.models import inference_precision
 from crate_interp.segmentation import maskcut, refine_masks
+from crate_interp.tasks.inference import precision_of
 
 STAGES = ("forward", "affinity", "eigen step", "crf", "rest")
 
@@ -148,6 +149,7 @@ def run_library(
     model: VisionTransformer, pixels: Tensor, tau: float, rounds: int, crf: bool
 ) -> tuple[np.ndarray, Stopwatch]:
     watch = Stopwatch()
+    precision = inference_precision(precision_of("auto", pixels.device), model)
     module: Any = sys.modules[maskcut.__module__]
     originals = {name: getattr(module, name) for name in ("affinity", "second_eigenpair")}
     module.affinity = watch.wrap("affinity", module.affinity)
@@ -155,7 +157,7 @@ def run_library(
     try:
         with watch("total"):
             recorder = record(model, ["key"], [-1], stop_early=True)
-            with watch("forward"), torch.inference_mode(), fast_inference(), recorder:
+            with watch("forward"), torch.inference_mode(), precision, recorder:
                 model(pixels)
             keys = recorder.activations.patch_features("key", -1)[0]
             centred = keys - keys.mean(dim=1, keepdim=True)
@@ -225,8 +227,11 @@ def median_seconds(watches: list[Stopwatch]) -> dict[str, float]:
 def agreement(ours: np.ndarray, reference: np.ndarray) -> str:
     if ours.shape != reference.shape:
         return f"NO, {len(ours)} masks and {len(reference)}"
-    differing = int((ours != reference).sum())
-    return "yes" if not differing else f"all but {differing} of {ours.size} pixels"
+    if np.array_equal(ours, reference):
+        return "yes"
+    both = (ours & reference).sum(axis=(1, 2))
+    ious = both / np.maximum((ours | reference).sum(axis=(1, 2)), 1)
+    return f"all but {int((ours != reference).sum())} of {ours.size}, IoU at least {ious.min():.5f}"
 
 
 def print_table(reference: dict[str, float], ours: dict[str, float], rounds: int) -> None:

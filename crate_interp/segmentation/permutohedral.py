@@ -16,7 +16,7 @@ from crate_interp.errors import InputError
 
 __all__ = ["PermutohedralLattice"]
 
-_CHUNK = 1 << 14  # points whose intermediate results a processor's cache holds
+_CHUNK = 1 << 17  # points: threads share one, and its intermediate results are small
 _TOO_SMALL = "the deviations of a kernel are too small for a picture of this size"
 
 
@@ -186,10 +186,11 @@ def _neighbours(
     found = []
     for axis in range(count):
         move = int(count * strides[axis] - strides.sum())
-        columns = [own]
-        for target in (keys - move, keys + move):
-            place = torch.searchsorted(keys, target, out_int32=True).clamp_(max=total - 1)
-            place[keys[place] != target] = total
-            columns.append(torch.cat([place, own[-1:]]))
-        found.append(torch.stack(columns, dim=1))
+        target = keys + move
+        behind = torch.searchsorted(keys, target, out_int32=True).clamp_(max=total - 1)
+        behind.masked_fill_(keys[behind] != target, total)
+        before = torch.full_like(own, total)
+        before[behind] = own[:-1]
+        before[-1] = total  # the vertices without one behind them wrote here
+        found.append(torch.stack([own, before, torch.cat([behind, own[-1:]])], dim=1))
     return found
