@@ -26,13 +26,11 @@ from crate_interp.data import (
     results_of,
 )
 from crate_interp.engine import StageClock, process_images
-from crate_interp.errors import InputError
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_ground_truth
 from crate_interp.segmentation.predictor import MaskCut
 from crate_interp.tasks.inference import (
     batch_size_of,
-    describe_model,
     describe_weights,
     device_of,
     load_model,

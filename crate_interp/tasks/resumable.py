@@ -8,15 +8,16 @@ import json
 import platform
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crate_interp.config import ModelConfig
+from crate_interp.config import BenchmarkConfig, ModelConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.hooks import Observer, Site
+from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.models import resolve_weights
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import RANDOM, batch_size_of, describe_model, describe_weights
@@ -26,6 +27,7 @@ from crate_interp.tasks.run_folder import RunFolder
 __all__ = [
     "default_output",
     "failure_of",
+    "feature_of",
     "finish_run",
     "observe_into",
     "settings_of",
@@ -42,6 +44,18 @@ def weights_of(config: ModelConfig) -> dict[str, Any]:
     if config.weights == RANDOM:
         return describe_weights(None)
     return describe_weights(resolve_weights(config.model, config.weights))
+
+
+def feature_of(config: BenchmarkConfig, observer: Observer) -> Site:
+    """Find the site of an option `--feature`.
+
+    Raises:
+        InputError: The model has no such site, or no such block.
+    """
+    if config.feature == "auto":
+        return default_feature(observer.model, config.block)
+    record(observer.model, [config.feature], [config.block])
+    return Site(config.feature)
 
 
 def settings_of(
@@ -110,13 +124,13 @@ def observe_into(
         InputError: As `observe`, or the journal cannot be written.
     """
     done, failed = folder.finished(), []
-    outcomes = observe(observer, records, *wanted, entry_of, config, done)
-    for image in outcomes:
-        if image.error is not None:
-            failed.append(failure_of(image.record, image.error))
-        elif image.result is not None:
-            known = {"image_id": image.record.image_id, "file_name": image.record.file_name}
-            folder.append({**known, **image.result, "seconds": image.seconds})
+    with closing(observe(observer, records, *wanted, entry_of, config, done)) as outcomes:
+        for image in outcomes:
+            if image.error is not None:
+                failed.append(failure_of(image.record, image.error))
+            elif image.result is not None:
+                known = {"image_id": image.record.image_id, "file_name": image.record.file_name}
+                folder.append({**known, **image.result, "seconds": image.seconds})
     journal = folder.finished()
     ids = [record.image_id for record in records]
     return [journal[image_id] for image_id in ids if image_id in journal], failed
