@@ -32,6 +32,7 @@ from crate_interp.data.voc import (
     open_ade20k,
     open_labelled,
     open_labelled_scenes,
+    open_saliency,
     open_voc,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "open_images",
     "open_labelled",
     "open_labelled_scenes",
+    "open_saliency",
     "open_voc",
     "preprocess",
     "read_coco",

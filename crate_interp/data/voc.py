@@ -1,4 +1,4 @@
-"""PASCAL VOC, ADE20K and the built-in scenes as images with labels."""
+"""PASCAL VOC, ADE20K, sets of salient objects and the built-in scenes as images with labels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.data.coco import ImageRecord, ImageSet, data_folder, open_images
-from crate_interp.data.images import list_images
+from crate_interp.data.images import list_images, read_image
 from crate_interp.data.label_maps import VOID, LabelledSet, read_label_map
 from crate_interp.data.rle import decode_mask
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError
 
-__all__ = ["VOC_CLASSES", "open_ade20k", "open_labelled", "open_labelled_scenes", "open_voc"]
+__all__ = [
+    "VOC_CLASSES",
+    "open_ade20k",
+    "open_labelled",
+    "open_labelled_scenes",
+    "open_saliency",
+    "open_voc",
+]
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
@@ -132,6 +139,26 @@ def open_ade20k(root: Path, split: str = "validation") -> LabelledSet:
     )
 
 
+def open_saliency(images: Path, masks: Path) -> LabelledSet:
+    """Open images with a mask of the salient object, as ECSSD, DUTS and DUT-OMRON have them.
+
+    Args:
+        images: Folder of the images.
+        masks: Folder of their masks, `<name>.png`, grey above 127 being the object.
+
+    Returns:
+        The images sorted by name, numbered from 1; label 1 is the object, 0 is background.
+
+    Raises:
+        InputError: There is no image, or a mask is missing.
+    """
+    found = open_images([images])
+    _all_there(Path(masks) / f"{record.path.stem}.png" for record in found.records)
+    return LabelledSet(
+        found, ("background", "salient object"), 0, partial(_read_salient, Path(masks))
+    )
+
+
 def open_labelled_scenes(split: str = "val", count: int = SCENES) -> LabelledSet:
     """Open the built-in scenes, drawn where they are not there yet, with their labels.
 
@@ -180,6 +207,16 @@ def _read_ade20k(folder: Path, record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
     labels = read_label_map(folder / f"{record.path.stem}.png", ADE20K_CLASSES + 1)
     labels[labels != VOID] -= 1  # 0 becomes VOID
     return labels
+
+
+def _read_salient(folder: Path, record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
+    path = folder / f"{record.path.stem}.png"
+    grey = read_image(path)[:, :, 0]
+    if 0 < grey.max() <= 127:
+        raise InputError(
+            f"{path}: expected a mask of black and white (255), found no value above {grey.max()}"
+        )
+    return (grey > 127).astype(np.uint8)
 
 
 def _ade20k_classes(path: Path) -> tuple[str, ...]:

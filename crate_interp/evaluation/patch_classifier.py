@@ -22,7 +22,7 @@ __all__ = ["PatchClassifier", "fit_clusters", "fit_linear_probe", "sample_patche
 _logger = logging.getLogger(__name__)
 
 _PATCHES_IN_BATCH = 4096  # of k-means
-_MAX_ITERATIONS = 500  # of the linear probe
+_MAX_ITERATIONS = 2000  # of the linear probe
 
 
 @dataclass(frozen=True, eq=False)

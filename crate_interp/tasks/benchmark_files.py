@@ -63,7 +63,7 @@ def write_class_scores(
     Returns:
         A table to print.
     """
-    kept = np.flatnonzero(counts)
+    kept: list[int] = np.flatnonzero(counts).tolist()
     with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["class", "images", *scores])

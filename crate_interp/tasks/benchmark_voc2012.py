@@ -90,7 +90,7 @@ def run(config: VocBenchmarkConfig) -> int:
             data.classes,
             score.images_of_class,
             score.by_class,
-            f"IoU, mean over the images of the class, %, {config.protocol}",
+            f"IoU by {config.protocol} (%, mean over the images of a class)",
         )
         if config.pictures:
             shown = records[: config.pictures]
@@ -176,7 +176,7 @@ class _Benchmark:
         )
         return Example(
             [
-                draw_instances(rgb, Instances(shown))
+                draw_instances(rgb, Instances(shown), outline=shown is truth)
                 for shown in (truth, masks[best], masks[-2:-1], masks[-1:])
             ],
             [

@@ -26,6 +26,7 @@ from crate_interp.tasks.run_folder import RunFolder
 
 __all__ = [
     "default_output",
+    "describe_images",
     "failure_of",
     "feature_of",
     "finish_run",
@@ -75,7 +76,6 @@ def settings_of(
         presentation: Options that change where a run writes, or what it shows, not what it finds.
     """
     settings = {name: value for name, value in asdict(config).items() if name not in presentation}
-    names = json.dumps([(record.image_id, record.file_name) for record in images.records])
     return {
         **settings,
         "model": describe_model(config.model, config.weights),
@@ -84,12 +84,18 @@ def settings_of(
         "device": observer.device.type,
         "precision": observer.precision,
         "batch_size": batch_size_of(config.batch_size, observer),
-        "images": {
-            "name": images.name,
-            "count": len(images.records),
-            "folders": sorted({str(record.path.parent.resolve()) for record in images.records}),
-            "sha256_of_names": hashlib.sha256(names.encode()).hexdigest(),
-        },
+        "images": describe_images(images),
+    }
+
+
+def describe_images(images: ImageSet) -> dict[str, Any]:
+    """Tell which images a run is of, for its settings."""
+    names = json.dumps([(record.image_id, record.file_name) for record in images.records])
+    return {
+        "name": images.name,
+        "count": len(images.records),
+        "folders": sorted({str(record.path.parent.resolve()) for record in images.records}),
+        "sha256_of_names": hashlib.sha256(names.encode()).hexdigest(),
     }
 
 

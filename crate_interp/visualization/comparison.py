@@ -15,7 +15,7 @@ __all__ = ["class_scores_figure", "comparison_figure"]
 # Okabe and Ito's colours that stand out on white, each with a marker of its own.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"), ("#CC79A7", "^"))
 _CELL, _GAP, _HEADING, _CAPTION = 1.55, 0.06, 0.26, 0.17  # inches
-_ROW = 0.17  # inches a class
+_ROW = 0.19  # inches a class
 
 
 def comparison_figure(
@@ -92,17 +92,20 @@ def class_scores_figure(
         raise InputError("expected a class with a score, found none")
     figure = Figure(figsize=(5.2, 1.1 + _ROW * len(order)), layout="constrained")
     axes = figure.add_subplot()
-    for (method, values), (colour, marker) in zip(scores.items(), _STYLES, strict=False):
-        label = f"{method} (mean {100 * means[method]:.1f})"
+    rows = np.arange(len(order))
+    shifts = 0.18 * (np.arange(len(scores)) - (len(scores) - 1) / 2)  # equal scores stay visible
+    for (method, values), (colour, marker), shift in zip(
+        scores.items(), _STYLES, shifts, strict=False
+    ):
         axes.axvline(100 * means[method], color=colour, linewidth=0.8, alpha=0.6, zorder=1)
-        axes.plot(
-            *(100 * values[order], range(len(order))),
-            *(marker,),
+        axes.scatter(
+            100 * values[order],
+            rows - shift,
+            s=14,
             color=colour,
-            label=label,
-            markersize=4.5,
-            markeredgewidth=0,
-            alpha=0.9,
+            marker=marker,
+            linewidth=0,
+            label=f"{method} (mean {100 * means[method]:.1f})",
         )
     axes.set_yticks(range(len(order)), [classes[place] for place in order], fontsize=7)
     axes.set_ylim(-0.7, len(order) - 0.3)
@@ -111,7 +114,9 @@ def class_scores_figure(
     axes.tick_params(axis="x", labelsize=7)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="y", color="0.92", linewidth=0.6)
+    axes.grid(axis="x", color="0.92", linewidth=0.6)
+    for row in rows[::2]:
+        axes.axhspan(row - 0.5, row + 0.5, color="0.96", linewidth=0, zorder=0)
     axes.set_axisbelow(True)
     figure.legend(loc="outside upper left", ncols=2, fontsize=7, frameon=False, handletextpad=0.1)
     return figure
