@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,45 +67,35 @@ def run(config: SemanticBenchmarkConfig) -> int:
     name = f"benchmark-semantic-{config.method}"
     output = config.output or default_output(name, config, data.images)
     with open_run_folder(output, settings) as folder:
-        benchmark = _Benchmark(config, observer, feature)
+        benchmark = _Benchmark(config, data, observer, feature)
         classifier = benchmark.classifier(output / "classifier.npz", train)
-        wanted = ([feature], [config.block])
-
-        def entry_of(
-            record: ImageRecord, image: ResizedImage, activations: Activations, stage: StageClock
-        ) -> dict[str, Any]:
-            with stage("score"):
-                return {"pairs": benchmark.pairs(classifier, data, record, image, activations)}
-
         entries, failed = observe_into(
-            folder, observer, data.images.records, wanted, entry_of, config
+            folder,
+            observer,
+            data.images.records,
+            ([feature], [config.block]),
+            partial(benchmark.entry_of, classifier),
+            config,
         )
         confusion = _sum_of(entries, len(data.classes))
-        if config.method == "kmeans":
-            confusion = match_clusters(confusion)
-        score = semantic_score(confusion)
-        images = np.zeros(len(data.classes), np.int64)
-        for entry in entries:
-            images[list({label for _, label, _ in entry["pairs"]})] += 1
+        score = semantic_score(
+            match_clusters(confusion) if config.method == "kmeans" else confusion
+        )
         by_class = write_class_scores(
             output / "classes.png",
             data.classes,
-            images,
+            _images_of_class(entries, len(data.classes)),
             {"IoU": score.iou, "accuracy": score.accuracy},
             "IoU and accuracy of all pixels of a class (%)",
         )
-        results = {
-            "mean_iou": score.mean_iou,
-            "mean_accuracy": score.mean_accuracy,
-            "pixel_accuracy": score.pixel_accuracy,
-            "images": len(entries),
-        }
         print(
             f"{by_class}\n\n{settings['model']} at {settings['size']} px on {len(entries)} images "
             f"of {data.images.name}, {config.method}, %"
         )
         numbers = (score.mean_iou, score.mean_accuracy, score.pixel_accuracy)
         print(format_table(["", "mIoU", "mAcc", "aAcc"], [["", *map(percent, numbers)]]))
+        names = ("mean_iou", "mean_accuracy", "pixel_accuracy")
+        results = {**dict(zip(names, numbers, strict=True)), "images": len(entries)}
         return finish_run(folder, results, failed, weights, settings)
 
 
@@ -113,6 +104,7 @@ class _Benchmark:
     """What is done with one image."""
 
     config: SemanticBenchmarkConfig
+    data: LabelledSet
     observer: Observer
     feature: Site
 
@@ -123,13 +115,7 @@ class _Benchmark:
                 return PatchClassifier(**arrays)
         config = self.config
         records = train.images.records
-        share = math.ceil(config.patches / len(records))
-
-        def sample_of(
-            record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
-        ) -> Sample:
-            return self.sample(train, share, record, image, activations)
-
+        sample_of = partial(self.sample_of, train, math.ceil(config.patches / len(records)))
         samples = []
         for image in observe(
             self.observer, records, [self.feature], [config.block], sample_of, config
@@ -150,15 +136,16 @@ class _Benchmark:
         part.replace(path)
         return fitted
 
-    def sample(
+    def sample_of(
         self,
         train: LabelledSet,
         count: int,
         record: ImageRecord,
         image: ResizedImage,
         activations: Activations,
+        _: StageClock,
     ) -> Sample:
-        """Features of some patches; to a probe, also the labels at their centres."""
+        """Features of some patches; for a probe, also the labels at their centres."""
         features = self.features(activations)
         labels = np.zeros(len(features), np.uint8)
         if self.config.method == "linear":
@@ -167,24 +154,24 @@ class _Benchmark:
         chosen = sample_patches(labels != VOID, count, self.config.seed, record.image_id)
         return features[chosen], labels[chosen]
 
-    def pairs(
+    def entry_of(
         self,
         classifier: PatchClassifier,
-        data: LabelledSet,
         record: ImageRecord,
         image: ResizedImage,
         activations: Activations,
-    ) -> list[list[int]]:
+        stage: StageClock,
+    ) -> dict[str, Any]:
         """Predicted label, true label and number of pixels, of each pair that occurs."""
-        geometry = self.observer.geometry(image.original_hw)
-        predicted = classifier.predict(self.features(activations)).reshape(geometry.grid_hw)
-        on_original = geometry.input_to_original(geometry.grid_to_input(predicted[None]))[0]
-        labels = data.labels_of(record, image.original_hw)
-        confusion = confusion_of(labels, on_original, len(data.classes), len(data.classes))
-        return [
-            [int(p), int(c), int(confusion[p, c])]
-            for p, c in zip(*confusion.nonzero(), strict=True)
-        ]
+        with stage("score"):
+            labels = self.data.labels_of(record, image.original_hw)
+            geometry = self.observer.geometry(image.original_hw)
+            predicted = classifier.predict(self.features(activations)).reshape(geometry.grid_hw)
+            predicted = geometry.input_to_original(geometry.grid_to_input(predicted[None]))[0]
+            classes = len(self.data.classes)
+            confusion = confusion_of(labels, predicted, classes, classes)
+            pairs = np.column_stack([*confusion.nonzero(), confusion[confusion.nonzero()]])
+        return {"pairs": pairs.tolist()}
 
     def features(self, activations: Activations) -> Float[np.ndarray, "n D"]:
         found = activations.patch_features(self.feature, self.config.block)[0]
@@ -197,6 +184,13 @@ def _sum_of(entries: Sequence[Mapping[str, Any]], classes: int) -> Int64[np.ndar
         for predicted, label, count in entry["pairs"]:
             confusion[predicted, label] += count
     return confusion
+
+
+def _images_of_class(entries: Sequence[Mapping[str, Any]], classes: int) -> Int64[np.ndarray, " C"]:
+    images = np.zeros(classes, np.int64)
+    for entry in entries:
+        images[list({label for _, label, _ in entry["pairs"]})] += 1
+    return images
 
 
 def _refuse_common(data: LabelledSet, train: LabelledSet) -> None:
