@@ -22,8 +22,8 @@ from crate_interp.data.label_maps import (
     VOID,
     LabelledSet,
     class_masks,
-    object_masks,
     read_label_map,
+    truth_masks,
 )
 from crate_interp.data.rle import annotations_of, decode_mask, encode_masks, results_of
 from crate_interp.data.scenes import draw_scene, write_scenes
@@ -52,7 +52,6 @@ __all__ = [
     "draw_scene",
     "encode_masks",
     "list_images",
-    "object_masks",
     "open_ade20k",
     "open_coco",
     "open_images",
@@ -67,5 +66,6 @@ __all__ = [
     "resize_image",
     "results_of",
     "to_rgb",
+    "truth_masks",
     "write_scenes",
 ]

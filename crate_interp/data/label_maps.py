@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from crate_interp.data.coco import ImageRecord, ImageSet
 from crate_interp.errors import InputError
 
-__all__ = ["VOID", "LabelledSet", "class_masks", "object_masks", "read_label_map"]
+__all__ = ["VOID", "LabelledSet", "class_masks", "read_label_map", "truth_masks"]
 
 VOID = 255
 """Label of a pixel that does not count."""
@@ -115,16 +115,16 @@ def class_masks(
     return labels == present[:, None, None], present.astype(np.int64)
 
 
-def object_masks(
+def truth_masks(
     labels: UInt8[np.ndarray, "H W"],
-    objects: UInt8[np.ndarray, "H W"],
+    objects: UInt8[np.ndarray, "H W"] | None,
     background: int | None,
 ) -> tuple[Bool[np.ndarray, "G H W"], Int64[np.ndarray, " G"]]:
-    """Split a map of objects into one mask an object.
+    """Split an image into one mask a class, or one mask an object.
 
     Args:
         labels: The class of each pixel.
-        objects: The object of each pixel, from 1; 0 is background.
+        objects: The object of each pixel, from 1, and 0 for background; `None` for classes.
         background: As for `class_masks`. If `None`, the background has a mask, too.
 
     Returns:
@@ -133,6 +133,8 @@ def object_masks(
     Raises:
         InputError: The maps differ in size.
     """
+    if objects is None:
+        return class_masks(labels, background)
     if labels.shape != objects.shape:
         raise InputError(f"labels of {labels.shape} and objects of {objects.shape} do not agree")
     objects = np.where(labels == VOID, np.uint8(VOID), objects)

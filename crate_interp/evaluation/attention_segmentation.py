@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from crate_interp.config import KeepBy, Resolution
-from crate_interp.data import VOID, class_masks, object_masks
+from crate_interp.data import VOID, truth_masks
 from crate_interp.errors import InputError
 from crate_interp.evaluation.masks import overlaps_of
 from crate_interp.segmentation import attention_masks, principal_component
@@ -151,10 +151,7 @@ def image_overlaps(
         objects = None if objects is None else geometry.original_to_grid(objects)
     else:
         masks = geometry.input_to_original(geometry.grid_to_input(masks))
-    if objects is None:
-        truth, classes = class_masks(labels, protocol.background)
-    else:
-        truth, classes = object_masks(labels, objects, protocol.background)
+    truth, classes = truth_masks(labels, objects, protocol.background)
     overlaps = overlaps_of(masks & (labels != VOID), truth)
     return ImageOverlaps(classes, overlaps[:-2], overlaps[-2], overlaps[-1])
 

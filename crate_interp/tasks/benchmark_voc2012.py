@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from crate_interp.config import VocBenchmarkConfig
 from crate_interp.data import (
     ImageRecord,
     LabelledSet,
     ResizedImage,
-    class_masks,
-    object_masks,
     open_labelled_scenes,
     open_voc,
+    truth_masks,
 )
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
@@ -54,6 +53,8 @@ from crate_interp.tasks.run_folder import open_run_folder
 from crate_interp.visualization import draw_instances
 
 __all__ = ["run"]
+
+LabelMap = UInt8[np.ndarray, "H W"]
 
 _PRESENTATION = {"data", "output", "pictures", "weights", "workers"}
 
@@ -123,8 +124,9 @@ class _Benchmark:
         self, record: ImageRecord, image: ResizedImage, activations: Activations, stage: StageClock
     ) -> dict[str, Any]:
         with stage("score"):
-            masks = self.masks_of(activations)
-            found = self.overlaps_of(record, image, masks, self.protocol)
+            geometry = self.observer.geometry(image.original_hw)
+            truth = self.truth_of(record, image.original_hw)
+            found = image_overlaps(self.masks_of(activations), geometry, *truth, self.protocol)
         return {
             "classes": found.classes.tolist(),
             "heads": found.heads.tolist(),
@@ -139,59 +141,37 @@ class _Benchmark:
         features = activations.patch_features(self.feature, self.config.block)[0].float()
         return candidate_masks(patches.unflatten(1, activations.grid_hw), features, self.protocol)
 
-    def overlaps_of(
-        self,
-        record: ImageRecord,
-        image: ResizedImage,
-        masks: Bool[np.ndarray, "K+2 h w"],
-        protocol: AttentionProtocol,
-    ) -> ImageOverlaps:
-        labels = self.data.labels_of(record, image.original_hw)
-        objects = None
-        if self.config.per == "object":
-            objects = self.data.objects_of(record, image.original_hw)
-        geometry = self.observer.geometry(image.original_hw)
-        return image_overlaps(masks, geometry, labels, objects, protocol)
+    def truth_of(
+        self, record: ImageRecord, original_hw: tuple[int, int]
+    ) -> tuple[LabelMap, LabelMap | None]:
+        """Labels, and objects if these are what has a best head."""
+        labels = self.data.labels_of(record, original_hw)
+        if self.config.per == "class":
+            return labels, None
+        return labels, self.data.objects_of(record, original_hw)
 
     def example_of(
         self, record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
     ) -> Example:
         """The image with the truth and the masks, a colour a class or object."""
-        hw = image.original_hw
-        masks = self.masks_of(activations)
-        found = self.overlaps_of(record, image, masks, replace(self.protocol, resolution="full"))
-        labels = self.data.labels_of(record, hw)
-        if self.config.per == "object":
-            objects = self.data.objects_of(record, hw)
-            truth, classes = object_masks(labels, objects, self.protocol.background)
-        else:
-            truth, classes = class_masks(labels, self.protocol.background)
-        geometry = self.observer.geometry(hw)
+        geometry = self.observer.geometry(image.original_hw)
+        labels, objects = self.truth_of(record, image.original_hw)
+        masks, protocol = self.masks_of(activations), replace(self.protocol, resolution="full")
+        found = image_overlaps(masks, geometry, labels, objects, protocol)
+        truth, classes = truth_masks(labels, objects, protocol.background)
         masks = geometry.input_to_original(geometry.grid_to_input(masks))
-        best = found.heads.argmax(axis=0)
-        rgb = record.read()
-        names = ", ".join(self.data.classes[label] for label in dict.fromkeys(classes.tolist()))
-        heads = ", ".join(
-            f"head {head}: {percent(found.heads[head, place])}" for place, head in enumerate(best)
+        best, rgb = found.heads.argmax(axis=0), record.read()
+        shown = (truth, masks[best], masks[-2:-1], masks[-1:])
+        names = ", ".join(self.data.classes[label] for label in np.unique(classes))
+        heads = ", ".join(str(head) for head in np.unique(best))
+        ious = (found.heads.max(axis=0), found.mean_head, found.principal)
+        best_iou, mean_iou, principal_iou = (
+            f"IoU {percent(values.mean())}" if len(classes) else "" for values in ious
         )
         return Example(
-            [
-                draw_instances(rgb, Instances(shown), outline=shown is truth)
-                for shown in (truth, masks[best], masks[-2:-1], masks[-1:])
-            ],
-            [
-                names,
-                heads
-                if len(best) < 3
-                else f"{len(best)} heads: {percent(_mean(found.heads.max(axis=0)))}",
-                percent(_mean(found.mean_head)),
-                percent(_mean(found.principal)),
-            ],
+            [draw_instances(rgb, Instances(each), outline=each is truth) for each in shown],
+            [names, f"{best_iou}, head {heads}", mean_iou, principal_iou],
         )
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")
 
 
 def _open_data(config: VocBenchmarkConfig) -> LabelledSet:

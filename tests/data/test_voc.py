@@ -10,13 +10,13 @@ from crate_interp.data import (
     VOC_CLASSES,
     VOID,
     class_masks,
-    object_masks,
     open_ade20k,
     open_labelled,
     open_labelled_scenes,
     open_saliency,
     open_voc,
     read_label_map,
+    truth_masks,
 )
 from crate_interp.errors import InputError
 
@@ -62,7 +62,7 @@ def test_voc_has_the_images_of_the_list_with_their_labels(voc):
     assert classes.tolist() == [8]
     assert masks[0, :, 0].tolist() == [True, True, False, False, True, True]
     objects = found.objects_of(found.images.records[1], HW)
-    masks, classes = object_masks(labels[1], objects, 0)
+    masks, classes = truth_masks(labels[1], objects, 0)
     assert classes.tolist() == [8, 8]
     assert masks[:, :, 0].tolist() == [[True, True] + 4 * [False], 4 * [False] + [True, True]]
     assert len(found.limit(1).images) == 1
@@ -72,10 +72,13 @@ def test_background_is_a_class_and_an_object_where_it_counts():
     labels = np.array([[0, 3, VOID], [0, 3, 3]], np.uint8)
     objects = np.array([[0, 1, 1], [0, 1, 2]], np.uint8)
     assert class_masks(labels, None)[1].tolist() == [0, 3]
-    masks, classes = object_masks(labels, objects, None)
+    masks, classes = truth_masks(labels, objects, None)
     assert classes.tolist() == [0, 3, 3]
     assert masks.sum(axis=(1, 2)).tolist() == [2, 2, 1]  # the void pixel belongs to none
-    assert object_masks(labels, objects, 0)[1].tolist() == [3, 3]
+    assert truth_masks(labels, objects, 0)[1].tolist() == [3, 3]
+    assert truth_masks(labels, None, 0)[1].tolist() == [3]
+    with pytest.raises(InputError, match="do not agree"):
+        truth_masks(labels, objects[:1], 0)
 
 
 def test_nothing_but_void_and_background_has_no_mask():
@@ -83,7 +86,7 @@ def test_nothing_but_void_and_background_has_no_mask():
     masks, classes = class_masks(labels, 0)
     assert masks.shape == (0, 1, 2)
     assert classes.shape == (0,)
-    masks, classes = object_masks(labels, labels, 0)
+    masks, classes = truth_masks(labels, labels, 0)
     assert masks.shape == (0, 1, 2)
     assert classes.shape == (0,)
 
@@ -212,7 +215,7 @@ def test_scenes_have_the_labels_that_they_are_drawn_with(tmp_path, monkeypatch):
     for record in found.images.records:
         labels, objects = (read(record, record.hw) for read in (found.labels_of, found.objects_of))
         assert ((labels > 0) == (objects > 0)).all()
-        masks, classes = object_masks(labels, objects, 0)
+        masks, classes = truth_masks(labels, objects, 0)
         assert set(classes) == set(class_masks(labels, 0)[1])
         assert len(masks) == objects.max()
     first = [each.images.records[0].read() for each in (found, other)]

@@ -11,12 +11,11 @@ from PIL import Image
 
 from crate_interp.cli import main
 from crate_interp.data import (
-    class_masks,
-    object_masks,
     open_labelled,
     open_labelled_scenes,
     open_saliency,
     open_voc,
+    truth_masks,
 )
 from crate_interp.evaluation import (
     BestMaskIoU,
@@ -104,9 +103,8 @@ def test_voc2012_equals_the_library(folders, tmp_path, protocol, per, capsys):
     heads, mean_head, principal = BestMaskIoU(), BestMaskIoU(), BestMaskIoU()
     for record, geometry, activations in observed(data.images.records):
         labels = data.labels_of(record, geometry.original_hw)
-        truth, _ = class_masks(labels, 0)
-        if per == "object":
-            truth, _ = object_masks(labels, data.objects_of(record, geometry.original_hw), 0)
+        objects = data.objects_of(record, geometry.original_hw) if per == "object" else None
+        truth, _ = truth_masks(labels, objects, 0)
         rows = activations["cls_attention", -1][0, :, 1:]
         features = activations.patch_features("subspace")[0]
         component = principal_component(features, geometry.grid_hw).mask[None]
