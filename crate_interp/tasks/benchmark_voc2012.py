@@ -223,7 +223,7 @@ def _report(
     lines = [
         f"{settings['model']} at {settings['size']} px on {score.images} images of "
         f"{settings['images']['name']}, %",
-        f"{config.protocol}, share {config.keep:g}; a head a {config.per}; background "
+        f"{config.protocol}, share {config.keep:g}; a head per {config.per}; background "
         f"{'counts' if config.background else 'does not count'}; {config.resolution} resolution",
         format_table(["mIoU", "over images", "over classes"], rows),
     ]

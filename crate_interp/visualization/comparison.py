@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,6 +16,7 @@ __all__ = ["class_scores_figure", "comparison_figure"]
 # Okabe and Ito's colours that stand out on white, each with a marker of its own.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"), ("#CC79A7", "^"))
 _CELL, _GAP, _HEADING, _CAPTION = 1.55, 0.06, 0.26, 0.17  # inches
+_LETTERS = 32  # of a caption, at most
 _ROW = 0.19  # inches a class
 
 
@@ -54,7 +56,10 @@ def comparison_figure(
             axes.set_axis_off()
             centre = (left + _CELL / 2) / width
             caption_y = (bottom - 0.02) / height
-            figure.text(centre, caption_y, text, fontsize=6.5, color="0.3", ha="center", va="top")
+            caption = shorten(text, _LETTERS, placeholder=" ...")
+            figure.text(
+                *(centre, caption_y, caption), fontsize=6.5, color="0.3", ha="center", va="top"
+            )
         top -= row_height + _CAPTION + _GAP
     for column, title in enumerate(titles):
         centre = (_GAP + column * (_CELL + _GAP) + _CELL / 2) / width

@@ -25,9 +25,8 @@ HW = (6, 8)
 
 def save_labels(path: Path, labels: np.ndarray, mode: str = "P") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(labels.astype(np.uint8), "L")
+    image = Image.fromarray(labels.astype(np.uint8))
     if mode == "P":
-        image = Image.fromarray(labels.astype(np.uint8))
         image.putpalette([value for value in range(256) for _ in range(3)])
     image.save(path)
 

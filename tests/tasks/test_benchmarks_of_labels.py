@@ -120,7 +120,7 @@ def test_voc2012_equals_the_library(folders, tmp_path, protocol, per, capsys):
         assert found[name] == pytest.approx(metric.compute().mean_iou, abs=1e-6)
         assert f"{100 * found[name]:.1f}" in printed
     assert found["one head"] <= found["best head"]
-    assert f"{protocol}, share 0.6; a head a {per}; background does not count" in printed
+    assert f"{protocol}, share 0.6; a head per {per}; background does not count" in printed
     for name in ("classes.png", "classes.pdf", "masks.png", "masks.pdf"):
         assert (output / name).stat().st_size > 1000
     rows = class_rows(output)

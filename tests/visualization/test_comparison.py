@@ -15,6 +15,13 @@ def test_comparison_shows_every_picture_with_its_caption():
     assert {text.get_text() for text in figure.texts} == {"a", "b", "c", "d", "truth", "found"}
 
 
+def test_a_caption_does_not_run_into_its_neighbour():
+    figure = comparison_figure([[np.zeros((2, 2, 3), np.uint8)]], ["t"], [["word " * 20]])
+    caption = figure.texts[0].get_text()
+    assert len(caption) <= 32
+    assert caption.endswith("word ...")
+
+
 @pytest.mark.parametrize(
     ("rows", "titles", "captions"),
     [
