@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from crate_interp.errors import InputError
@@ -57,7 +57,7 @@ class ImageGeometry:
         )
         return rows, columns
 
-    def grid_to_input(self, masks: Bool[np.ndarray, "M h w"]) -> Bool[np.ndarray, "M H W"]:
+    def grid_to_input(self, masks: Shaped[np.ndarray, "M h w"]) -> Shaped[np.ndarray, "M H W"]:
         """Give every input pixel the value of the patch whose centre is nearest."""
         if masks.shape[1:] != self.grid_hw:
             raise InputError(f"masks of {masks.shape[1:]} do not lie on the grid {self.grid_hw}")
@@ -70,8 +70,25 @@ class ImageGeometry:
         )
         return masks[:, rows.astype(int)][:, :, columns.astype(int)]
 
-    def input_to_original(self, masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M H2 W2"]:
-        """Resample masks of the model's input to the original image, nearest neighbour."""
+    def original_to_grid(self, labels: Shaped[np.ndarray, "H2 W2"]) -> Shaped[np.ndarray, "h w"]:
+        """Give every patch the value of the original pixel at its centre."""
+        if labels.shape != self.original_hw:
+            raise InputError(
+                f"labels of {labels.shape} do not lie on the original image {self.original_hw}"
+            )
+        strides = self.stride_hw or self.patch_hw
+        rows, columns = (
+            (2 * stride * np.arange(cells) + patch) * original // (2 * size)
+            for original, size, patch, stride, cells in zip(
+                self.original_hw, self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
+            )
+        )
+        return labels[rows][:, columns]
+
+    def input_to_original(
+        self, masks: Shaped[np.ndarray, "M H W"]
+    ) -> Shaped[np.ndarray, "M H2 W2"]:
+        """Resample from the model's input to the original image, nearest neighbour."""
         if masks.shape[1:] != self.input_hw:
             raise InputError(f"masks of {masks.shape[1:]} do not lie on the input {self.input_hw}")
         rows, columns = (

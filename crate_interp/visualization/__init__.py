@@ -1,5 +1,6 @@
 """Pictures of what was found: overlays (arrays to RGB) and figures (arrays to Figure)."""
 
+from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
 from crate_interp.visualization.overlay import draw_instances
 from crate_interp.visualization.reconstruction import reconstruction_figure
@@ -8,6 +9,8 @@ from crate_interp.visualization.sheet import overlay_sheet
 __all__ = [
     "Curve",
     "Panel",
+    "class_scores_figure",
+    "comparison_figure",
     "draw_curves",
     "draw_instances",
     "overlay_sheet",
