@@ -196,7 +196,7 @@ def test_maskcut_on_gpu_equals_cpu() -> None:
     [
         ({"grid_size": (3, 5)}, "3 x 5 patches need features of shape (D, 15), found (2, 12)"),
         ({"grid_size": (-3, -4)}, "-3 x -4"),
-        ({"features": torch.zeros(0, 12)}, "(0, 12)"),
+        ({"features": torch.zeros(0, 12)}, "(1, 0, 12)"),
         ({"features": torch.zeros(2, 0), "grid_size": (0, 4)}, "0 x 4"),
         ({"features": torch.full((2, 12), float("nan"))}, "NaN or infinity in 12 of 12 patches"),
         ({"tau": 1.5}, "tau: expected a cosine inside (-1, 1), found 1.5"),
