@@ -77,8 +77,7 @@ def maskcut(
         (arXiv 2301.11320), section 3.2.
     """
     checked_grid(features, grid_size)
-    (cut,) = maskcut_batch(features[None], grid_size, tau, max_masks, solver)
-    return MaskCutResult(*(tensor.to(features.device) for tensor in cut))
+    return maskcut_batch(features[None], grid_size, tau, max_masks, solver)[0]
 
 
 def maskcut_batch(
@@ -100,7 +99,7 @@ def maskcut_batch(
         solver: See `normalized_cut`.
 
     Returns:
-        Of each image what `maskcut` returns, on the CPU.
+        Of each image what `maskcut` returns.
 
     Raises:
         InputError: As `maskcut`.
@@ -127,11 +126,11 @@ def maskcut_batch(
     for cut in cuts:
         if not cut.rounds:
             logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
-    return [cut.result() for cut in cuts]
+    return [cut.result(features.device) for cut in cuts]
 
 
 class _Cut:
-    """What is known of an image from one round to the next.
+    """What is known of an image from one round to the next, on the CPU, where parts are found.
 
     Attributes:
         masks: So far, disjoint.
@@ -167,11 +166,11 @@ class _Cut:
         self.is_changed = bool(self.masks[number].any())
         return self.masks[number].flatten()
 
-    def result(self) -> MaskCutResult:
+    def result(self, device: torch.device) -> MaskCutResult:
         if 0 < self.rounds < len(self.masks):
             logger.info("nothing left to cut after %d of %d rounds", self.rounds, len(self.masks))
         rows = len(self.masks) if self.rounds else 0
-        return MaskCutResult(self.masks[:rows], self.eigenvectors[:rows])
+        return MaskCutResult(self.masks[:rows].to(device), self.eigenvectors[:rows].to(device))
 
 
 def _eigenvectors_of(

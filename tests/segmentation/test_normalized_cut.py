@@ -84,6 +84,19 @@ def test_normalized_cut_of_two_cliques_is_the_known_vector() -> None:
     assert eigenvalue == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("solver", ["lanczos", "dense"])
+def test_normalized_cut_on_a_gpu_equals_that_of_the_cpu(name: str, solver: str) -> None:
+    expected, found = (
+        normalized_cut(GRAPHS[name], solver),
+        normalized_cut(GRAPHS[name].cuda(), solver),
+    )
+    scale = expected.eigenvector.abs().max()
+    assert (found.eigenvector - expected.eigenvector).abs().max() <= 1e-9 * scale
+    assert found.eigenvalue == pytest.approx(expected.eigenvalue, abs=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [None, torch.float32])
 def test_graphs_of_a_batch_leave_it_as_they_converge(
     dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
