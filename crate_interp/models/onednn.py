@@ -31,7 +31,7 @@ __all__ = ["fast_inference", "has_fast_bfloat16", "inference_precision"]
 _MANY_TOKENS = 1024  # from here on, blocks of rows beat PyTorch's fused attention
 _ROWS = 256  # their attention to 3600 tokens, 3.7 MB, stays in the cache
 _ROUNDED_ROWS = 512  # the same in bfloat16
-_ONE_IN = 16  # keys that tell how large the scores of a row become
+_ONE_IN = 32  # keys that tell how large the scores of a row become
 _PADDING = 8  # columns; one of them is used, and rows stay aligned
 
 

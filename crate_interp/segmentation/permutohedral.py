@@ -57,7 +57,8 @@ class PermutohedralLattice:
         self._give: Float[Tensor, " P*d1"] = weights.flatten()[place]
         self._start: Int32[Tensor, " V"] = first.nonzero()[:, 0].to(torch.int32)
         self._neighbours: list[Int32[Tensor, "V1 3"]] = _neighbours(keys[first], strides)
-        self._blur: Float[Tensor, "1 3"] = features.new_tensor([[1.0, 0.5, 0.5]])
+        blur = features.new_tensor([1.0, 0.5, 0.5])
+        self._blur: Float[Tensor, "V1 3"] = blur.repeat(len(self._start) + 1, 1)
 
     def normalise(self) -> None:
         """Divide the weight of two points by the roots of both their sums of weights."""
@@ -70,9 +71,8 @@ class PermutohedralLattice:
         """Sum the values of all points, weighted by their closeness to each; C is at least 1."""
         given = _sum_rows(values, self._point, self._give, self._start)
         rows = torch.cat([given, torch.zeros_like(given[:1])])  # the last one: no such vertex
-        blur = self._blur.expand(len(rows), 3)
         for neighbours in self._neighbours:
-            rows = _sum_rows(rows, neighbours, blur)
+            rows = _sum_rows(rows, neighbours, self._blur)
         return _sum_rows(rows, self._vertex, self._read)
 
 
