@@ -26,14 +26,12 @@ def resident_mb(process: int) -> float:
     """Resident memory of a process and its descendants, 10^6 bytes; shared pages count in each."""
     folder = Path("/proc") / str(process)
     try:
-        status = dict(line.split(":", 1) for line in (folder / "status").open())
-        children = [
-            int(child) for child in (folder / f"task/{process}/children").read_text().split()
-        ]
-        own = int(status.get("VmRSS", "0 kB").split()[0]) * 1024 / 1e6
+        lines = (folder / "status").read_text().splitlines()
+        children = " ".join(path.read_text() for path in folder.glob("task/*/children")).split()
     except OSError:  # it has ended in the meantime
         return 0.0
-    return own + sum(map(resident_mb, children))
+    (kilobytes,) = [line.split()[1] for line in lines if line.startswith("VmRSS:")] or ["0"]
+    return int(kilobytes) * 1024 / 1e6 + sum(resident_mb(int(child)) for child in children)
 
 
 def lines_of(journal: Path) -> int:
