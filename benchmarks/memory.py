@@ -5,7 +5,7 @@ the system (Linux) for the resident memory of the process and of those that it s
 number of images is in the journal.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --images 40 --size 96 --refine none
+    python benchmarks/memory.py --images 40 --size 192 --refine none
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--size", type=int, default=192, help="side of the model's input, pixels")
+    parser.add_argument("--size", type=int, default=96, help="side of the model's input, pixels")
     parser.add_argument("--refine", default="crf")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()

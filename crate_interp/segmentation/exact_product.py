@@ -36,8 +36,8 @@ def exact_product(
 
     Each row is scaled to 63-bit integers, finer than float64. Adding 128 to every digit of base 256
     makes the bytes of an integer its digits; taking it off again, as the flip of the sign bit does,
-    leaves digits in [-128, 127]. Sums of up to 2^17 of these are exact in float32 (and in TF32, in
-    which such digits are exact, too), and of 2^24 in int32 (the Ozaki scheme).
+    leaves digits in [-128, 127]. Sums of up to 2^17 of these are exact in float32, TF32 or not, and
+    of 2^24 in int32 (the Ozaki scheme).
     """
     batch, count, num_patches = rows.shape
     scale = 2.0**62 / rows.abs().amax(dim=2, keepdim=True)
@@ -47,6 +47,7 @@ def exact_product(
     if connections.dtype == torch.int8:  # oneDNN has no product of batches
         sums = torch.stack(list(map(torch._int_mm, digits, connections)))
     else:
-        sums = digits.to(connections.dtype) @ connections
+        with torch.autocast(rows.device.type, enabled=False):  # which would round the sums
+            sums = digits.to(connections.dtype) @ connections
     sums = sums.view(batch * count, 8, num_patches).to(torch.float64)
     return (_DIGIT_VALUES.to(rows.device) @ sums).view_as(rows) / scale

@@ -167,6 +167,8 @@ def test_exact_product_of_integers_has_no_error() -> None:
     expected = rows @ connected.double()
     for read in (readable(connected[None]), connected[None].float()):
         assert exact_product(rows[None], read)[0].equal(expected)
+        with torch.autocast("cpu"):
+            assert exact_product(rows[None], read)[0].equal(expected)
 
 
 def test_small_graphs_match_lapack() -> None:
