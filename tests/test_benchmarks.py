@@ -60,3 +60,18 @@ def test_memory_is_that_of_all_processes_at_the_marks(tmp_path):
     assert 200 < found[5] - found[3] < 260
     with pytest.raises(SystemExit):
         memory["measure"]([sys.executable, "-c", "raise SystemExit(2)"], journal, [])
+
+
+def test_roofline_counts_what_the_forward_pass_multiplies():
+    scaling = runpy.run_path(str(COCO_SCORING.with_name("scaling.py")))
+    # Eleven blocks whole, and the projection of the last one.
+    work = scaling["forward_work"]("vit_tiny_patch16_224", 32)
+    tokens, width = 5, 192
+    blocks = 11 * 12 * width**2 * tokens + 3 * width**2 * tokens
+    assert work["attention"] == 11 * 2 * 2 * tokens**2 * width
+    assert work["linear"] == 2 * (blocks + 4 * 3 * 16**2 * width)  # and the patches
+    peaks = {"float32": 1e9, "bfloat16": 2e9, "bytes": 1e12}
+    seconds = work["attention"] / 2e9 + work["linear"] / 1e9
+    assert scaling["roofline"](work, peaks) == pytest.approx(seconds)
+    assert scaling["roofline"](work, {**peaks, "bytes": 1.0}) == work["bytes"]
+    assert scaling["exponent"]([10, 100], [2.0, 200.0]) == pytest.approx(2.0)
