@@ -157,9 +157,9 @@ def run_library(
     watch = Stopwatch()
     precision = inference_precision(precision_of("auto", pixels.device), model)
     module: Any = sys.modules[maskcut.__module__]
-    originals = {name: getattr(module, name) for name in ("affinity", "second_eigenpair")}
+    originals = {name: getattr(module, name) for name in ("affinity", "second_eigenpairs")}
     module.affinity = watch.wrap("affinity", module.affinity)
-    module.second_eigenpair = watch.wrap("eigen step", module.second_eigenpair)
+    module.second_eigenpairs = watch.wrap("eigen step", module.second_eigenpairs)
     try:
         with watch("total"):
             feature = MaskCut(model).feature

@@ -64,7 +64,7 @@ class Finished(Generic[Result]):
         record: The image.
         result: What `finish` returned; `None` for an image that failed.
         error: Why it failed; `None` for one that did not.
-        seconds: Of each stage; `forward` is the image's share of its batch.
+        seconds: Of each stage.
     """
 
     record: ImageRecord
@@ -76,7 +76,7 @@ class Finished(Generic[Result]):
 def process_images(
     records: Sequence[ImageRecord],
     read: Callable[[ImageRecord], Image],
-    forward: Callable[[list[Image]], Iterable[Output]],
+    forward: Callable[[list[Image], StageClock], Iterable[Output]],
     finish: Callable[[ImageRecord, Image, Output, StageClock], Result],
     *,
     batch_size: int,
@@ -95,7 +95,8 @@ def process_images(
     Args:
         records: The images.
         read: Reads one image; a function of a module, so that another process finds it.
-        forward: Puts a batch through the model, in the caller's thread; one output an image.
+        forward: Puts a batch through the model, in the caller's thread; one output an image. Every
+            image has its share of the seconds of the stages that it measures.
         finish: Does the rest for one image, in a thread with one torch thread.
         batch_size: Images in a forward pass; the last ones may be fewer.
         workers: Processes that read, and threads that finish. With 0 there is one thread for each,
@@ -135,7 +136,7 @@ def process_images(
                 else:
                     images.append((started.record, image, clock))
             if any(record.image_id not in done for record, _, _ in images):
-                outputs = _timed_forward(forward, images)
+                outputs = _forward(forward, images)
                 for (record, image, clock), output in zip(images, outputs, strict=True):
                     if record.image_id not in done:
                         future = finishers.submit(finish, record, image, output, clock)
@@ -162,21 +163,21 @@ class _Finishing(NamedTuple):
     future: Future[Any]
 
 
-def _timed_forward(
-    forward: Callable[[list[Image]], Iterable[Output]],
+def _forward(
+    forward: Callable[[list[Image], StageClock], Iterable[Output]],
     images: Sequence[tuple[ImageRecord, Image, StageClock]],
 ) -> Iterable[Output]:
-    started = time.perf_counter()
+    of_batch = StageClock()
     try:
-        outputs = forward([image for _, image, _ in images])
+        outputs = forward([image for _, image, _ in images], of_batch)
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"{len(images)} images at once do not fit into the device's memory: take a smaller "
             f"batch size ({error})"
         ) from error
-    elapsed = time.perf_counter() - started
-    for _, _, clock in images:
-        clock.seconds["forward"] = elapsed / len(images)
+    for stage, seconds in of_batch.seconds.items():
+        for _, _, clock in images:
+            clock.seconds[stage] = seconds / len(images)
     return outputs
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-COCO_SCORING = Path(__file__).parents[1] / "benchmarks" / "coco_scoring.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+COCO_SCORING = BENCHMARKS / "coco_scoring.py"
 
 
 def _run(monkeypatch, *arguments):
@@ -30,6 +31,35 @@ def test_coco_scoring_refuses_an_empty_set(monkeypatch, capsys, option):
     with pytest.raises(SystemExit):
         _run(monkeypatch, option, "0")
     assert "at least one image and one result" in capsys.readouterr().err
+
+
+# Grows by 200 MB when three lines are written, as a process of the run.
+GROWING = """
+import subprocess, sys, time
+child = "x = bytearray(2 * 10**8); import time; time.sleep(60)"
+with open(sys.argv[1], "w", buffering=1) as journal:
+    for line in range(3): journal.write("{}\\n")
+    time.sleep(1)
+    process = subprocess.Popen([sys.executable, "-c", child])
+    time.sleep(1.5)
+    for line in range(3): journal.write("{}\\n")
+    time.sleep(1)
+    process.kill()
+    process.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_memory_is_that_of_all_processes_at_the_marks(tmp_path):
+    memory = runpy.run_path(str(BENCHMARKS / "memory.py"))
+    journal = tmp_path / "journal.jsonl"
+    command = [sys.executable, "-c", GROWING, str(journal)]
+    found = memory["measure"](command, journal, [1, 3, 5])
+    assert list(found) == [1, 3, 5]
+    assert found[1] == pytest.approx(found[3], abs=20)
+    assert 200 < found[5] - found[3] < 260
+    with pytest.raises(SystemExit):
+        memory["measure"]([sys.executable, "-c", "raise SystemExit(2)"], journal, [])
 
 
 def test_roofline_counts_what_the_forward_pass_multiplies():

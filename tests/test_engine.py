@@ -35,8 +35,9 @@ def records(count, **special):
     ]
 
 
-def tenfold(images):
-    return [10 * image for image in images]
+def tenfold(images, stage):
+    with stage("forward"):
+        return [10 * image for image in images]
 
 
 def finish(record, image, output, stage):
@@ -55,9 +56,9 @@ def run(records, read, forward=tenfold, finish=finish, batch_size=3, workers=0, 
 def test_every_image_goes_through_all_stages_in_order(readers, batch_size, workers):
     batches = []
 
-    def forward(images):
+    def forward(images, stage):
         batches.append(images)
-        return tenfold(images)
+        return tenfold(images, stage)
 
     outcomes = run(records(7), readers.read, forward, batch_size=batch_size, workers=workers)
     assert [outcome.result for outcome in outcomes] == [(n, n, 10 * n) for n in range(1, 8)]
@@ -74,9 +75,9 @@ def test_no_image_opens_no_process(readers, monkeypatch):
 def test_images_that_are_done_stay_in_their_batch_and_do_not_come_again(readers):
     batches = []
 
-    def forward(images):
+    def forward(images, stage):
         batches.append(images)
-        return tenfold(images)
+        return tenfold(images, stage)
 
     outcomes = run(records(9, _9="corrupt"), readers.read, forward, done={1, 2, 3, 4, 9})
     assert [outcome.record.image_id for outcome in outcomes] == [5, 6, 7, 8]
@@ -142,7 +143,7 @@ def test_a_bug_after_the_model_stops_the_run_and_names_the_image(readers):
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_wrong_input(readers):
-    def forward(images):
+    def forward(images, stage):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(InputError, match=r"3 images at once do not fit .* smaller batch size"):
@@ -152,7 +153,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_wrong_input(readers):
 def test_the_next_batch_is_in_the_model_while_the_last_is_finished(readers):
     second = threading.Event()
 
-    def forward(images):
+    def forward(images, stage):
         if 4 in images:
             second.set()
         return images
@@ -165,7 +166,7 @@ def test_the_next_batch_is_in_the_model_while_the_last_is_finished(readers):
 def test_what_is_under_way_is_bounded(readers, batch_size, workers):
     count, most, yielded = 0, 0, 0
 
-    def forward(images):
+    def forward(images, stage):
         nonlocal count, most
         count += len(images)
         most = max(most, count - yielded)
@@ -204,7 +205,9 @@ records = [ImageRecord(number, "", Path("x")) for number in range(2)]
 def finish(record, process, *_):
     print(process, flush=True)
     time.sleep(60)
-list(process_images(records, read_process, lambda images: images, finish, batch_size=1, workers=1))
+def forward(images, stage):
+    return images
+list(process_images(records, read_process, forward, finish, batch_size=1, workers=1))
 """
 
 

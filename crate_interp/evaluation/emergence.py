@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from crate_interp.data import ImageSet, results_of
+from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
+from crate_interp.engine import StageClock, process_images
 from crate_interp.errors import InputError
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision
@@ -19,6 +24,7 @@ from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU
 from crate_interp.hooks import Site, available_sites, default_feature
 from crate_interp.segmentation import MaskCut, tokencut
 from crate_interp.segmentation.attention import KeepBy
+from crate_interp.structures import Activations
 
 __all__ = ["Emergence", "measure_emergence"]
 
@@ -93,47 +99,84 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in truth["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
-    model: Any = predictor.model
-    available = available_sites(model, predictor.block)
-    wanted = [
-        predictor.feature,
-        default_feature(model),
-        *{Site.CLS_ATTENTION, Site.CODES}.intersection(available),
-    ]
-    attention = {by: AttentionIoU(by) for by in PROTOCOLS if Site.CLS_ATTENTION in wanted}
-    salient, results, rates, sparsities = BestMaskIoU(), [], [], []
-    for record in images.records:
-        rgb = record.read()
-        geometry = predictor.observer.geometry((rgb.shape[0], rgb.shape[1]))
-        activations = predictor.observer.activations([rgb], wanted, range(len(model.blocks)))
-        features = activations.patch_features(predictor.feature, predictor.block)[0].float()
-        objects = object_masks(annotations[record.image_id], geometry.original_hw)
-        for metric in attention.values():
-            row = activations[Site.CLS_ATTENTION, predictor.block][0]
-            patches = row[:, activations.num_prefix_tokens :]
-            metric.update(patches.unflatten(1, geometry.grid_hw), geometry, objects)
-        cut = tokencut(features, geometry.grid_hw).mask[None].cpu().numpy()
-        largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
-        salient.update(geometry.input_to_original(geometry.grid_to_input(cut)), largest)
-        results += results_of(predictor.instances(rgb, features), record.image_id)
-        objective = layer_objective(activations, model.blocks[0].attn.num_heads)
-        rates.append(objective.coding_rate[0])
-        sparsities += [] if objective.sparsity is None else [objective.sparsity[0]]
+    measures = _Measures(predictor, annotations)
+    outcomes = process_images(
+        images.records,
+        methodcaller("read_resized", predictor.observer.input_hw),
+        measures.forward,
+        measures.add,
+        batch_size=1,  # every site of interest at every block: one image has enough of that
+        workers=0,  # no process, as this happens in the middle of a training run, too
+    )
+    with closing(outcomes):
+        for image in outcomes:
+            if image.error is not None:
+                raise image.error
     score = partial(
         coco_average_precision,
         images.annotations,
-        results,
+        measures.results,
         image_ids=[record.image_id for record in images.records],
     )
     return Emergence(
-        attention={by: metric.compute() for by, metric in attention.items()},
+        attention={by: metric.compute() for by, metric in measures.attention.items()},
         box=score(iou_type="bbox"),
         mask=score(iou_type="segm"),
-        tokencut=salient.compute(),
-        coding_rate=_mean(rates),
-        sparsity=_mean(sparsities),
+        tokencut=measures.salient.compute(),
+        coding_rate=_mean(measures.rates),
+        sparsity=_mean(measures.sparsities),
     )
 
 
-def _mean(of_images: list[torch.Tensor]) -> tuple[float, ...]:
+class _Measures:
+    """Grows by one image after the other; with `workers=0` they come in order, from one thread."""
+
+    def __init__(
+        self, predictor: MaskCut, annotations: Mapping[int, Sequence[Mapping[str, Any]]]
+    ) -> None:
+        self._predictor = predictor
+        self._annotations = annotations
+        self._model: Any = predictor.model
+        available = available_sites(self._model, predictor.block)
+        self._sites = [
+            predictor.feature,
+            default_feature(self._model),
+            *{Site.CLS_ATTENTION, Site.CODES}.intersection(available),
+        ]
+        has_attention = Site.CLS_ATTENTION in available
+        self.attention = {by: AttentionIoU(by) for by in PROTOCOLS if has_attention}
+        self.salient = BestMaskIoU()
+        self.results: list[dict[str, Any]] = []
+        self.rates: list[Tensor] = []
+        self.sparsities: list[Tensor] = []
+
+    def forward(self, images: Sequence[ResizedImage], stage: StageClock) -> list[Activations]:
+        blocks = range(len(self._model.blocks))
+        with stage("forward"):
+            observe = self._predictor.observer.activations
+            return [observe([image.rgb], self._sites, blocks) for image in images]
+
+    def add(
+        self, record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
+    ) -> None:
+        predictor = self._predictor
+        geometry = predictor.observer.geometry(image.original_hw)
+        features = activations.patch_features(predictor.feature, predictor.block).float()
+        objects = object_masks(self._annotations.get(record.image_id, ()), geometry.original_hw)
+        for metric in self.attention.values():
+            row = activations[Site.CLS_ATTENTION, predictor.block][0]
+            patches = row[:, activations.num_prefix_tokens :]
+            metric.update(patches.unflatten(1, geometry.grid_hw), geometry, objects)
+        salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
+        largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
+        self.salient.update(geometry.input_to_original(geometry.grid_to_input(salient)), largest)
+        (cut,) = predictor.cut(features)
+        instances = predictor.instances(image.rgb, cut, image.original_hw)
+        self.results += results_of(instances, record.image_id)
+        objective = layer_objective(activations, self._model.blocks[0].attn.num_heads)
+        self.rates.append(objective.coding_rate[0])
+        self.sparsities += [] if objective.sparsity is None else [objective.sparsity[0]]
+
+
+def _mean(of_images: list[Tensor]) -> tuple[float, ...]:
     return tuple(torch.stack(of_images).mean(dim=0).tolist()) if of_images else ()

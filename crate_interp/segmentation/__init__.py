@@ -3,7 +3,7 @@
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT, affinity
 from crate_interp.segmentation.attention import attention_masks
 from crate_interp.segmentation.dense_crf import dense_crf, dense_crf_labels
-from crate_interp.segmentation.maskcut import MaskCutResult, maskcut
+from crate_interp.segmentation.maskcut import MaskCutResult, maskcut, maskcut_batch
 from crate_interp.segmentation.normalized_cut import NormalizedCut, normalized_cut
 from crate_interp.segmentation.predictor import MaskCut
 from crate_interp.segmentation.principal_mask import PrincipalComponent, principal_component
@@ -23,6 +23,7 @@ __all__ = [
     "dense_crf_labels",
     "fill_holes",
     "maskcut",
+    "maskcut_batch",
     "normalized_cut",
     "principal_component",
     "refine_masks",

@@ -16,7 +16,7 @@ BACKGROUND_WEIGHT = 1e-5
 _ROWS_PER_BLOCK = 512
 
 
-def affinity(features: Float[Tensor, "D n"], tau: float) -> Bool[Tensor, "n n"]:
+def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B n n"]:
     """Connect the patches whose features have a cosine above a threshold.
 
     True at (i, j) stands for the weight W_ij = 1, False for W_ij = `BACKGROUND_WEIGHT`. The cosine
@@ -24,7 +24,7 @@ def affinity(features: Float[Tensor, "D n"], tau: float) -> Bool[Tensor, "n n"]:
     with every feature, itself included. The result is exactly symmetric.
 
     Args:
-        features: One feature a patch, of any scale, finite.
+        features: One feature a patch, of any scale, finite; of one image or a batch of them.
         tau: Threshold on the cosine, inside (-1, 1).
 
     Returns:
@@ -37,7 +37,7 @@ def affinity(features: Float[Tensor, "D n"], tau: float) -> Bool[Tensor, "n n"]:
         Wang et al., Cut and Learn for Unsupervised Object Detection and Instance Segmentation
         (arXiv 2301.11320), section 3.2.
     """
-    if features.ndim != 2 or 0 in features.shape or not features.is_floating_point():
+    if features.ndim < 2 or 0 in features.shape or not features.is_floating_point():
         raise InputError(
             "features: expected floating-point numbers of shape (D, n), at least one of each, "
             f"found {features.dtype} of shape {tuple(features.shape)}"
@@ -46,29 +46,29 @@ def affinity(features: Float[Tensor, "D n"], tau: float) -> Bool[Tensor, "n n"]:
         raise InputError(f"tau: expected a cosine inside (-1, 1), found {tau}")
     finite = features.isfinite()
     if not finite.all():
-        patches = (~finite.all(dim=0)).nonzero().flatten()
+        patches = finite.all(dim=-2).logical_not().nonzero()
         raise InputError(
             f"features: expected finite numbers, found NaN or infinity in {len(patches)} of "
-            f"{features.shape[1]} patches, the first being patch {int(patches[0])}"
+            f"{finite[..., 0, :].numel()} patches, the first being patch {int(patches[0, -1])}"
         )
     unit = _unit_columns(features.detach().to(torch.float64))
-    num_patches = unit.shape[1]
-    connected = unit.new_zeros((num_patches, num_patches), dtype=torch.bool)
+    *batch, _, num_patches = unit.shape
+    connected = unit.new_zeros((*batch, num_patches, num_patches), dtype=torch.bool)
     # Blocks of the lower triangle: half of the products, and no (n, n) float64 matrix in memory.
     for start in range(0, num_patches, _ROWS_PER_BLOCK):
         stop = min(start + _ROWS_PER_BLOCK, num_patches)
-        block = (unit[:, start:stop].T @ unit[:, :stop]) > float(tau)
+        block = (unit[..., start:stop].mT @ unit[..., :stop]) > float(tau)
         # Two roundings of one cosine may differ: the lower triangle decides.
-        diagonal = block[:, start:].tril()
-        block[:, start:] = diagonal | diagonal.T
-        connected[start:stop, :stop] = block
-        connected[:start, start:stop] = block[:, :start].T
+        diagonal = block[..., start:].tril()
+        block[..., start:] = diagonal | diagonal.mT
+        connected[..., start:stop, :stop] = block
+        connected[..., :start, start:stop] = block[..., :start].mT
     return connected
 
 
-def _unit_columns(features: Float[Tensor, "D n"]) -> Float[Tensor, "D n"]:
+def _unit_columns(features: Float[Tensor, "*B D n"]) -> Float[Tensor, "*B D n"]:
     """Divide columns by their length, keeping zero columns; no square over- or underflows."""
-    largest = features.abs().amax(dim=0)
+    largest = features.abs().amax(dim=-2, keepdim=True)
     scaled = features / torch.where(largest > 0, largest, 1.0)
-    length = torch.linalg.vector_norm(scaled, dim=0)
+    length = torch.linalg.vector_norm(scaled, dim=-2, keepdim=True)
     return scaled / torch.where(length > 0, length, 1.0)

@@ -1,25 +1,27 @@
-"""The second generalised eigenvector of a two-valued affinity, by block Lanczos.
+"""The second generalised eigenvector of two-valued affinities, by block Lanczos, for a batch.
 
 With W = c + (1 - c) B, B the 0/1 matrix of connections and c the background weight, the pencil
 (D - W) x = lambda D x is the symmetric problem S v = (1 - lambda) v, where S = D^-1/2 W D^-1/2 and
 x = D^-1/2 v. Its largest eigenvalue is 1, with the known eigenvector D^1/2 1: that one is deflated,
 and the iteration finds the next. Blocks of two vectors see an eigenvalue that is double, which a
 single vector never does.
+
+Graphs of a batch go through the same steps together, and leave when they have converged.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT
+from crate_interp.segmentation.exact_product import exact_product, readable
 
 __all__ = ["LanczosResult", "lanczos"]
 
@@ -31,17 +33,12 @@ _MIN_GAP = 1e-6  # below, rounding mixes two eigenvectors by more than 1e-9
 _FLOOR = 1e-15  # residuals below are rounding
 _ROUNDING = 1e-17
 
-_ALL_128 = int.from_bytes(b"\x80" * 8, "little", signed=True)
-_DIGIT_VALUES = 256.0 ** torch.arange(8, dtype=torch.float64)
-
-_Multiply = Callable[[Float[Tensor, "b n"]], Float[Tensor, "b n"]]
-
 
 class LanczosResult(NamedTuple):
-    """What the iteration found, converged or not.
+    """What the iteration found for a graph, converged or not.
 
     Attributes:
-        eigenvector: x of the generalised problem, any sign, D-norm 1.
+        eigenvector: x of the generalised problem, any sign, D-norm 1; on the CPU.
         eigenvalue: lambda.
         gap: Distance to the next eigenvalue.
         residual: |S v - (1 - lambda) v| of the unit vector v = D^1/2 x.
@@ -74,144 +71,211 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def lanczos(connected: Bool[Tensor, "n n"]) -> LanczosResult:
-    """Find the second smallest generalised eigenpair of a graph of more than a few hundred patches.
+def lanczos(connected: Bool[Tensor, "B n n"]) -> list[LanczosResult]:
+    """Find the second smallest generalised eigenpairs of graphs of more than some hundred patches.
 
     Full reorthogonalisation in float64; the starting vectors are fixed, so that two runs agree.
 
     Args:
-        connected: Symmetric connections, see `affinity`.
+        connected: Symmetric connections of each graph, see `affinity`.
 
     Returns:
-        The eigenpair and how far it can be trusted.
+        The eigenpair of each graph, and how far it can be trusted.
     """
-    num_patches = connected.shape[0]
-    multiply_connections = _exact_product(connected)
-    ones = torch.ones((1, num_patches), dtype=torch.float64, device=connected.device)
-    degree = _weighted(multiply_connections, ones)[0]
-    scale = degree.rsqrt()
+    spaces = _Spaces.of(_Graphs.of(connected))
+    found: dict[int, LanczosResult] = {}
+    running = list(range(len(connected)))
+    while running:
+        spaces.grow()
+        if spaces.steps % _STEPS_PER_CHECK and not spaces.are_full:
+            continue
+        results = spaces.results()
+        for number, result in zip(running, results, strict=True):
+            if result is not None:
+                found[number] = result
+        kept = [at for at, result in enumerate(results) if result is None]
+        if len(kept) < len(running):
+            running = [running[at] for at in kept]
+            spaces.keep(kept)
+    return [found[number] for number in range(len(connected))]
 
-    def multiply(rows: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        return scale * _weighted(multiply_connections, rows * scale)
 
-    max_steps = min(_MAX_STEPS, num_patches // (2 * _BLOCK))
-    basis = degree.new_empty((1 + max_steps * _BLOCK, num_patches))
-    basis[0] = degree.sqrt() / degree.sum().sqrt()
-    # Coefficients stay on the CPU, where the small eigenproblems are solved.
-    projected = torch.empty((len(basis), len(basis)), dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    block, _ = _orthonormal(_random_rows(generator, degree), basis[:1])
-    for step in range(1, max_steps + 1):
-        start, stop = 1 + (step - 1) * _BLOCK, 1 + step * _BLOCK
-        basis[start:stop] = block
-        image = multiply(block)
-        projected[start:stop, :stop] = image @ basis[:stop].T
+@dataclass
+class _Spaces:
+    """Krylov spaces of the graphs that have not converged.
+
+    Attributes:
+        graphs: The problems.
+        basis: The known eigenvector, and orthonormal rows of the space; filled as it grows.
+        projected: S in this basis, its lower triangle.
+        block: The next rows of the basis.
+        coupling: S @ last rows = (a combination of the basis) + coupling @ block.
+        generator: Of the rows that nothing depends on.
+        steps: Block products made.
+    """
+
+    graphs: _Graphs
+    basis: Float[Tensor, "B m n"]
+    projected: Float[Tensor, "B m m"]
+    block: Float[Tensor, "B b n"]
+    coupling: Float[Tensor, "B b b"]
+    generator: torch.Generator
+    steps: int = 0
+
+    @classmethod
+    def of(cls, graphs: _Graphs) -> _Spaces:
+        count, _, num_patches = graphs.scale.shape
+        size = 1 + _BLOCK * min(_MAX_STEPS, num_patches // (2 * _BLOCK))
+        basis = graphs.scale.new_empty((count, size, num_patches))
+        basis[:, :1] = graphs.trivial
+        generator = torch.Generator().manual_seed(0)
+        rows = _random_rows(generator, graphs.scale)
+        block, coupling = _orthonormal(rows.expand(count, -1, -1), basis[:, :1], 0 * rows)
+        return cls(graphs, basis, basis.new_empty((count, size, size)), block, coupling, generator)
+
+    @property
+    def size(self) -> int:
+        """Rows of the basis so far."""
+        return 1 + self.steps * _BLOCK
+
+    @property
+    def are_full(self) -> bool:
+        """Whether there is no room for another step."""
+        return self.size == self.basis.shape[1]
+
+    def grow(self) -> None:
+        """Make one step."""
+        start, stop = self.size, self.size + _BLOCK
+        self.basis[:, start:stop] = self.block
+        image = self.graphs.multiply(self.block)
+        self.projected[:, start:stop, :stop] = image @ self.basis[:, :stop].mT
         # Noise of the size of rounding: where the rest of `image` vanishes, the space is invariant,
         # and the search goes on from fresh directions.
-        image += _ROUNDING * _random_rows(generator, degree)
-        block, coupling = _orthonormal(image, basis[:stop])
-        if step % _STEPS_PER_CHECK and step < max_steps:
-            continue
-        values, vectors = torch.linalg.eigh(projected[1:stop, 1:stop])  # reads the lower triangle
-        residuals = torch.linalg.vector_norm(vectors[-_BLOCK:, -2:].T @ coupling, dim=1).tolist()
-        gap = float(values[-1] - values[-2])
-        if gap < _MIN_GAP:
-            settled, finished = False, max(residuals) <= 0.01 * _MIN_GAP
-        else:
-            settled = residuals[0] <= 0.1 * gap and residuals[1] <= max(_MAX_ANGLE * gap, _FLOOR)
-            finished = settled
-        if finished:
-            break
-    vector = vectors[:, -1].to(degree) @ basis[1:stop]
-    vector, quotient, residual = _polished(vector, basis[0], multiply)
-    return LanczosResult(
-        eigenvector=vector * scale,
-        eigenvalue=1 - quotient,
-        gap=gap,
-        residual=residual,
-        iterations=step,
-        converged=settled and residual <= max(100 * _MAX_ANGLE * gap, 10 * _FLOOR),
-    )
+        noise = _ROUNDING * _random_rows(self.generator, self.graphs.scale)
+        self.block, self.coupling = _orthonormal(image, self.basis[:, :stop], noise)
+        self.steps += 1
+
+    def results(self) -> list[LanczosResult | None]:
+        """Of every graph the eigenpair, or `None` if it is to go on."""
+        # Small eigenproblems are solved on the CPU; `eigh` reads the lower triangle.
+        projected = self.projected[:, 1 : self.size, 1 : self.size].cpu()
+        values, vectors = torch.linalg.eigh(projected)
+        gaps = (values[:, -1] - values[:, -2]).tolist()
+        rest = vectors[:, -_BLOCK:, -2:].mT @ self.coupling.cpu()
+        residuals = torch.linalg.vector_norm(rest, dim=2).tolist()
+        judged = list(map(_judged, gaps, residuals))
+        if not (self.are_full or any(finished for _, finished in judged)):
+            return [None] * len(gaps)
+        ritz = vectors[:, :, -1:].mT.to(self.basis.device) @ self.basis[:, 1 : self.size]
+        results: list[LanczosResult | None] = []
+        pairs = self.graphs.polished(ritz)
+        for (settled, finished), gap, pair in zip(judged, gaps, pairs, strict=True):
+            vector, quotient, residual = pair
+            converged = settled and residual <= max(100 * _MAX_ANGLE * gap, 10 * _FLOOR)
+            result = LanczosResult(vector, 1 - quotient, gap, residual, self.steps, converged)
+            results.append(result if finished or self.are_full else None)
+        return results
+
+    def keep(self, kept: list[int]) -> None:
+        """Go on with some graphs only."""
+        self.graphs = _Graphs(*(tensor[kept] for tensor in self.graphs))
+        self.basis, self.projected = self.basis[kept], self.projected[kept]
+        self.block, self.coupling = self.block[kept], self.coupling[kept]
 
 
-def _random_rows(generator: torch.Generator, like: Float[Tensor, " n"]) -> Float[Tensor, "b n"]:
-    rows = torch.randn((_BLOCK, len(like)), generator=generator, dtype=torch.float64)
+def _judged(gap: float, residuals: list[float]) -> tuple[bool, bool]:
+    """Whether an eigenpair is there, and whether to stop; residuals of the next one and of it."""
+    if gap < _MIN_GAP:
+        return False, max(residuals) <= 0.01 * _MIN_GAP
+    settled = residuals[0] <= 0.1 * gap and residuals[1] <= max(_MAX_ANGLE * gap, _FLOOR)
+    return settled, settled
+
+
+class _Graphs(NamedTuple):
+    """The symmetric problems S = D^-1/2 W D^-1/2 of a batch.
+
+    Attributes:
+        connections: B, as `exact_product` reads it.
+        scale: D^-1/2.
+        trivial: The known eigenvector, of unit length.
+    """
+
+    connections: Shaped[Tensor, "B n n"]
+    scale: Float[Tensor, "B 1 n"]
+    trivial: Float[Tensor, "B 1 n"]
+
+    @classmethod
+    def of(cls, connected: Bool[Tensor, "B n n"]) -> _Graphs:
+        connections = readable(connected)
+        ones = connected.new_ones((len(connected), 1, connected.shape[-1]), dtype=torch.float64)
+        degree = _weighted(ones, connections)
+        trivial = degree.sqrt() / degree.sum(dim=2, keepdim=True).sqrt()
+        return cls(connections, degree.rsqrt(), trivial)
+
+    def multiply(self, rows: Float[Tensor, "B b n"]) -> Float[Tensor, "B b n"]:
+        """Rows times S."""
+        return self.scale * _weighted(rows * self.scale, self.connections)
+
+    def polished(
+        self, vectors: Float[Tensor, "B 1 n"]
+    ) -> list[tuple[Float[Tensor, " n"], float, float]]:
+        """Apply S once more; returns each x of D-norm 1, its Rayleigh quotient and residual.
+
+        D^-1/2 magnifies the error of weakly connected patches up to 300 times. After a product,
+        such a patch has the value that its row of the equation gives it, to the last digits.
+        """
+        image = self.multiply(vectors)
+        image = image - (image @ self.trivial.mT) * self.trivial
+        vectors = image / torch.linalg.vector_norm(image, dim=2, keepdim=True)
+        image = self.multiply(vectors)
+        quotients = image @ vectors.mT
+        residuals = torch.linalg.vector_norm(image - quotients * vectors, dim=2)
+        on_cpu = (vectors * self.scale)[:, 0].cpu()
+        return list(
+            zip(on_cpu, quotients.flatten().tolist(), residuals.flatten().tolist(), strict=True)
+        )
+
+
+def _random_rows(generator: torch.Generator, like: Float[Tensor, "B 1 n"]) -> Float[Tensor, "b n"]:
+    rows = torch.randn((_BLOCK, like.shape[2]), generator=generator, dtype=torch.float64)
     return rows.to(like.device)
 
 
-def _polished(
-    vector: Float[Tensor, " n"],
-    trivial: Float[Tensor, " n"],
-    multiply: _Multiply,
-) -> tuple[Float[Tensor, " n"], float, float]:
-    """Apply the matrix once more; returns the unit vector, its Rayleigh quotient and residual.
-
-    D^-1/2 magnifies the error of weakly connected patches up to 300 times. After a product, such a
-    patch has the value that its row of the equation gives it, to the last digits.
-    """
-    image = multiply(vector[None])[0]
-    image = image - (image @ trivial) * trivial
-    vector = image / torch.linalg.vector_norm(image)
-    image = multiply(vector[None])[0]
-    quotient = image @ vector
-    residual = torch.linalg.vector_norm(image - quotient * vector)
-    return vector, float(quotient), float(residual)
-
-
 def _orthonormal(
-    rows: Float[Tensor, "b n"], basis: Float[Tensor, "m n"]
-) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b b"]]:
-    """Orthonormalise rows against a basis and each other.
+    rows: Float[Tensor, "B b n"], basis: Float[Tensor, "B m n"], noise: Float[Tensor, "b n"]
+) -> tuple[Float[Tensor, "B b n"], Float[Tensor, "B b b"]]:
+    """Orthonormalise rows against a basis and each other; noise takes the place of what vanishes.
 
     Returns:
         `block` and `coupling`, with rows = (a combination of the basis) + coupling @ block.
     """
-    coupling = torch.eye(len(rows), dtype=torch.float64)
+    coupling = torch.eye(_BLOCK, dtype=rows.dtype, device=rows.device)
     shrinkage = 0.0
     while shrinkage < 0.5:  # a pass that cancels digits leaves rounding errors to the next one
-        rows = rows - (rows @ basis.T) @ basis
-        columns, triangle = torch.linalg.qr(rows.T)
-        rows, triangle = columns.T, triangle.cpu()
-        coupling = coupling @ triangle.T
-        shrinkage = float(triangle.diagonal().abs().min())
-    return rows.contiguous(), coupling
+        rows = torch.baddbmm(rows + noise, torch.bmm(rows, basis.mT), basis, alpha=-1)
+        rows, triangle = _gram_schmidt(rows)
+        coupling = coupling @ triangle
+        shrinkage = float(triangle.diagonal(dim1=1, dim2=2).min())
+    return rows, coupling
 
 
-def _weighted(multiply_connections: _Multiply, rows: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+def _gram_schmidt(
+    rows: Float[Tensor, "B 2 n"],
+) -> tuple[Float[Tensor, "B 2 n"], Float[Tensor, "B 2 2"]]:
+    """Factor rows = triangle @ orthonormal; a GPU would do the QR of one graph after the other."""
+    first, second = rows.unbind(dim=1)
+    length = torch.linalg.vector_norm(first, dim=1, keepdim=True)
+    first = first / length
+    overlap = (first * second).sum(dim=1, keepdim=True)
+    second = second - overlap * first
+    rest = torch.linalg.vector_norm(second, dim=1, keepdim=True)
+    triangle = torch.cat([length, torch.zeros_like(rest), overlap, rest], dim=1).view(-1, 2, 2)
+    return torch.stack([first, second / rest], dim=1), triangle
+
+
+def _weighted(
+    rows: Float[Tensor, "B b n"], connections: Shaped[Tensor, "B n n"]
+) -> Float[Tensor, "B b n"]:
     """Rows times W."""
-    background = BACKGROUND_WEIGHT * rows.sum(dim=1, keepdim=True)
-    return background + (1 - BACKGROUND_WEIGHT) * multiply_connections(rows)
-
-
-def _exact_product(connected: Bool[Tensor, "n n"]) -> _Multiply:
-    """Choose the fastest product of rows with a 0/1 matrix that is exact to float64.
-
-    A product reads the matrix once, and is bound by that. oneDNN multiplies int8 matrices with
-    int32 sums: an eighth of the bytes of float64, and no copy of a bool matrix.
-    """
-    if (
-        connected.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and platform.machine().lower() in ("x86_64", "amd64")
-    ):
-        return partial(_int8_product, connections=connected.view(torch.int8))
-    connections = connected.to(torch.float64)
-    return lambda rows: rows @ connections
-
-
-def _int8_product(
-    rows: Float[Tensor, "b n"], connections: Int8[Tensor, "n n"]
-) -> Float[Tensor, "b n"]:
-    """Multiply rows with a 0/1 matrix through eight int8 digits an entry (the Ozaki scheme).
-
-    Each row is scaled to 63-bit integers, finer than float64. Adding 128 to every digit of base 256
-    makes the bytes of an integer its digits; taking it off again, as the flip of the sign bit does,
-    leaves digits in [-128, 127]. Sums of up to 2^24 of these are exact in int32.
-    """
-    count, num_patches = rows.shape
-    scale = 2.0**62 / rows.abs().amax(dim=1, keepdim=True)
-    integers = (rows * scale).to(torch.int64)
-    digits = (integers + _ALL_128).bitwise_xor_(_ALL_128).view(torch.int8)
-    digits = digits.view(count, num_patches, 8).transpose(1, 2).reshape(count * 8, num_patches)
-    sums = torch._int_mm(digits, connections).view(count, 8, num_patches)
-    return (_DIGIT_VALUES @ sums.to(torch.float64)) / scale
+    background = BACKGROUND_WEIGHT * rows.sum(dim=2, keepdim=True)
+    return background + (1 - BACKGROUND_WEIGHT) * exact_product(rows, connections)

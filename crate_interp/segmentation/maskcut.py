@@ -13,10 +13,10 @@ from torch import Tensor
 from crate_interp.config import Solver
 from crate_interp.errors import InputError
 from crate_interp.segmentation.affinity import affinity
-from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpair
+from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
 
-__all__ = ["MaskCutResult", "maskcut"]
+__all__ = ["MaskCutResult", "maskcut", "maskcut_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,41 +76,130 @@ def maskcut(
         Wang et al., Cut and Learn for Unsupervised Object Detection and Instance Segmentation
         (arXiv 2301.11320), section 3.2.
     """
-    grid_hw = checked_grid(features, grid_size)
+    checked_grid(features, grid_size)
+    return maskcut_batch(features[None], grid_size, tau, max_masks, solver)[0]
+
+
+def maskcut_batch(
+    features: Float[Tensor, "B D n"],
+    grid_size: Sequence[int],
+    tau: float = 0.15,
+    max_masks: int = 3,
+    solver: Solver = "lanczos",
+) -> list[MaskCutResult]:
+    """Do what `maskcut` does for images of one grid, with the eigenvectors of a round together.
+
+    Worth it on a GPU; a CPU takes as long as for one image after the other, and more memory.
+
+    Args:
+        features: Of each image, on the device to use; the other arguments are those of `maskcut`.
+        grid_size: Rows and columns of patches.
+        tau: Threshold on the cosine of two features.
+        max_masks: Rounds.
+        solver: See `normalized_cut`.
+
+    Returns:
+        Of each image what `maskcut` returns.
+
+    Raises:
+        InputError: As `maskcut`.
+    """
+    if features.ndim != 3:
+        raise InputError(f"features: expected shape (B, D, n), found {tuple(features.shape)}")
+    grid_hw = checked_grid(features.flatten(0, 1), grid_size)
     check_solver(solver)
     if max_masks < 1:
         raise InputError(f"max_masks: expected at least 1, found {max_masks}")
+    if not len(features):
+        return []
     connected = affinity(features, tau)
-    shape = (max_masks, *grid_hw)
-    masks = torch.zeros(shape, dtype=torch.bool, device=features.device)
-    eigenvectors = torch.zeros(shape, dtype=torch.float64, device=features.device)
-    if is_constant(connected):
-        logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
-        return MaskCutResult(masks[:0], eigenvectors[:0])
-    painted = torch.zeros(grid_hw, dtype=torch.bool, device=features.device)
-    current = torch.zeros_like(painted)
-    repainted = True
+    cuts = [_Cut(grid_hw, max_masks) for _ in features]
     for number in range(max_masks):
-        if repainted:  # a dropped mask leaves the graph, and so the eigenvector, as it was
-            if is_constant(connected):
-                logger.info("nothing left to cut after %d of %d rounds", number, max_masks)
-                break
-            eigenvector = second_eigenpair(connected, solver).eigenvector.view(grid_hw)
+        changed = [at for at, cut in enumerate(cuts) if cut.is_changed]
+        for at, eigenvector in zip(
+            changed, _eigenvectors_of(_rows(connected, changed), solver), strict=True
+        ):
+            cuts[at].eigenvector = eigenvector
+        objects = torch.stack([cut.take_object(number) for cut in cuts])
+        if number + 1 < max_masks:
+            _paint(connected, objects, alike=bool(tau < 0))
+    for cut in cuts:
+        if not cut.rounds:
+            logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
+    return [cut.result(features.device) for cut in cuts]
+
+
+class _Cut:
+    """What is known of an image from one round to the next, on the CPU, where parts are found.
+
+    Attributes:
+        masks: So far, disjoint.
+        eigenvectors: So far, turned as the corner rule wants them.
+        rounds: Rounds that had something to cut.
+        current: What the last round found, before earlier masks were taken out.
+        eigenvector: Of the graph as it is; `None` if nothing is left to cut.
+        is_changed: Whether the graph is another than in the last round.
+    """
+
+    def __init__(self, grid_hw: tuple[int, int], max_masks: int) -> None:
+        self.masks = torch.zeros((max_masks, *grid_hw), dtype=torch.bool)
+        self.eigenvectors = torch.zeros((max_masks, *grid_hw), dtype=torch.float64)
+        self.rounds = 0
+        self.current = torch.zeros(grid_hw, dtype=torch.bool)
+        self.eigenvector: Float[Tensor, " n"] | None = None
+        self.is_changed = True
+
+    def take_object(self, number: int) -> Bool[Tensor, " n"]:
+        """Make a round of the eigenvector; returns the patches that no round had taken before."""
+        self.is_changed = False
+        if self.eigenvector is None:
+            return torch.zeros_like(self.current).flatten()
+        eigenvector = self.eigenvector.view(self.current.shape)
         foreground, seed, turned = foreground_of(eigenvector, corner_rule=True)
         found = component_of(seed, foreground)
-        if number > 0 and _is_dropped(found, current):
+        if number > 0 and _is_dropped(found, self.current):
             found = torch.zeros_like(found)
-        masks[number] = found & ~painted
-        eigenvectors[number] = -eigenvector if turned else eigenvector
-        # A painted feature is zero: its cosines are 0, which a negative tau lets through.
-        new = masks[number].flatten().nonzero().flatten()
-        alike = bool(tau < 0)
-        connected[new] = alike
-        connected[:, new] = alike
-        repainted = len(new) > 0
-        painted |= found
-        current = found
-    return MaskCutResult(masks, eigenvectors)
+        self.masks[number] = found & ~self.masks.any(dim=0)
+        self.eigenvectors[number] = -eigenvector if turned else eigenvector
+        self.rounds, self.current = number + 1, found
+        # A dropped mask leaves the graph, and so the eigenvector, as it was.
+        self.is_changed = bool(self.masks[number].any())
+        return self.masks[number].flatten()
+
+    def result(self, device: torch.device) -> MaskCutResult:
+        if 0 < self.rounds < len(self.masks):
+            logger.info("nothing left to cut after %d of %d rounds", self.rounds, len(self.masks))
+        rows = len(self.masks) if self.rounds else 0
+        return MaskCutResult(self.masks[:rows].to(device), self.eigenvectors[:rows].to(device))
+
+
+def _eigenvectors_of(
+    connected: Bool[Tensor, "B n n"], solver: Solver
+) -> list[Float[Tensor, " n"] | None]:
+    """Of each graph the vector that cuts it, or `None` where all pairs of patches are alike."""
+    constant = is_constant(connected)
+    varied = [at for at, is_one in enumerate(constant) if not is_one]
+    pairs = iter(second_eigenpairs(_rows(connected, varied), solver))
+    return [None if is_one else next(pairs).eigenvector for is_one in constant]
+
+
+def _rows(connected: Bool[Tensor, "B n n"], wanted: list[int]) -> Bool[Tensor, "C n n"]:
+    """Some graphs of a batch; no copy if that is all of them."""
+    return connected if len(wanted) == len(connected) else connected[wanted]
+
+
+def _paint(connected: Bool[Tensor, "B n n"], objects: Bool[Tensor, "B n"], alike: bool) -> None:
+    """Connect patches with all others, or none.
+
+    A painted feature is zero: its cosines are 0, which a negative tau lets through.
+    """
+    images, patches = (index.to(connected.device) for index in objects.nonzero(as_tuple=True))
+    connected[images, patches] = alike
+    columns = objects.to(connected.device)[:, None]
+    if alike:
+        connected |= columns
+    else:
+        connected &= ~columns
 
 
 def _is_dropped(found: Bool[Tensor, "h w"], current: Bool[Tensor, "h w"]) -> bool:

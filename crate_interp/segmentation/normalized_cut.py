@@ -14,7 +14,7 @@ from torch import Tensor
 from crate_interp.config import Solver
 from crate_interp.errors import InputError
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT
-from crate_interp.segmentation.lanczos import lanczos
+from crate_interp.segmentation.lanczos import LanczosResult, lanczos
 
 __all__ = [
     "NormalizedCut",
@@ -22,7 +22,7 @@ __all__ = [
     "first_largest",
     "is_constant",
     "normalized_cut",
-    "second_eigenpair",
+    "second_eigenpairs",
 ]
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ class NormalizedCut(NamedTuple):
     """The second smallest generalised eigenpair of (D - W) x = lambda D x.
 
     Attributes:
-        eigenvector: x, D-normalised (x^T D x = 1), its entry of largest magnitude positive.
+        eigenvector: x, D-normalised (x^T D x = 1), its entry of largest magnitude positive; on the
+            CPU, where what follows a cut is done.
         eigenvalue: lambda, the relaxed value of the normalized cut, in [0, 2].
         iterations: Lanczos steps, products with a block of vectors; 0 for the dense solver.
         residual: |S v - (1 - lambda) v| of S = D^-1/2 W D^-1/2 and the unit vector v = D^1/2 x.
@@ -61,7 +62,7 @@ def normalized_cut(connected: Bool[Tensor, "n n"], solver: Solver = "lanczos") -
             patches.
 
     Returns:
-        The eigenpair, on the device of the connections.
+        The eigenpair.
 
     Raises:
         InputError: Not a symmetric square bool matrix; all weights equal, so that there is no cut;
@@ -76,23 +77,29 @@ def normalized_cut(connected: Bool[Tensor, "n n"], solver: Solver = "lanczos") -
             "connected: expected a symmetric bool matrix (n, n), "
             f"found {connected.dtype} of shape {tuple(connected.shape)}"
         )
-    if is_constant(connected):
+    if is_constant(connected[None])[0]:
         raise InputError(f"connected: all pairs of {len(connected)} patches weigh the same: no cut")
-    return second_eigenpair(connected, solver)
+    return second_eigenpairs(connected[None], solver)[0]
 
 
-def second_eigenpair(connected: Bool[Tensor, "n n"], solver: Solver) -> NormalizedCut:
-    """Do what `normalized_cut` does, for connections known to be symmetric and not constant."""
-    if solver == "lanczos" and len(connected) >= _DENSE_BELOW:
-        found = lanczos(connected)
-        if found.converged:
-            vector = _oriented(found.eigenvector)
-            return NormalizedCut(vector, found.eigenvalue, found.iterations, found.residual)
-        logger.warning(
-            "Lanczos did not converge for %d patches (%d steps, residual %.1e, distance to the "
-            "next eigenvalue %.1e): using the dense solver",
-            *(len(connected), found.iterations, found.residual, found.gap),
-        )
+def second_eigenpairs(connected: Bool[Tensor, "B n n"], solver: Solver) -> list[NormalizedCut]:
+    """Do what `normalized_cut` does for graphs known to be symmetric and not constant, together."""
+    if solver == "dense" or not len(connected) or connected.shape[-1] < _DENSE_BELOW:
+        return [_dense(graph) for graph in connected]
+    return [
+        _checked(found, graph) for found, graph in zip(lanczos(connected), connected, strict=True)
+    ]
+
+
+def _checked(found: LanczosResult, connected: Bool[Tensor, "n n"]) -> NormalizedCut:
+    if found.converged:
+        vector = _oriented(found.eigenvector)
+        return NormalizedCut(vector, found.eigenvalue, found.iterations, found.residual)
+    logger.warning(
+        "Lanczos did not converge for %d patches (%d steps, residual %.1e, distance to the "
+        "next eigenvalue %.1e): using the dense solver",
+        *(len(connected), found.iterations, found.residual, found.gap),
+    )
     return _dense(connected)
 
 
@@ -102,14 +109,18 @@ def check_solver(solver: str) -> None:
         raise InputError(f"solver: expected one of {get_args(Solver)}, found {solver!r}")
 
 
-def is_constant(connected: Bool[Tensor, "n n"]) -> bool:
+def is_constant(connected: Bool[Tensor, "B n n"]) -> list[bool]:
     """Whether all pairs of different patches weigh the same, so that no cut is better than another.
 
     A graph of a single patch is constant.
     """
-    pairs = len(connected) * (len(connected) - 1)
-    found = int(connected.count_nonzero() - connected.diagonal().count_nonzero())
-    return found in (0, pairs)
+    num_patches = connected.shape[-1]
+    loops = connected.diagonal(dim1=1, dim2=2).count_nonzero(dim=1)
+    if not len(connected):
+        return []
+    # One graph after the other: torch counts along dimensions 20 times slower on a CPU.
+    found = torch.stack([graph.count_nonzero() for graph in connected]) - loops
+    return [count in (0, num_patches * (num_patches - 1)) for count in found.tolist()]
 
 
 def first_largest(values: Float[Tensor, " n"]) -> int:
@@ -139,4 +150,4 @@ def _dense(connected: Bool[Tensor, "n n"]) -> NormalizedCut:
     image = (weights @ eigenvector) / degree.sqrt()
     error = image - (1 - eigenvalue) * eigenvector * degree.sqrt()
     residual = float(torch.linalg.vector_norm(error))
-    return NormalizedCut(_oriented(eigenvector), eigenvalue, 0, residual)
+    return NormalizedCut(_oriented(eigenvector.cpu()), eigenvalue, 0, residual)

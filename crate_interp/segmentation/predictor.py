@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from crate_interp.config import Feature, Precision, Refine, Solver
 from crate_interp.data import read_image, resize_image, to_rgb
 from crate_interp.hooks import Observer, default_feature, record
-from crate_interp.segmentation.maskcut import maskcut
+from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch
 from crate_interp.segmentation.refinement import refine_masks
 from crate_interp.structures import Instances
 
@@ -76,36 +74,37 @@ class MaskCut:
     def __call__(self, image: str | Path | Image | UInt8[np.ndarray, "H W 3"]) -> Instances:
         """Instances of one image, in the pixels of the original (EXIF rotation applied)."""
         rgb = read_image(image) if isinstance(image, (str, Path)) else to_rgb(image)
-        return self.instances(rgb, self.features([rgb])[0])
+        (cut,) = self.cut(self.features([rgb]))
+        return self.instances(rgb, cut)
 
     def features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B D n"]:
         """Patch features of a batch: one forward pass, ended as soon as they are recorded."""
         activations = self.observer.activations(images, [self.feature], [self.block])
         return activations.patch_features(self.feature, self.block).float()
 
+    def cut(self, features: Float[Tensor, "B D n"]) -> list[MaskCutResult]:
+        """Cut the images of a batch, as `features` returns them."""
+        grid_hw = self.observer.grid_hw
+        return maskcut_batch(features, grid_hw, self.tau, self.max_masks, self.solver)
+
     def instances(
         self,
         rgb: UInt8[np.ndarray, "H W 3"],
-        features: Float[Tensor, "D n"],
+        cut: MaskCutResult,
         original_hw: tuple[int, int] | None = None,
-        stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> Instances:
-        """Cut the patch features of one image, refine, and bring the masks to its own pixels.
+        """Refine what was cut out of an image, and bring it to the image's own pixels.
 
         Args:
             rgb: The image, or what `resize_image` makes of it.
-            features: Of this image, as `features` returns them.
+            cut: Of this image, as `cut` returns it.
             original_hw: Height and width of the image itself, pixels, where `rgb` is resized.
-            stage: Entered around the stages `cut` and `refine`, for instance to measure them.
         """
         geometry = self.observer.geometry(original_hw or (rgb.shape[0], rgb.shape[1]))
-        with stage("cut"):
-            cut = maskcut(features, geometry.grid_hw, self.tau, self.max_masks, solver=self.solver)
-            found = cut.masks.cpu().numpy()
-            masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
-        with stage("refine"):
-            if self.refine != "none":
-                resized = resize_image(rgb, self.observer.input_hw)
-                masks = refine_masks(resized, masks, method=self.refine, device=features.device)
+        found = cut.masks.cpu().numpy()
+        masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
+        if self.refine != "none":
+            resized = resize_image(rgb, self.observer.input_hw)
+            masks = refine_masks(resized, masks, method=self.refine, device=cut.masks.device)
         masks = geometry.input_to_original(masks)
         return Instances(masks[masks.any(axis=(1, 2))])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crate_interp.config import Solver
 from crate_interp.segmentation.affinity import affinity
-from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpair
+from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
 
 __all__ = ["TokenCutResult", "tokencut"]
@@ -68,14 +68,15 @@ def tokencut(
     """
     grid_hw = checked_grid(features, grid_size)
     check_solver(solver)
-    connected = affinity(features, tau)
-    if is_constant(connected):
+    connected = affinity(features[None], tau)
+    if is_constant(connected)[0]:
         logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
         nothing = torch.zeros(grid_hw, dtype=torch.float64, device=features.device)
         return TokenCutResult(nothing.bool(), nothing, None, None)
-    eigenvector = second_eigenpair(connected, solver).eigenvector.view(grid_hw)
+    eigenvector = second_eigenpairs(connected, solver)[0].eigenvector.view(grid_hw)
     foreground, seed, _ = foreground_of(eigenvector, corner_rule=False)
     mask = component_of(seed, foreground)
     rows, columns = (mask.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    mask, eigenvector = mask.to(features.device), eigenvector.to(features.device)
     return TokenCutResult(mask, eigenvector, divmod(seed, grid_hw[1]), box)

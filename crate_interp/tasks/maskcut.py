@@ -13,7 +13,6 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from crate_interp.config import MaskCutConfig
@@ -28,7 +27,7 @@ from crate_interp.data import (
 from crate_interp.engine import StageClock, process_images
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_ground_truth
-from crate_interp.segmentation.predictor import MaskCut
+from crate_interp.segmentation import MaskCut, MaskCutResult
 from crate_interp.tasks.inference import (
     batch_size_of,
     describe_weights,
@@ -147,7 +146,7 @@ def _process(
     outcomes = process_images(
         images.records,
         methodcaller("read_resized", predictor.observer.input_hw),
-        partial(_features_of, predictor),
+        partial(_forward, predictor),
         partial(_entry_of, predictor),
         batch_size=batch_size_of(config.batch_size, predictor.observer),
         workers=workers_of(config.workers),
@@ -177,22 +176,40 @@ def _process(
     return failed
 
 
-def _features_of(predictor: MaskCut, images: Sequence[ResizedImage]) -> Tensor:
-    features = predictor.features([image.rgb for image in images])
-    if features.is_cuda:
-        torch.cuda.current_stream().synchronize()  # the seconds of the stage are to be its own
-    return features
+def _forward(
+    predictor: MaskCut, images: Sequence[ResizedImage], stage: StageClock
+) -> Sequence[Tensor | MaskCutResult]:
+    """Cuts of the images of a batch, or their features, which threads cut one by one."""
+    with stage("forward"):
+        features = predictor.features([image.rgb for image in images])
+        together = _are_cut_together(features)
+    if together:
+        with stage("cut"):
+            return predictor.cut(features)
+    return list(features)
+
+
+def _are_cut_together(features: Tensor) -> bool:
+    """Whether a batch is for a GPU to cut; not one that has a NaN: the others of it are to go on.
+
+    Asking waits for the model, so that the seconds of a stage are its own.
+    """
+    return features.is_cuda and bool(features.isfinite().all())
 
 
 def _entry_of(
     predictor: MaskCut,
     record: ImageRecord,
     image: ResizedImage,
-    features: Tensor,
+    output: Tensor | MaskCutResult,
     stage: StageClock,
 ) -> dict[str, Any]:
     """The journal's entry of one image, but for its seconds."""
-    instances = predictor.instances(image.rgb, features, image.original_hw, stage)
+    if isinstance(output, Tensor):
+        with stage("cut"):
+            (output,) = predictor.cut(output[None])
+    with stage("refine"):
+        instances = predictor.instances(image.rgb, output, image.original_hw)
     with stage("encode"):
         return {
             "image_id": record.image_id,

@@ -79,8 +79,9 @@ def observe(
         InputError: As `record` and `process_images`.
     """
 
-    def forward(images: list[ResizedImage]) -> list[Activations]:
-        batch = observer.activations([image.rgb for image in images], sites, blocks)
+    def forward(images: list[ResizedImage], stage: StageClock) -> list[Activations]:
+        with stage("forward"):
+            batch = observer.activations([image.rgb for image in images], sites, blocks)
         return [_one(batch, number) for number in range(len(images))]
 
     outcomes = process_images(

@@ -48,21 +48,32 @@ class RunFolder:
             InputError: The disk is full, or the folder cannot be written any more.
         """
         line = json.dumps(entry) + "\n"
-        try:
-            with self._journal.open("a") as file:
-                file.write(line)
-        except OSError as error:
-            raise InputError(
-                f"{self._journal}: cannot be written: {error.strerror}; once there is room, "
-                "the same command goes on from here"
-            ) from error
+        with _writing(self._journal), self._journal.open("a") as file:
+            file.write(line)
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write a file of the run as a whole or not at all."""
+        """Write a file of the run as a whole or not at all.
+
+        Raises:
+            InputError: As `append`.
+        """
         text = json.dumps(content, indent=1 if isinstance(content, dict) else None)
         part = self.path / f".{name}.part"
-        part.write_text(text + "\n")
-        part.replace(self.path / name)
+        with _writing(self.path / name):
+            part.write_text(text + "\n")
+            part.replace(self.path / name)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written; the system's message of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}; once there is room, "
+            "the same command goes on from here"
+        ) from error
 
 
 @contextmanager

@@ -51,7 +51,6 @@ def test_affinity_compares_strictly() -> None:
     [
         (torch.ones(3, 0), 0.2, "found torch.float32 of shape (3, 0)"),
         (torch.ones(3), 0.2, "(3,)"),
-        (torch.ones(1, 3, 4), 0.2, "(1, 3, 4)"),
         (torch.ones(3, 4, dtype=torch.int64), 0.2, "torch.int64"),
         (torch.tensor([[1.0, 2.0, float("nan")]]), 0.2, "1 of 3 patches, the first being patch 2"),
         (torch.tensor([[1.0, float("inf"), 0.0]]), 0.2, "the first being patch 1"),

@@ -1,4 +1,5 @@
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import scipy.ndimage
 import torch
 
 from crate_interp.errors import InputError
-from crate_interp.segmentation import maskcut
-from crate_interp.segmentation.maskcut import MaskCutResult
+from crate_interp.segmentation import maskcut, maskcut_batch
+from crate_interp.segmentation.lanczos import lanczos
 
 SOLVERS = ("lanczos", "dense")
 REFERENCE_FILES = [
@@ -181,14 +182,49 @@ def test_maskcut_accepts_half_precision_and_gradients() -> None:
     assert maskcut(features.requires_grad_(), (16, 17)).masks.equal(expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_maskcut_on_gpu_equals_cpu() -> None:
-    features = scene(5, (22, 23))
-    for solver in SOLVERS:
-        result = maskcut(features.cuda(), (22, 23), solver=solver)
-        assert isinstance(result, MaskCutResult)
-        assert result.masks.device.type == "cuda"
-        assert result.masks.cpu().equal(maskcut(features, (22, 23), solver=solver).masks)
+def batch_of(kind: str, reference: Path) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Features of several images: of the reference vectors, or drawn; some are constant."""
+    if kind == "drawn":
+        images = [scene(seed, (16, 17)) for seed in range(4)]
+        nothing = torch.ones_like(images[0])
+        halves = torch.ones_like(images[0])
+        halves[:, :100] = -1
+        return torch.stack([nothing, *images[:2], halves, *images[2:]]), (16, 17)
+    found = []
+    for number in {"even": (0, 2, 4), "odd": (1, 3, 5)}[kind]:
+        with np.load(reference / f"maskcut_scene{number}.npz") as file:
+            found.append(torch.from_numpy(file["features"]))
+            grid = tuple(file["grid"].tolist())
+    return torch.stack(found), grid
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu as a GPU", "cuda"])
+@pytest.mark.parametrize("tau", [-0.2, 0.15, 0.2])
+@pytest.mark.parametrize("kind", ["even", "odd", "drawn"])
+def test_images_of_a_batch_are_cut_as_on_their_own(
+    kind: str, tau: float, device: str, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    features, grid = batch_of(kind, reference)
+    expected = [maskcut(image, grid, tau, 4) for image in features]
+    if device == "cpu as a GPU":
+        module = sys.modules[lanczos.__module__]
+        monkeypatch.setattr(module, "readable", lambda connected: connected.float())
+    results = maskcut_batch(features.to(device.split()[0]), grid, tau, 4)
+    assert len(results) == len(expected)
+    for found, alone in zip(results, expected, strict=True):
+        assert found.masks.device.type == device.split()[0]
+        assert found.masks.cpu().equal(alone.masks)
+        assert found.eigenvectors.cpu().sub(alone.eigenvectors).abs().le(1e-9).all()
+    if kind == "drawn":
+        assert [result.is_constant for result in results] == [True] + 5 * [False]
+
+
+def test_a_batch_without_an_image_has_no_result() -> None:
+    assert maskcut_batch(torch.zeros(0, 8, 12), (3, 4)) == []
+    with pytest.raises(InputError, match=r"expected shape \(B, D, n\), found \(8, 12\)"):
+        maskcut_batch(torch.zeros(8, 12), (3, 4))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +232,7 @@ def test_maskcut_on_gpu_equals_cpu() -> None:
     [
         ({"grid_size": (3, 5)}, "3 x 5 patches need features of shape (D, 15), found (2, 12)"),
         ({"grid_size": (-3, -4)}, "-3 x -4"),
-        ({"features": torch.zeros(0, 12)}, "(0, 12)"),
+        ({"features": torch.zeros(0, 12)}, "(1, 0, 12)"),
         ({"features": torch.zeros(2, 0), "grid_size": (0, 4)}, "0 x 4"),
         ({"features": torch.full((2, 12), float("nan"))}, "NaN or infinity in 12 of 12 patches"),
         ({"tau": 1.5}, "tau: expected a cosine inside (-1, 1), found 1.5"),

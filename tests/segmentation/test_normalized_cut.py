@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -7,8 +8,9 @@ import torch
 
 from crate_interp.errors import InputError
 from crate_interp.segmentation import BACKGROUND_WEIGHT, affinity, normalized_cut
-from crate_interp.segmentation.lanczos import _exact_product, lanczos
-from crate_interp.segmentation.normalized_cut import first_largest, is_constant
+from crate_interp.segmentation.exact_product import exact_product, readable
+from crate_interp.segmentation.lanczos import lanczos
+from crate_interp.segmentation.normalized_cut import first_largest, is_constant, second_eigenpairs
 
 
 def reference_eigenpairs(connected: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -82,6 +84,38 @@ def test_normalized_cut_of_two_cliques_is_the_known_vector() -> None:
     assert eigenvalue == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("solver", ["lanczos", "dense"])
+def test_normalized_cut_on_a_gpu_equals_that_of_the_cpu(name: str, solver: str) -> None:
+    expected, found = (
+        normalized_cut(GRAPHS[name], solver),
+        normalized_cut(GRAPHS[name].cuda(), solver),
+    )
+    scale = expected.eigenvector.abs().max()
+    assert (found.eigenvector - expected.eigenvector).abs().max() <= 1e-9 * scale
+    assert found.eigenvalue == pytest.approx(expected.eigenvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_graphs_of_a_batch_leave_it_as_they_converge(
+    dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if dtype is not None:  # as on a GPU
+        monkeypatch.setattr(sys.modules[lanczos.__module__], "readable", lambda c: c.to(dtype))
+    names = [name for name, graph in GRAPHS.items() if len(graph) == 400]
+    graphs = [*(GRAPHS[name] for name in names), block_graph(100, 100, 100, 100)]
+    cuts = second_eigenpairs(torch.stack(graphs), "lanczos")
+    assert len({cut.iterations for cut in cuts}) > 3
+    for cut, graph in zip(cuts, graphs, strict=True):
+        alone = normalized_cut(graph)
+        assert cut.iterations == alone.iterations
+        difference = (cut.eigenvector - alone.eigenvector).abs().max()
+        assert difference <= 1e-10 * alone.eigenvector.abs().max()
+    assert cuts[-1].iterations == 0
+    assert caplog.text.count("using the dense solver") == 2  # in the batch, and alone
+
+
 def test_normalized_cut_is_deterministic() -> None:
     first, second = (normalized_cut(GRAPHS["smooth"]).eigenvector for _ in range(2))
     assert first.equal(second)
@@ -92,7 +126,7 @@ def test_normalized_cut_falls_back_where_eigenvalues_coincide(
     sizes: tuple[int, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     connected = block_graph(*sizes)
-    assert not lanczos(connected).converged
+    assert not lanczos(connected[None])[0].converged
     with caplog.at_level(logging.WARNING):
         cut = normalized_cut(connected)
     assert "using the dense solver" in caplog.text
@@ -111,15 +145,17 @@ def test_normalized_cut_falls_back_where_convergence_is_slow(
     assert cut.eigenvector.equal(normalized_cut(path, "dense").eigenvector)
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float32])  # this machine's, and a GPU's
 @pytest.mark.parametrize("num_patches", [256, 901])
-def test_exact_product_is_exact_to_float64(num_patches: int) -> None:
+def test_exact_product_is_exact_to_float64(num_patches: int, dtype: torch.dtype | None) -> None:
     generator = torch.Generator().manual_seed(0)
     connected = torch.rand(num_patches, num_patches, generator=generator) < 0.4
     connected = connected | connected.T
     rows = torch.randn(3, num_patches, dtype=torch.float64, generator=generator)
     rows[0] *= 10.0 ** torch.linspace(-12, 3, num_patches, dtype=torch.float64)
     rows[1] *= -1e-150
-    found = _exact_product(connected)(rows)
+    read = readable(connected[None]) if dtype is None else connected[None].to(dtype)
+    found = exact_product(rows[None], read)[0]
     magnitude = rows.abs().sum(dim=1, keepdim=True)
     expected = rows @ connected.double()
     assert ((found - expected).abs() / magnitude).max() < 1e-15
@@ -128,7 +164,11 @@ def test_exact_product_is_exact_to_float64(num_patches: int) -> None:
 def test_exact_product_of_integers_has_no_error() -> None:
     connected = torch.ones(300, 300, dtype=torch.bool)
     rows = torch.stack([torch.arange(300.0), -(2.0 ** torch.arange(300).remainder(40))]).double()
-    assert _exact_product(connected)(rows).equal(rows @ connected.double())
+    expected = rows @ connected.double()
+    for read in (readable(connected[None]), connected[None].float()):
+        assert exact_product(rows[None], read)[0].equal(expected)
+        with torch.autocast("cpu"):
+            assert exact_product(rows[None], read)[0].equal(expected)
 
 
 def test_small_graphs_match_lapack() -> None:
@@ -158,7 +198,7 @@ def test_first_largest_takes_the_lowest_of_tied_indices(values: list[float], exp
     ],
 )
 def test_is_constant(connected: torch.Tensor, expected: bool) -> None:
-    assert is_constant(connected.bool()) is expected
+    assert is_constant(connected.bool()[None]) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +220,7 @@ def test_normalized_cut_refuses(connected: torch.Tensor, solver: str, message: s
 
 def test_lanczos_leaves_the_number_of_threads_as_it_was() -> None:
     before = torch.get_num_threads()
-    lanczos(GRAPHS["smooth"])
+    lanczos(GRAPHS["smooth"][None])
     assert torch.get_num_threads() == before
     with pytest.raises(RuntimeError):
         lanczos(torch.ones(3, 4, 5, dtype=torch.bool))

@@ -1,5 +1,6 @@
 """The command `maskcut` on pictures drawn here, with a small untrained model."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -17,6 +19,7 @@ from crate_interp.cli import main
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision
 from crate_interp.models import load_backbone
+from crate_interp.segmentation import maskcut_batch
 from crate_interp.tasks.run_folder import open_run_folder
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--tau", "0.3"]
@@ -81,8 +84,6 @@ def test_run_writes_coco_files_that_agree_with_the_library(pictures, tmp_path, c
     assert summary["this_time"]["images_per_second"] > 0
     assert summary["this_time"]["peak_memory_mb"]["process"] > 50
     assert "AP50" in printed
-
-    import torch
 
     torch.manual_seed(0)
     predictor = MaskCut(load_backbone("crate_alpha_demo", pretrained=False), tau=0.3, size=48)
@@ -258,6 +259,83 @@ def test_a_stopped_run_says_so_in_one_line_and_goes_on(
     assert main([*arguments, "--output", str(output)]) == 0
     for name in FINAL_FILES:
         assert (output / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_disk_that_is_full_for_the_final_files_is_named(
+    pictures, whole, tmp_path, capsys, monkeypatch
+):
+    output, options = tmp_path / "run", [*annotated(pictures), "--visualize", "0"]
+    write_text = Path.write_text
+
+    def full(path, text):
+        if "results.json" in path.name:
+            write_text(path, text[:20])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as the system: without a name
+        return write_text(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert run(pictures, output, *options) == 2
+    message = f"{output / 'results.json'}: cannot be written: No space left on device; once there"
+    assert message in capsys.readouterr().err
+    assert not (output / "results.json").exists()
+    assert run(pictures, output, *options) == 0
+    for name in FINAL_FILES:
+        assert (output / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_batch_that_is_cut_together_gives_the_same_files(pictures, whole, tmp_path, monkeypatch):
+    """What a GPU does, and the CPU can."""
+    batches = []
+
+    def cut(predictor, features):
+        batches.append(len(features))
+        return maskcut_batch(features, predictor.observer.grid_hw, predictor.tau)
+
+    monkeypatch.setattr("crate_interp.tasks.maskcut._are_cut_together", lambda _: True)
+    monkeypatch.setattr(MaskCut, "cut", cut)
+    output = tmp_path / "run"
+    assert run(pictures, output, *annotated(pictures), "--visualize", "0") == 0
+    assert batches == [3, 3, 1]
+    assert read(output, "summary.json")["seconds"]["total"]["cut"] > 0
+    for name in FINAL_FILES:
+        assert (output / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_image_whose_features_are_not_finite_fails_alone(
+    pictures, whole, tmp_path, monkeypatch, workers
+):
+    """Half precision may overflow."""
+    features = MaskCut.features
+
+    def spoilt(predictor, images):
+        found = features(predictor, images).clone()
+        if len(images) == 3:
+            found[1, :, 5] = np.nan
+        return found
+
+    monkeypatch.setattr(MaskCut, "features", spoilt)
+    output = tmp_path / "run"
+    assert run(pictures, output, *annotated(pictures), "--workers", workers) == 1
+    failed = {
+        entry["file_name"]: entry["reason"] for entry in read(output, "summary.json")["failed"]
+    }
+    assert list(failed) == ["2.png", "5.png"]
+    assert "found NaN or infinity in 1 of 144 patches, the first being patch 5" in failed["2.png"]
+    expected = [r for r in read(whole, "results.json") if r["image_id"] not in (2, 5)]
+    assert read(output, "results.json") == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_masks(pictures, whole, tmp_path):
+    output = tmp_path / "run"
+    assert run(pictures, output, "--device", "cuda", "--precision", "float32") == 0
+    masks, expected = (
+        [(r["image_id"], r["segmentation"]) for r in read(folder, "results.json")]
+        for folder in (output, whole)
+    )
+    assert masks == expected
 
 
 def test_a_finished_run_is_not_done_again(pictures, tmp_path, monkeypatch):
