@@ -1,17 +1,36 @@
-"""What can be read inside a backbone, and the recorder that reads it."""
+"""What can be read and changed inside a backbone, and what reads and changes it."""
 
+from crate_interp.hooks.edits import Edit, Mean, Patch, Scale, Set, Zero
+from crate_interp.hooks.interventions import (
+    Target,
+    atom_site,
+    channels_of,
+    count_units,
+    intervene,
+)
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
 from crate_interp.hooks.sites import Site, available_sites
 
 __all__ = [
+    "Edit",
+    "Mean",
     "Observer",
+    "Patch",
     "Recorder",
+    "Scale",
+    "Set",
     "Site",
+    "Target",
+    "Zero",
     "any_resolution",
+    "atom_site",
     "available_sites",
+    "channels_of",
     "check_stride",
+    "count_units",
     "grid_size_of",
+    "intervene",
     "record",
 ]
