@@ -1,5 +1,12 @@
 """Scores: COCO AP, mean IoU, CorLoc, accuracy against a ground truth; the layer-wise objective."""
 
+from crate_interp.evaluation.ablation import (
+    estimate_logit_effects,
+    logit_effects,
+    mask_effects,
+    mask_of,
+    written_energy,
+)
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.classification import AccuracyScore, TopKAccuracy
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
@@ -27,9 +34,14 @@ __all__ = [
     "TopKAccuracy",
     "coco_average_precision",
     "coding_rate",
+    "estimate_logit_effects",
     "format_table",
     "layer_objective",
+    "logit_effects",
+    "mask_effects",
     "mask_iou",
+    "mask_of",
     "measure_emergence",
     "read_results",
+    "written_energy",
 ]

@@ -1,5 +1,6 @@
 """What can be read and changed inside a backbone, and what reads and changes it."""
 
+from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from
 from crate_interp.hooks.edits import Edit, Mean, Patch, Scale, Set, Zero
 from crate_interp.hooks.interventions import (
     Target,
@@ -28,9 +29,12 @@ __all__ = [
     "atom_site",
     "available_sites",
     "channels_of",
+    "check_classifier",
     "check_stride",
+    "choose_classes",
     "count_units",
     "grid_size_of",
     "intervene",
     "record",
+    "scores_from",
 ]

@@ -250,9 +250,10 @@ def test_gradients_flow_through_an_edit():
 def test_nothing_is_left_after_an_exception_and_fused_attention_stays_on():
     model, images = make("plain"), pixels()
     before = model(images)
-    with pytest.raises(RuntimeError, match="stop"), intervene(model, {Target("heads"): Zero()}):
+    with intervene(model, {Target("heads"): Zero()}):
         assert hook_count(model) == 1
         assert model.blocks[-1].attn.fused_attn
+    with pytest.raises(RuntimeError, match="stop"), intervene(model, {Target("heads"): Zero()}):
         raise RuntimeError("stop")
     bad = {Target("heads"): Zero(), Target("heads", 5): Zero()}
     with pytest.raises(InputError, match="block 5"), intervene(model, bad):
