@@ -8,6 +8,13 @@ from crate_interp.evaluation.ablation import (
     written_energy,
 )
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
+from crate_interp.evaluation.attribution import (
+    IntegratedGradients,
+    attention_relevance,
+    check_captum,
+    check_class_token,
+    integrated_gradients,
+)
 from crate_interp.evaluation.classification import AccuracyScore, TopKAccuracy
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import read_results
@@ -29,13 +36,18 @@ __all__ = [
     "CorLoc",
     "CorLocScore",
     "Emergence",
+    "IntegratedGradients",
     "LayerObjective",
     "MeanIoU",
     "TopKAccuracy",
+    "attention_relevance",
+    "check_captum",
+    "check_class_token",
     "coco_average_precision",
     "coding_rate",
     "estimate_logit_effects",
     "format_table",
+    "integrated_gradients",
     "layer_objective",
     "logit_effects",
     "mask_effects",

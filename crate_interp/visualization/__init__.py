@@ -1,6 +1,7 @@
 """Pictures of what was found: overlays (arrays to RGB) and figures (arrays to Figure)."""
 
 from crate_interp.visualization.ablation import atom_effects_figure, head_effects_figure
+from crate_interp.visualization.attribution import attribution_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
 from crate_interp.visualization.overlay import draw_instances
 from crate_interp.visualization.reconstruction import reconstruction_figure
@@ -10,6 +11,7 @@ __all__ = [
     "Curve",
     "Panel",
     "atom_effects_figure",
+    "attribution_figure",
     "draw_curves",
     "draw_instances",
     "head_effects_figure",

@@ -44,7 +44,7 @@ def head_effects_figure(
         raise InputError(f"expected effects of {len(blocks)} blocks, found shape {effects.shape}")
     rows, columns = effects.shape
     figure = Figure(
-        figsize=(max(2.6, _CELL * columns + 1.6), max(1.3, _CELL * rows + 0.9)),
+        figsize=(max(3.0, _CELL * columns + 1.2), max(1.5, _CELL * rows + 1.0)),
         layout="constrained",
     )
     axes = figure.subplots()
@@ -60,12 +60,12 @@ def head_effects_figure(
         axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
     axes.set_xticks(range(columns))
     axes.set_yticks(range(rows), [str(block) for block in blocks])
+    axes.set_title(label, fontsize=_SMALL, loc="left")
     axes.set_xlabel("head", fontsize=_SMALL + 1)
     axes.set_ylabel("block", fontsize=_SMALL + 1)
     axes.tick_params(labelsize=_SMALL, length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, fraction=0.08, aspect=14, pad=0.02)
-    bar.set_label(label, fontsize=_SMALL)
     bar.ax.tick_params(labelsize=_SMALL - 1, length=2)
     bar.ax.yaxis.set_major_locator(MaxNLocator(4))
     bar.outline.set_visible(False)
