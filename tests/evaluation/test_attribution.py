@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 
-from crate_interp import InputError, any_resolution, load_backbone
+from crate_interp import InputError, any_resolution
 from crate_interp.evaluation import attention_relevance, attribution, integrated_gradients
 
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32}
@@ -130,7 +130,7 @@ def test_integrated_gradients_are_a_quadrature_of_gradients(name, at_once):
 
 @pytest.mark.parametrize(
     ("name", "steps", "tolerance"),
-    [("plain", 50, 1e-3), ("crate", 200, 0.05), ("crate_alpha", 200, 0.05)],
+    [("plain", 50, 1e-3), ("crate", 100, 0.1), ("crate_alpha", 100, 0.1)],
 )
 def test_integrated_gradients_sum_to_the_difference_of_scores(name, steps, tolerance):
     pytest.importorskip("captum", reason="needs the extra attribution")
@@ -180,6 +180,5 @@ def test_attention_of_another_kind_is_refused():
 
 
 def test_an_empty_batch_has_no_relevance():
-    model = load_backbone("demo", weights=None)
-    found = attention_relevance(model, torch.zeros(0, 3, 16, 16), CLASSES[:0])
+    found = attention_relevance(make("crate"), pixels()[:0], CLASSES[:0])
     assert found.shape == (0, 16)
