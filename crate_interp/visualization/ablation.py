@@ -54,7 +54,7 @@ def head_effects_figure(
         effects, cmap="PuOr" if signed else "Blues", vmin=limits[0], vmax=limits[1], aspect="equal"
     )
     for (row, column), effect in np.ndenumerate(effects):
-        dark = abs(effect) > (0.65 if signed else 0.55) * largest
+        dark = abs(effect) > 0.55 * largest
         text = _short(effect, largest)
         colour = "white" if dark else "0.2"
         axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
@@ -65,7 +65,7 @@ def head_effects_figure(
     axes.set_ylabel("block", fontsize=_SMALL + 1)
     axes.tick_params(labelsize=_SMALL, length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, fraction=0.08, aspect=14, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, aspect=5 * rows, pad=0.02)
     bar.ax.tick_params(labelsize=_SMALL - 1, length=2)
     bar.ax.yaxis.set_major_locator(MaxNLocator(4))
     bar.outline.set_visible(False)

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from crate_interp.errors import InputError
@@ -30,7 +31,7 @@ def attribution_figure(
     """Draw pictures row by row, each beside its maps.
 
     Maps without a negative number are laid over the grey picture, each with its largest numbers as
-    the brightest. Signed ones are blue where something speaks for the class and orange where it
+    the brightest. Signed ones are purple where something speaks for the class and orange where it
     speaks against it, white at zero.
 
     Args:
@@ -68,14 +69,16 @@ def attribution_figure(
         figure.text(
             GAP / width, (bottom - LABEL / 2) / height, name, fontsize=7, color="0.25", va="center"
         )
+    if any((values < 0).any() for column in maps.values() for values in column):
+        note = "purple: for the class, orange: against it"
+        place = (1 - GAP / width, LABEL / 2 / height)
+        figure.text(*place, note, fontsize=7, color="0.25", va="center", ha="right")
     return figure
 
 
 def _paint(
     rgb: UInt8[np.ndarray, "H W 3"], values: Float[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    from matplotlib import colormaps
-
     height, width = rgb.shape[:2]
     values = values.astype(np.float64)
     largest = float(np.percentile(np.abs(values), _BRIGHTEST)) or 1.0
@@ -87,5 +90,5 @@ def _paint(
     share = (values / largest).clip(0, 1)
     grey = rgb.mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
     heat = colormaps["inferno"](share)[..., :3]
-    opacity = 0.75
+    opacity = (0.5 + 0.4 * share)[..., None]
     return np.asarray((255 * ((1 - opacity) * grey + opacity * heat)).round(), dtype=np.uint8)

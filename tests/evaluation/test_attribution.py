@@ -129,17 +129,15 @@ def test_integrated_gradients_are_a_quadrature_of_gradients(name, at_once):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "tolerance"),
-    [("plain", 50, 1e-3), ("crate", 100, 0.1), ("crate_alpha", 100, 0.1)],
+    ("name", "tolerance"), [("plain", 1e-4), ("crate", 0.03), ("crate_alpha", 0.03)]
 )
-def test_integrated_gradients_sum_to_the_difference_of_scores(name, steps, tolerance):
+def test_integrated_gradients_sum_to_the_difference_of_scores(name, tolerance):
     pytest.importorskip("captum", reason="needs the extra attribution")
     model = make(name)
-    values, difference = integrated_gradients(model, pixels(), CLASSES, steps, at_once=100)
-    missed = (values.sum(dim=(1, 2, 3)) - difference).abs() / difference.abs()
-    assert missed.max() < tolerance
-    coarse = integrated_gradients(model, pixels(), CLASSES, 1).values.sum(dim=(1, 2, 3))
-    assert (coarse - difference).abs().max() > (missed * difference.abs()).max()
+    values, difference = integrated_gradients(model, pixels(), CLASSES, steps=50, at_once=100)
+    assert (values.sum(dim=(1, 2, 3)) - difference).abs().max() < tolerance
+    coarse = integrated_gradients(model, pixels(), CLASSES, steps=1).values
+    assert (coarse.sum(dim=(1, 2, 3)) - difference).abs().max() > tolerance
 
 
 def test_without_captum_the_extra_is_named(monkeypatch):

@@ -19,12 +19,16 @@ def test_every_picture_stands_beside_its_maps():
     panels = [axes.get_images()[0].get_array() for axes in figure.axes]
     assert len(panels) == 6
     assert [axes.get_title() for axes in figure.axes[:3]] == ["picture", "heat", "signed"]
-    assert [text.get_text() for text in figure.texts] == ["first", "second"]
+    assert [text.get_text() for text in figure.texts] == [
+        "first",
+        "second",
+        "purple: for the class, orange: against it",
+    ]
     np.testing.assert_array_equal(panels[0], RGB)
     brightest = panels[1].sum(axis=2)
     assert brightest[5, 9] > brightest[13, 2]
-    assert panels[2][3, 4, 2] > panels[2][3, 4, 0]  # for: more blue than red
-    assert panels[2][9, 9, 0] > panels[2][9, 9, 2]  # against: more red than blue
+    assert panels[2][3, 4, 2] > panels[2][3, 4, 0]  # for: purple
+    assert panels[2][9, 9, 0] > panels[2][9, 9, 2]  # against: orange
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0])
