@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,8 @@ def run(config: AblateConfig) -> int:
             classifier; nothing could be measured.
     """
     observer = load_observer(config)
+    if config.precision == "auto":  # effects are small differences, which fewer bits would lose
+        observer = replace(observer, precision="float32")
     records = open_pictures(config).records
     site = Site.HEADS if config.target == "heads" else atom_site(observer.model)
     units = _all_units(observer.model, site, config)
@@ -176,7 +178,7 @@ def _measure(
     model, site = observer.model, _site_of(observer, config)
     at_once = batch_size_of(config.batch_size, observer)
     groups = units.by_block()
-    with inference_precision(observer.precision, observer.device), torch.inference_mode():
+    with inference_precision(observer.precision, observer.model), torch.inference_mode():
         if config.effect == "mask":
             rows = [mask_effects(model, pixels, site, *group, at_once) for group in groups]
             return torch.cat(rows).double().cpu().numpy(), -1

@@ -73,7 +73,7 @@ def run(config: AttributeConfig) -> int:
     """
     check_figure_path(config.output)
     check_captum()
-    if config.precision in ("float16", "bfloat16"):
+    if config.precision not in ("auto", "float32"):
         raise InputError(f"precision: gradients are computed in float32, found {config.precision}")
     observer = load_observer(config)
     records = open_pictures(config).records

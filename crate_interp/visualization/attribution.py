@@ -71,8 +71,8 @@ def attribution_figure(
         )
     if any((values < 0).any() for column in maps.values() for values in column):
         note = "purple: for the class, orange: against it"
-        place = (1 - GAP / width, LABEL / 2 / height)
-        figure.text(*place, note, fontsize=7, color="0.25", va="center", ha="right")
+        right, middle = 1 - GAP / width, LABEL / 2 / height
+        figure.text(right, middle, note, fontsize=7, color="0.25", va="center", ha="right")
     return figure
 
 
