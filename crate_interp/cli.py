@@ -36,6 +36,8 @@ COMMANDS: dict[str, type] = {
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,
+    "ablate": config.AblateConfig,
+    "attribute": config.AttributeConfig,
 }
 
 
@@ -62,8 +64,8 @@ def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
             names = [option.name]
             arguments |= {} if required else {"nargs": "?"}
         else:
-            names = ["--" + option.name.replace("_", "-")]
-            arguments["required"] = required
+            names = ["--" + option.name.rstrip("_").replace("_", "-")]  # `class_` is `--class`
+            arguments |= {"required": required, "dest": option.name}
         parser.add_argument(*names, **arguments)
     return parser
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from crate_interp.errors import InputError
 
 __all__ = [
+    "AblateConfig",
+    "AttributeConfig",
     "ConvertConfig",
     "CurvesConfig",
     "DownloadConfig",
@@ -398,3 +400,45 @@ class ProfileConfig:
                 raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if self.num_classes is not None and self.num_classes < 0:
             raise InputError(f"num_classes: expected 0 or more, found {self.num_classes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig(ObserveConfig):
+    """Silence heads or atoms, one at a time, and rank them by what changes."""
+
+    output: Path = _option("folder: figure (PNG, PDF), ranking (CSV), numbers of each image (npz)")
+    target: Literal["heads", "atoms"] = _option(
+        "what to silence; atoms are sparse codes, for ViTs the neurons of the MLP", "heads"
+    )
+    block: int | Literal["all"] = _option("from 0; negative counts from the last", "all")
+    effect: Literal["logit", "mask"] = _option(
+        "what may change: the score of a class, or the mask of MaskCut's first object (1 - IoU)",
+        "logit",
+    )
+    class_: int | None = _option("number of the class (default: the predicted one)", None)
+    measured: int = _option(
+        "atoms to silence: so many of the largest first-order estimate (--effect logit) or of the "
+        "largest written energy (--effect mask), mean over the images; 0: all",
+        100,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_ is not None and self.effect == "mask":
+            raise InputError("--class goes with --effect logit; a mask has no class")
+        if self.measured < 0:
+            raise InputError(f"measured: expected 0 or more, found {self.measured}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeConfig(ObserveConfig):
+    """Draw what speaks for a class: attention, relevance of attention, integrated gradients."""
+
+    output: Path = _option("the PNG; a PDF and an npz of the same name are put beside it")
+    class_: int | None = _option("number of the class (default: the predicted one)", None)
+    steps: int = _option("points on the path of integrated gradients", 50)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise InputError(f"steps: expected at least 1, found {self.steps}")

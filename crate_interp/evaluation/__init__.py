@@ -1,5 +1,12 @@
 """Scores: COCO AP, mean IoU, CorLoc, accuracy against a ground truth; the layer-wise objective."""
 
+from crate_interp.evaluation.ablation import (
+    estimate_logit_effects,
+    logit_effects,
+    mask_effects,
+    mask_of,
+    written_energy,
+)
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.attention_segmentation import (
     AttentionProtocol,
@@ -8,6 +15,13 @@ from crate_interp.evaluation.attention_segmentation import (
     attention_segmentation_score,
     candidate_masks,
     image_overlaps,
+)
+from crate_interp.evaluation.attribution import (
+    IntegratedGradients,
+    attention_relevance,
+    check_captum,
+    check_class_token,
+    integrated_gradients,
 )
 from crate_interp.evaluation.classification import AccuracyScore, TopKAccuracy
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
@@ -46,24 +60,34 @@ __all__ = [
     "Emergence",
     "ImageOverlaps",
     "ImageSaliency",
+    "IntegratedGradients",
     "LayerObjective",
     "MeanIoU",
     "SaliencyScore",
     "SemanticScore",
     "TopKAccuracy",
+    "attention_relevance",
     "attention_segmentation_score",
     "candidate_masks",
+    "check_captum",
+    "check_class_token",
     "coco_average_precision",
     "coding_rate",
     "confusion_of",
+    "estimate_logit_effects",
     "format_table",
     "image_overlaps",
     "image_saliency",
+    "integrated_gradients",
     "layer_objective",
+    "logit_effects",
+    "mask_effects",
     "mask_iou",
+    "mask_of",
     "match_clusters",
     "measure_emergence",
     "read_results",
     "saliency_score",
     "semantic_score",
+    "written_energy",
 ]

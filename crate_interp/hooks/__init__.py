@@ -1,18 +1,41 @@
-"""What can be read inside a backbone, and the recorder that reads it."""
+"""What can be read and changed inside a backbone, and what reads and changes it."""
 
+from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from
+from crate_interp.hooks.edits import Edit, Mean, Patch, Scale, Set, Zero
+from crate_interp.hooks.interventions import (
+    Target,
+    atom_site,
+    channels_of,
+    count_units,
+    intervene,
+)
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
 from crate_interp.hooks.sites import Site, available_sites, default_feature
 
 __all__ = [
+    "Edit",
+    "Mean",
     "Observer",
+    "Patch",
     "Recorder",
+    "Scale",
+    "Set",
     "Site",
+    "Target",
+    "Zero",
     "any_resolution",
+    "atom_site",
     "available_sites",
+    "channels_of",
+    "check_classifier",
     "check_stride",
+    "choose_classes",
+    "count_units",
     "default_feature",
     "grid_size_of",
+    "intervene",
     "record",
+    "scores_from",
 ]

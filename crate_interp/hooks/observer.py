@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from timm.data import resolve_model_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from crate_interp.config import Precision
 from crate_interp.data import preprocess
@@ -75,6 +75,17 @@ class Observer:
         stride_hw = None if self.stride is None else (self.stride, self.stride)
         return ImageGeometry(original_hw, self.input_hw, self._patch_hw, stride_hw)
 
+    def pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B 3 H W"]:
+        """Resize images and normalise them as the model wants, on its device.
+
+        Args:
+            images: RGB in [0, 255], of any sizes.
+        """
+        data_config = resolve_model_data_config(self.model)
+        statistics = data_config["mean"], data_config["std"]
+        pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
+        return pixels.to(self.device)
+
     def activations(
         self,
         images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
@@ -92,9 +103,6 @@ class Observer:
             InputError: As `record`.
         """
         device = self.device
-        data_config = resolve_model_data_config(self.model)
-        statistics = data_config["mean"], data_config["std"]
-        pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
         recorder = record(self.model, sites, blocks, stop_early=True)
         with (
             torch.inference_mode(),
@@ -102,7 +110,7 @@ class Observer:
             any_resolution(self.model, self.stride),
             inference_precision(self.precision, self.model),
         ):
-            self.model(pixels.to(device))
+            self.model(self.pixels(images))
         recorded = recorder.activations
         if device.type == "mps":  # it has no float64, which cuts and rates are computed in
             return replace(recorded, tensors={key: value.cpu() for key, value in recorded.items()})

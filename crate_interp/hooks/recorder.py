@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +15,7 @@ from crate_interp.errors import InputError
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import (
     ATTENTION_SITES,
+    PLACES,
     PROJECTION_SITES,
     Site,
     available_sites,
@@ -23,7 +24,18 @@ from crate_interp.hooks.sites import (
 from crate_interp.models.subspace import SubspaceAttention
 from crate_interp.structures import Activations
 
-__all__ = ["Recorder", "record"]
+__all__ = ["Recorder", "record", "uncompiled"]
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled models as they were written, inside a `with` block.
+
+    Compiled code runs no hooks, and would keep those that it is compiled with.
+    """
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()
 
 
 class _EverythingRecorded(Exception):  # noqa: N818  # not an error: ends a forward pass early
@@ -71,9 +83,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         try:
-            if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-                # Compiled code runs no hooks, and would keep those that it is compiled with.
-                self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
+            self._hooks.enter_context(uncompiled())
             self._hook(self._model.get_submodule("patch_embed"), self._start)
             for block in self._blocks:
                 self._hook_block(block)
@@ -97,10 +107,6 @@ class Recorder:
 
     def _hook_block(self, number: int) -> None:
         block = blocks_of(self._model)[number]
-        if Site.TOKENS_IN in self._sites:
-            self._hook(
-                block, lambda _, args, __: self._keep(Site.TOKENS_IN, number, args[0]), pre=True
-            )
         projected = [site for site in self._sites if site in PROJECTION_SITES]
         if projected:
             attention = block.get_submodule("attn")
@@ -112,13 +118,17 @@ class Recorder:
                     attention, projected, number, output
                 ),
             )
-        if Site.CODES in self._sites:
-            self._hook(
-                block.get_submodule("mlp.codes"),
-                lambda _, __, ___, output: self._keep(Site.CODES, number, output),
-            )
-        if Site.TOKENS in self._sites:
-            self._hook(block, lambda _, __, ___, output: self._keep(Site.TOKENS, number, output))
+        for site in self._sites:
+            if site not in PROJECTION_SITES:
+                self._hook_place(block, site, number)
+
+    def _hook_place(self, block: nn.Module, site: Site, number: int) -> None:
+        path, enters = PLACES[site]
+        module = block.get_submodule(path)
+        if enters:
+            self._hook(module, lambda _, args, __: self._keep(site, number, args[0]), pre=True)
+        else:
+            self._hook(module, lambda _, __, ___, output: self._keep(site, number, output))
 
     def _start(self, _: nn.Module, args: tuple[Tensor], __: Any, ___: Tensor) -> None:
         self._tensors.clear()

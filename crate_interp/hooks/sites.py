@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from timm.layers import Attention
+from timm.layers import Attention, GluMlp, Mlp, SwiGLU
 from torch import nn
 
 from crate_interp.errors import InputError
@@ -15,6 +15,8 @@ from crate_interp.models.subspace import SubspaceAttention
 
 __all__ = [
     "ATTENTION_SITES",
+    "HEAD_SITES",
+    "PLACES",
     "PROJECTION_SITES",
     "Site",
     "available_sites",
@@ -38,12 +40,18 @@ class Site(str, Enum):
     """(B, K, N, N) attention after the softmax; each row sums to one. Quadratic memory."""
     CLS_ATTENTION = "cls_attention"
     """(B, K, N) the class token's row of ATTENTION, computed alone."""
+    HEADS = "heads"
+    """(B, N, D) what each head hands to the output projection, heads adjacent; after the gate or
+    norm of a model that has one."""
     TOKENS_IN = "tokens_in"
     """(B, N, D) the residual stream entering the block."""
     TOKENS = "tokens"
     """(B, N, D) the residual stream leaving the block."""
     CODES = "codes"
     """Sparse codes: (B, N, 4D) ODL's a2 in CRATE-alpha, (B, N, D) ISTA's output in CRATE."""
+    NEURONS = "neurons"
+    """(B, N, hidden) activations of a timm ViT's MLP, gated where it has gates: what its second
+    layer reads. CRATE families have none."""
 
     @classmethod
     def _missing_(cls, value: object) -> Site | None:
@@ -53,6 +61,19 @@ class Site(str, Enum):
 
 ATTENTION_SITES = frozenset({Site.ATTENTION, Site.CLS_ATTENTION})
 PROJECTION_SITES = frozenset({Site.QUERY, Site.KEY, Site.VALUE, Site.SUBSPACE}) | ATTENTION_SITES
+HEAD_SITES = frozenset({Site.HEADS, Site.SUBSPACE})
+"""Sites that can be changed and whose channels are heads."""
+
+PLACES: dict[Site, tuple[str, bool]] = {
+    Site.SUBSPACE: ("attn.qkv", False),
+    Site.HEADS: ("attn.proj", True),
+    Site.TOKENS_IN: ("", True),
+    Site.TOKENS: ("", False),
+    Site.CODES: ("mlp.codes", False),
+    Site.NEURONS: ("mlp.fc2", True),
+}
+"""Sites that are a tensor of the model itself, and so can be changed: the module below the block,
+and whether the tensor enters it (or leaves it)."""
 
 
 def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
@@ -86,13 +107,16 @@ def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
     attention = getattr(module, "attn", None)
     # Only these two classes: a subclass may compute its attention otherwise.
     if type(attention) in (Attention, SubspaceAttention):
-        sites |= {Site.QUERY, Site.KEY, Site.VALUE, Site.ATTENTION}
+        sites |= {Site.QUERY, Site.KEY, Site.VALUE, Site.ATTENTION, Site.HEADS}
         if getattr(model, "cls_token", None) is not None:
             sites.add(Site.CLS_ATTENTION)
         if isinstance(attention, SubspaceAttention):
             sites.add(Site.SUBSPACE)
-    if isinstance(getattr(getattr(module, "mlp", None), "codes", None), nn.Module):
+    mlp = getattr(module, "mlp", None)
+    if isinstance(getattr(mlp, "codes", None), nn.Module):
         sites.add(Site.CODES)
+    if type(mlp) in (Mlp, GluMlp, SwiGLU):
+        sites.add(Site.NEURONS)
     return tuple(site for site in Site if site in sites)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from operator import methodcaller
@@ -24,8 +24,9 @@ from crate_interp.tasks.inference import (
 )
 from crate_interp.tasks.progress import progress_bar
 
-__all__ = ["load_observer", "observe", "open_pictures"]
+__all__ = ["load_observer", "observe", "open_pictures", "process_pictures"]
 
+Output = TypeVar("Output")
 Result = TypeVar("Result")
 
 
@@ -73,7 +74,7 @@ def observe(
         done: Ids of images that are not wanted.
 
     Yields:
-        Every image that is not done; one that failed is named on standard error as well.
+        As `process_pictures`.
 
     Raises:
         InputError: As `record` and `process_images`.
@@ -84,13 +85,42 @@ def observe(
             batch = observer.activations([image.rgb for image in images], sites, blocks)
         return [_one(batch, number) for number in range(len(images))]
 
+    batch_size = batch_size_of(config.batch_size, observer)
+    return process_pictures(
+        observer, records, forward, finish, batch_size, workers_of(config.workers), done
+    )
+
+
+def process_pictures(
+    observer: Observer,
+    records: Sequence[ImageRecord],
+    forward: Callable[[list[ResizedImage], StageClock], Iterable[Output]],
+    finish: Callable[[ImageRecord, ResizedImage, Output, StageClock], Result],
+    batch_size: int,
+    workers: int,
+    done: Container[int] = (),
+) -> Generator[Finished[Result], None, None]:
+    """Run `process_images` on images at the observer's size, with a progress bar.
+
+    Args:
+        observer: Its size.
+        records: The images.
+        forward: As for `process_images`.
+        finish: As for `process_images`.
+        batch_size: Images in a call of `forward`.
+        workers: As for `process_images`.
+        done: Ids of images that are not wanted.
+
+    Yields:
+        Every image that is not done; one that failed is named on standard error as well.
+    """
     outcomes = process_images(
         records,
         methodcaller("read_resized", observer.input_hw),
         forward,
         finish,
-        batch_size=batch_size_of(config.batch_size, observer),
-        workers=workers_of(config.workers),
+        batch_size=batch_size,
+        workers=workers,
         done=done,
     )
     bar = progress_bar(total=sum(record.image_id not in done for record in records), unit="image")

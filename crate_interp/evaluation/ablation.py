@@ -1,0 +1,220 @@
+"""What changes when a head or an atom of a model is silenced, one image at a time.
+
+Shapes: N tokens, D embed dim, U heads or atoms of a block, A of them that are silenced, h w patch
+grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from crate_interp.errors import InputError
+from crate_interp.hooks import (
+    Scale,
+    Site,
+    Target,
+    available_sites,
+    channels_of,
+    check_classifier,
+    choose_classes,
+    count_units,
+    intervene,
+    record,
+    scores_from,
+)
+from crate_interp.hooks.sites import blocks_of
+from crate_interp.segmentation import maskcut
+
+__all__ = ["estimate_logit_effects", "logit_effects", "mask_effects", "mask_of", "written_energy"]
+
+
+def logit_effects(
+    model: nn.Module,
+    tokens: Float[Tensor, "1 N D"],
+    class_number: int,
+    site: Site,
+    block: int,
+    units: Sequence[int],
+    at_once: int = 64,
+) -> Float[Tensor, " A"]:
+    """How much each head or atom, silenced alone at all tokens, takes from the score of a class.
+
+    Positive: it speaks for the class. Only what follows the tokens is computed, of several
+    ablations in one forward pass.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer, with a classifier.
+        tokens: The residual stream that enters the block, of one image.
+        class_number: From 0.
+        site: `heads`, or another one that `Target` takes.
+        block: From 0.
+        units: Numbers of heads or atoms.
+        at_once: Ablations in a forward pass.
+
+    Raises:
+        InputError: No such head, atom or class, or none; a model without a classifier.
+    """
+
+    @torch.inference_mode()
+    def score(copies: int) -> Float[Tensor, " copies"]:
+        scores = scores_from(model, tokens.expand(copies, -1, -1), block)
+        return scores.gather(1, choose_classes(scores, class_number)[:, None])[:, 0]
+
+    intact = score(1)
+    return intact - torch.cat(list(_each_silenced(model, site, block, units, at_once, score)))
+
+
+def estimate_logit_effects(
+    model: nn.Module,
+    pixels: Float[Tensor, "1 3 H W"],
+    class_number: int,
+    site: Site,
+    blocks: Sequence[int],
+) -> list[Float[Tensor, " U"]]:
+    """`logit_effects` of all heads or atoms of all blocks, to first order, by one gradient.
+
+    The derivative of the score by a factor on the unit, which is 1: sum over tokens of activation
+    times gradient. A unit that saturates, or another one that takes over, is misjudged.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer, with a classifier.
+        pixels: One normalised image.
+        class_number: From 0.
+        site: `heads`, or another one that `Target` takes.
+        blocks: From 0.
+
+    Returns:
+        One row a block.
+    """
+    factors, edits = [], {}
+    place: Any = {"device": pixels.device, "dtype": pixels.dtype}
+    with torch.inference_mode(False), torch.enable_grad():
+        pixels = pixels.clone()  # of inference mode, perhaps
+        check_classifier(model)
+        for block in blocks:
+            width = len(channels_of(model, site, block))
+            factors.append(torch.ones(width, **place, requires_grad=True))
+            edits[Target(site, block)] = Scale(factors[-1])
+        with intervene(model, edits):
+            scores = model(pixels)
+            number = choose_classes(scores, class_number)[0]
+            slopes = torch.autograd.grad(scores[0, number], factors)
+    return [
+        slope.unflatten(0, (count_units(model, site, block), -1)).sum(dim=1)
+        for block, slope in zip(blocks, slopes, strict=True)
+    ]
+
+
+def mask_of(
+    model: nn.Module, pixels: Float[Tensor, "B 3 H W"], tau: float = 0.15
+) -> Bool[Tensor, "B h w"]:
+    """The first object that MaskCut finds in each image, empty where it finds none.
+
+    It compares the shared subspace projection of the last block, of models that have none the keys.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer.
+        pixels: Normalised images.
+        tau: Patches are alike above this cosine similarity.
+    """
+    site = Site.SUBSPACE if Site.SUBSPACE in available_sites(model) else Site.KEY
+    with torch.inference_mode(), record(model, [site], [-1], stop_early=True) as recorder:
+        model(pixels)
+    found = recorder.activations
+    masks = torch.zeros(len(pixels), *found.grid_hw, dtype=torch.bool, device=pixels.device)
+    for mask, features in zip(masks, found.patch_features(site), strict=True):
+        for first in maskcut(features.float(), found.grid_hw, tau, max_masks=1).masks:
+            mask[:] = first
+    return masks
+
+
+def mask_effects(
+    model: nn.Module,
+    pixels: Float[Tensor, "1 3 H W"],
+    site: Site,
+    block: int,
+    units: Sequence[int],
+    at_once: int = 64,
+    tau: float = 0.15,
+) -> Float[Tensor, " A"]:
+    """How much each head or atom, silenced alone at all tokens, changes the mask of an image.
+
+    1 - IoU of the masks (`mask_of`) with and without it: 0 where nothing changes, 1 where nothing
+    is left.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer.
+        pixels: One normalised image.
+        site: `heads`, or another one that `Target` takes.
+        block: From 0, before the last one, whose heads and atoms come after what MaskCut compares.
+        units: Numbers of heads or atoms.
+        at_once: Ablations in a forward pass.
+        tau: As for `mask_of`.
+
+    Raises:
+        InputError: No such head or atom, the last block, or no object is found in the image.
+    """
+    last = len(blocks_of(model)) - 1
+    if not 0 <= block < last:
+        raise InputError(
+            f"block {block}: expected 0 to {last - 1}, because MaskCut compares what block {last} "
+            "projects, before its heads and atoms"
+        )
+    intact = mask_of(model, pixels, tau)
+    if not intact.any():
+        raise InputError("MaskCut finds no object in the image, which silence could change")
+
+    def change(copies: int) -> Float[Tensor, " copies"]:
+        masks = mask_of(model, pixels.expand(copies, -1, -1, -1), tau)
+        union = (masks | intact).sum(dim=(1, 2))
+        return 1 - (masks & intact).sum(dim=(1, 2)) / union
+
+    return torch.cat(list(_each_silenced(model, site, block, units, at_once, change)))
+
+
+def written_energy(
+    model: nn.Module, activations: Float[Tensor, "1 N U"], block: int
+) -> Float[Tensor, " U"]:
+    """How much each atom writes into the residual stream: sum over tokens of |a d|^2.
+
+    a is the atom's activation and d its column of the dictionary (D1 of CRATE-alpha, the second
+    layer of an MLP; ISTA's codes are the stream itself, |d| = 1).
+
+    Args:
+        model: A CRATE family model or a timm vision transformer.
+        activations: `codes` or `neurons` of one image.
+        block: From 0.
+    """
+    mlp = blocks_of(model)[block].get_submodule("mlp")
+    energy = activations[0].square().sum(dim=0)
+    for writes in (getattr(mlp, "D1", None), getattr(getattr(mlp, "fc2", None), "weight", None)):
+        if writes is not None:
+            energy = energy * writes.detach().square().sum(dim=0)
+    return energy
+
+
+def _each_silenced(
+    model: nn.Module,
+    site: Site,
+    block: int,
+    units: Sequence[int],
+    at_once: int,
+    measure: Callable[[int], Tensor],
+) -> Iterator[Tensor]:
+    """What `measure` finds on copies of an image, one of the units being silent in each."""
+    if not len(units):
+        raise InputError(f"{site.value}: expected numbers of what to silence, found none")
+    width = len(channels_of(model, site, block))
+    device = next(model.parameters()).device
+    for start in range(0, len(units), at_once):
+        silent = units[start : start + at_once]
+        gates = torch.ones(len(silent), 1, width, device=device)
+        for gate, unit in zip(gates, silent, strict=True):
+            gate[:, channels_of(model, site, block, unit)] = 0
+        with intervene(model, {Target(site, block): Scale(gates)}):
+            yield measure(len(silent))

@@ -1,0 +1,77 @@
+"""A backbone as a classifier: its class scores, also from the middle of a forward pass on.
+
+Shapes: B images, N tokens, D embed dim, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crate_interp.errors import InputError
+from crate_interp.hooks.sites import blocks_of
+
+__all__ = ["check_classifier", "choose_classes", "scores_from"]
+
+
+def check_classifier(model: nn.Module, number: int | None = None) -> None:
+    """Refuse a model without class scores.
+
+    Args:
+        model: To look at.
+        number: Of a class that it must have.
+
+    Raises:
+        InputError: It has no head, one that maps to the embedding space of a CLIP, or no class of
+            that number.
+    """
+    count = int(getattr(model, "num_classes", 0))
+    if count < 1:
+        raise InputError(
+            f"{type(model).__name__} gives no class scores: expected a model with a classifier, "
+            "found num_classes 0"
+        )
+    if getattr(model, "projection_head", False):
+        raise InputError(
+            f"{type(model).__name__} gives no class scores: expected a model with a classifier, "
+            "found the image tower of a CLIP"
+        )
+    if number is not None and not 0 <= number < count:
+        raise InputError(f"class {number}: expected 0 to {count - 1}")
+
+
+def choose_classes(scores: Float[Tensor, "B C"], number: int | None) -> Int[Tensor, " B"]:
+    """The class to look at for each image: the one that is asked for, or the predicted one.
+
+    Raises:
+        InputError: There is no class of that number.
+    """
+    if number is None:
+        return scores.argmax(dim=1)
+    if not 0 <= number < scores.shape[1]:
+        raise InputError(f"class {number}: expected 0 to {scores.shape[1] - 1}")
+    return torch.full_like(scores[:, 0], number, dtype=torch.long)
+
+
+def scores_from(
+    model: nn.Module, tokens: Float[Tensor, "B N D"], block: int
+) -> Float[Tensor, "B C"]:
+    """Class scores of a forward pass that goes on from the middle.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer, with a classifier.
+        tokens: The residual stream that enters `block`.
+        block: From 0; the number of blocks for what leaves the last one.
+
+    Raises:
+        InputError: As `check_classifier`.
+    """
+    check_classifier(model)
+    for module in blocks_of(model)[block:]:
+        tokens = module(tokens)
+    vit: Any = model
+    scores: Tensor = vit.forward_head(vit.norm(tokens))
+    return scores

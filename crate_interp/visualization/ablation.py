@@ -1,0 +1,122 @@
+"""What silencing heads or atoms changes: a matrix of heads, bars of the strongest atoms.
+
+Shapes: L blocks, K heads, I images, R atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from crate_interp.errors import InputError
+
+__all__ = ["atom_effects_figure", "head_effects_figure"]
+
+_CELL = 0.42  # inches
+_BAR = 0.19
+_MOST_BARS = 25
+_FOR, _AGAINST = "#0072B2", "#D55E00"
+_SMALL = 8  # points
+
+
+def head_effects_figure(
+    effects: Float[np.ndarray, "L K"],
+    blocks: Sequence[int],
+    label: str,
+    signed: bool = True,
+) -> Figure:
+    """Draw a matrix of blocks by heads, with the numbers in it.
+
+    Args:
+        effects: Mean over the images.
+        blocks: Number of each row's block.
+        label: What is drawn, with its unit.
+        signed: Effects lie on both sides of zero.
+
+    Raises:
+        InputError: No head, or not one block number a row.
+    """
+    if not effects.size or len(blocks) != len(effects):
+        raise InputError(f"expected effects of {len(blocks)} blocks, found shape {effects.shape}")
+    rows, columns = effects.shape
+    figure = Figure(
+        figsize=(max(3.0, _CELL * columns + 1.2), max(1.5, _CELL * rows + 1.0)),
+        layout="constrained",
+    )
+    axes = figure.subplots()
+    largest = float(np.abs(effects).max()) or 1.0
+    limits = (-largest, largest) if signed else (0.0, largest)
+    image = axes.imshow(
+        effects, cmap="PuOr" if signed else "Blues", vmin=limits[0], vmax=limits[1], aspect="equal"
+    )
+    for (row, column), effect in np.ndenumerate(effects):
+        dark = abs(effect) > 0.55 * largest
+        text = _short(effect, largest)
+        colour = "white" if dark else "0.2"
+        axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+    axes.set_xticks(range(columns))
+    axes.set_yticks(range(rows), [str(block) for block in blocks])
+    axes.set_title(label, fontsize=_SMALL, loc="left")
+    axes.set_xlabel("head", fontsize=_SMALL + 1)
+    axes.set_ylabel("block", fontsize=_SMALL + 1)
+    axes.tick_params(labelsize=_SMALL, length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, aspect=5 * rows, pad=0.02)
+    bar.ax.tick_params(labelsize=_SMALL - 1, length=2)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(4))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def atom_effects_figure(
+    effects: Float[np.ndarray, "I R"], names: Sequence[str], label: str, note: str = ""
+) -> Figure:
+    """Draw the strongest atoms as bars, the mean over images, with a dot for each image.
+
+    Args:
+        effects: Of each image, the strongest atom first.
+        names: Of the atoms.
+        label: What is drawn, with its unit.
+        note: A line above the bars.
+
+    Raises:
+        InputError: No atom or image, or not one name an atom.
+    """
+    if not effects.size or effects.shape[1] != len(names):
+        raise InputError(f"expected effects of {len(names)} atoms, found shape {effects.shape}")
+    shown = effects[:, :_MOST_BARS]
+    count = shown.shape[1]
+    figure = Figure(figsize=(4.6, _BAR * count + 0.9), layout="constrained")
+    axes = figure.subplots()
+    means = shown.mean(axis=0)
+    places = np.arange(count)
+    colours = np.where(means >= 0, _FOR, _AGAINST)
+    axes.barh(places, means, color=colours, height=0.72, alpha=0.85)
+    if len(shown) > 1:
+        spread = np.linspace(-0.22, 0.22, len(shown))
+        for offset, one in zip(spread, shown, strict=True):
+            axes.plot(one, places + offset, ".", color="0.15", markersize=1.8, alpha=0.6)
+    axes.axvline(0, color="0.4", linewidth=0.7)
+    axes.set_yticks(places, list(names[:count]))
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.tick_params(labelsize=_SMALL - 1)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(label, fontsize=_SMALL + 1)
+    if note:
+        axes.set_title(note, fontsize=_SMALL - 1, loc="left", color="0.35")
+    return figure
+
+
+def _short(effect: float, largest: float) -> str:
+    """Three significant digits of the largest number, no finer than that for the others."""
+    digits = max(0, 2 - int(np.floor(np.log10(largest))))
+    text = f"{effect:.{digits}f}"
+    return text.replace("-", "−") if float(text) else "0"
