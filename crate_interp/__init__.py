@@ -20,6 +20,7 @@ _HOME = {
     "InputError": "crate_interp.errors",
     "Instances": "crate_interp.structures",
     "MaskCut": "crate_interp.segmentation.predictor",
+    "Observer": "crate_interp.hooks",
     "Site": "crate_interp.hooks",
     "any_resolution": "crate_interp.hooks",
     "attention_masks": "crate_interp.segmentation",

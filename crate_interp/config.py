@@ -47,15 +47,55 @@ def _option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A00
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True)
-class MaskCutConfig:
-    """Find objects with MaskCut, without labels, and score them as COCO does."""
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What commands that put images through a model have in common."""
 
     model: str = _option("model name, alias, or one of our safetensors files; see `models`")
     weights: Path | None = _option(
         "weight file in any official layout, not the released one; `random`: untrained", None
     )
     model_args: dict[str, Any] = _option("sizes that differ from the named model's (JSON)", {})
+    size: int | None = _option(
+        "side of the square that images are resized to (default: the model's own test size, or "
+        "480 rounded down to whole patches)",
+        None,
+    )
+    stride: int | None = _option("pixels between patches, if denser than the patch size", None)
+    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: PrecisionChoice = _option(
+        "number type of the forward pass (auto: the fastest that keeps the masks)", "float32"
+    )
+    batch_size: BatchSize = _option("images in a forward pass (auto: by tokens and memory)", "auto")
+    workers: int | None = _option(
+        "processes that read images, and threads that finish them (default: half of the cores, at "
+        "most 8); 0: no processes, and one thread",
+        None,
+    )
+    limit: int | None = _option("only the first images", None)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value not in (None, "auto") and value < 1:
+                raise InputError(f"{name}: expected at least 1, found {value}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers: expected 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveConfig(ModelConfig):
+    """What commands that look inside a model have in common."""
+
+    images: list[Path] = _option(
+        "image files or folders, or `demo` for the built-in scenes", positional=True, several=Path
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCutConfig(ModelConfig):
+    """Find objects with MaskCut, without labels, and score them as COCO does."""
+
     coco: str | None = _option("COCO split (val2017), or `demo` for the built-in scenes", None)
     coco_root: Path | None = _option("folder of the COCO splits and annotations", None)
     images: list[Path] | None = _option(
@@ -65,43 +105,23 @@ class MaskCutConfig:
     output: Path | None = _option("run folder (default: runs/maskcut-MODEL-DATA)", None)
     tau: float = _option("patches are alike above this cosine similarity", 0.15)
     max_masks: int = _option("masks an image, at most", 3)
-    size: int | None = _option(
-        "side of the square that images are resized to (default: the model's own test size, or "
-        "480 rounded down to whole patches)",
-        None,
-    )
-    stride: int | None = _option("pixels between patches, if denser than the patch size", None)
     feature: Feature = _option("what to compare (auto: subspace for CRATE, key for ViT)", "auto")
     block: int = _option("block to read, from 0; negative counts from the last", -1)
     refine: Refine = _option(
         "refinement at input resolution; pydensecrf needs the extra crf", "none"
     )
     solver: Solver = _option("eigenvector solver", "lanczos")
-    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
-    precision: PrecisionChoice = _option(
-        "number type of the forward pass (auto: the fastest that keeps the masks)", "float32"
-    )
-    batch_size: BatchSize = _option("images in a forward pass (auto: by tokens and memory)", "auto")
-    workers: int | None = _option(
-        "processes that read images, and threads that cut and refine (default: half of the cores, "
-        "at most 8); 0: no processes, and one thread",
-        None,
-    )
-    limit: int | None = _option("only the first images", None)
     visualize: int = _option("draw overlays of the first images, and a sheet of them", 16)
     strict: bool = _option("stop at the first image that cannot be read", False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.coco is None) == (self.images is None):
             raise InputError("give either --coco SPLIT or --images DIR_OR_FILES")
         if self.annotations is not None and self.images is None:
             raise InputError("--annotations goes with --images; --coco brings its own")
-        for name in ("max_masks", "size", "stride", "batch_size", "limit"):
-            value = getattr(self, name)
-            if value not in (None, "auto") and value < 1:
-                raise InputError(f"{name}: expected at least 1, found {value}")
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers: expected 0 or more, found {self.workers}")
+        if self.max_masks < 1:
+            raise InputError(f"max_masks: expected at least 1, found {self.max_masks}")
         if self.visualize < 0:
             raise InputError(f"visualize: expected 0 or more, found {self.visualize}")
         if not -1 < self.tau < 1:

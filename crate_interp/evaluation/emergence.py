@@ -105,8 +105,8 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
     salient, results, rates, sparsities = BestMaskIoU(), [], [], []
     for record in images.records:
         rgb = record.read()
-        geometry = predictor.geometry(rgb)
-        activations = predictor.activations([rgb], wanted, range(len(model.blocks)))
+        geometry = predictor.observer.geometry((rgb.shape[0], rgb.shape[1]))
+        activations = predictor.observer.activations([rgb], wanted, range(len(model.blocks)))
         features = activations.patch_features(predictor.feature, predictor.block)[0].float()
         objects = object_masks(annotations[record.image_id], geometry.original_hw)
         for metric in attention.values():

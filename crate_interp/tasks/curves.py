@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from crate_interp.config import CurvesConfig, Spent
 from crate_interp.errors import InputError
+from crate_interp.tasks.figures import save_figure
 from crate_interp.visualization import Curve, Panel, draw_curves
 
 __all__ = ["run"]
@@ -97,10 +98,7 @@ def run(config: CurvesConfig) -> int:
     for title, wanted in _probe_panels(probes).items():
         panels.append(Panel(title, curves_of(probes, wanted)))
     figure = draw_curves([panel for panel in panels if panel.curves], x_label)
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    for path in (config.output, config.output.with_suffix(".pdf")):
-        figure.savefig(path, dpi=200)
-        print(path)
+    print(config.output, save_figure(figure, config.output), sep="\n")
     return 0
 
 

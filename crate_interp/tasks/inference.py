@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.config import BatchSize, Precision, PrecisionChoice
 from crate_interp.errors import InputError
-from crate_interp.hooks import any_resolution, grid_size_of
+from crate_interp.hooks import Observer
 from crate_interp.models import (
     load_backbone,
     names_a_file,
@@ -21,7 +21,6 @@ from crate_interp.models import (
     resolve_weights,
     weights_checksum,
 )
-from crate_interp.segmentation import MaskCut
 
 __all__ = [
     "RANDOM",
@@ -63,7 +62,7 @@ def device_of(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def batch_size_of(asked: BatchSize, predictor: MaskCut) -> int:
+def batch_size_of(asked: BatchSize, observer: Observer) -> int:
     """Find the batch size of an option `--batch-size`.
 
     `auto` is as many images as have 4096 tokens together, or 65536 on CUDA if 24 float32 numbers a
@@ -73,20 +72,19 @@ def batch_size_of(asked: BatchSize, predictor: MaskCut) -> int:
 
     Args:
         asked: A number, which is returned, or `auto`.
-        predictor: With the model on its device, and the size of its input.
+        observer: With the model on its device, and the size of its input.
     """
     if asked != "auto":
         return asked
-    model: Any = predictor.model
-    with any_resolution(model, predictor.stride):
-        rows, columns = grid_size_of(model, predictor.input_hw)
-    device = predictor.device
+    model: Any = observer.model
+    rows, columns = observer.grid_hw
+    device = observer.device
     wanted = _TOKENS.get(device.type, _TOKENS["cpu"])
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         bytes_a_token = 4 * _NUMBERS_A_TOKEN * model.embed_dim
         wanted = min(wanted, int(memory * _MEMORY_SHARE) // bytes_a_token)
-    return max(1, wanted // int(rows * columns + model.num_prefix_tokens))
+    return max(1, wanted // (rows * columns + int(model.num_prefix_tokens)))
 
 
 def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:

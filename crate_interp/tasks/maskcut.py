@@ -92,7 +92,7 @@ def run(config: MaskCutConfig) -> int:
                 "images": len(journal) - before,
                 "seconds": round(processed, 3),
                 "images_per_second": round((len(journal) - before) / processed, 3),
-                "peak_memory_mb": peak_memory_mb(predictor.device),
+                "peak_memory_mb": peak_memory_mb(predictor.observer.device),
             },
             "weights": weights,
             "settings": settings,
@@ -155,9 +155,9 @@ def _settings_of(
         "weights_sha256": weights["sha256"],
         "size": predictor.size,
         "feature": predictor.feature,
-        "device": predictor.device.type,
+        "device": predictor.observer.device.type,
         "precision": predictor.precision,
-        "batch_size": batch_size_of(config.batch_size, predictor),
+        "batch_size": batch_size_of(config.batch_size, predictor.observer),
         "images": {
             "name": images.name,
             "count": len(images.records),
@@ -175,10 +175,10 @@ def _process(
     failed: list[dict[str, Any]] = []
     outcomes = process_images(
         images.records,
-        methodcaller("read_resized", predictor.input_hw),
+        methodcaller("read_resized", predictor.observer.input_hw),
         partial(_features_of, predictor),
         partial(_entry_of, predictor),
-        batch_size=batch_size_of(config.batch_size, predictor),
+        batch_size=batch_size_of(config.batch_size, predictor.observer),
         workers=workers_of(config.workers),
         done=done,
     )

@@ -16,11 +16,10 @@ from crate_interp.data import list_images, preprocess, read_image
 from crate_interp.errors import InputError
 from crate_interp.models import CrateMaeAutoencoder, load_mae
 from crate_interp.models.masking import draw_mask
+from crate_interp.tasks.figures import check_figure_path, save_figure
 from crate_interp.visualization import reconstruction_figure
 
 __all__ = ["run"]
-
-RESOLUTION = 200  # pixels an inch of the PNG
 
 
 def run(config: ReconstructConfig) -> int:
@@ -34,8 +33,7 @@ def run(config: ReconstructConfig) -> int:
             patches, or a model that is no CRATE-MAE.
         CheckpointError: The weights cannot be had or do not fit.
     """
-    if config.output.suffix != ".png":
-        raise InputError(f"{config.output}: expected a name that ends in .png")
+    check_figure_path(config.output)
     paths = list_images(config.images)
     model = _load(config)
     size = config.size or model.encoder.patch_embed.img_size[0]
@@ -57,10 +55,7 @@ def run(config: ReconstructConfig) -> int:
     if model.normalised_target:
         note += " Mean and deviation of a hidden patch are the picture's own: they are no target."
     figure = reconstruction_figure(originals, hidden, predictions, note)
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    vector = config.output.with_suffix(".pdf")
-    figure.savefig(config.output, dpi=RESOLUTION)
-    figure.savefig(vector, dpi=RESOLUTION, metadata={"CreationDate": None})
+    vector = save_figure(figure, config.output)
     noise = _peak_signal_to_noise(originals, hidden, predictions)
     print(
         f"{config.output}, {vector.name}: {len(paths)} pictures, {int(mask.sum())} of "

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crate_interp import MaskCut
+from crate_interp import Observer
 from crate_interp.models import create_backbone, resolve_name
 from crate_interp.tasks import inference
 from crate_interp.tasks.inference import batch_size_of, peak_memory_mb, precision_of, workers_of
@@ -17,10 +17,10 @@ def model():
 
 
 def test_an_automatic_batch_has_4096_tokens(model):
-    assert batch_size_of("auto", MaskCut(model, size=48)) == 4096 // (12 * 12 + 1)
-    assert batch_size_of("auto", MaskCut(model, size=48, stride=2)) == 4096 // (23 * 23 + 1)
-    assert batch_size_of("auto", MaskCut(model, size=480)) == 1
-    assert batch_size_of(7, MaskCut(model, size=480)) == 7
+    assert batch_size_of("auto", Observer(model, size=48)) == 4096 // (12 * 12 + 1)
+    assert batch_size_of("auto", Observer(model, size=48, stride=2)) == 4096 // (23 * 23 + 1)
+    assert batch_size_of("auto", Observer(model, size=480)) == 1
+    assert batch_size_of(7, Observer(model, size=480)) == 7
 
 
 # 28 pictures of 145 tokens, 128 dimensions and 24 numbers of 4 bytes take 49.9 MB.
@@ -28,8 +28,8 @@ def test_an_automatic_batch_has_4096_tokens(model):
 def test_an_automatic_batch_fits_into_a_quarter_of_a_gpu(model, monkeypatch, gigabytes, expected):
     memory = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
-    monkeypatch.setattr(MaskCut, "device", CUDA)
-    assert batch_size_of("auto", MaskCut(model, size=48)) == expected
+    monkeypatch.setattr(Observer, "device", CUDA)
+    assert batch_size_of("auto", Observer(model, size=48)) == expected
 
 
 @pytest.mark.parametrize(

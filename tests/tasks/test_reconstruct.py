@@ -111,7 +111,7 @@ def empty(photos):
     [
         (unreadable, [], "b.png: cannot be read"),
         (empty, [], "photos: expected image files"),
-        (None, ["--output", "figure.jpg"], "figure.jpg: expected a name that ends in .png"),
+        (None, ["--output", "figure.jpg"], "figure.jpg: expected a file name that ends in .png"),
         (None, ["--size", "30"], "size: expected a multiple of the patch of 8 pixels, found 30"),
         (None, ["--mask-ratio", "0"], "mask_ratio: expected between 0 and 1, found 0"),
         (None, ["--mask-ratio", "1"], "mask_ratio: expected between 0 and 1, found 1"),

@@ -1,0 +1,124 @@
+"""A model with an input size: images in, activations out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from crate_interp.config import Precision
+from crate_interp.data import preprocess
+from crate_interp.errors import InputError
+from crate_interp.hooks.recorder import record
+from crate_interp.hooks.resolution import any_resolution, check_stride
+from crate_interp.hooks.sites import Site
+from crate_interp.models import inference_precision
+from crate_interp.structures import Activations, ImageGeometry
+
+__all__ = ["Observer"]
+
+PAPER_SIZE = 480
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Puts images through a model at a size of your choice, and records what it computes.
+
+        observer = Observer(load_backbone("dino_vits8"), size=480)
+        observer.activations([rgb], ["cls_attention"], [-1])["cls_attention", -1]
+
+    Args:
+        model: A CRATE family model or a timm vision transformer, on the device to use.
+        size: Side of the square that images are resized to, pixels. By default the test size of the
+            model's own configuration, or 480 rounded down to whole patches.
+        stride: Pixels between patches, if denser than the patch size.
+        precision: Number type of the forward pass.
+
+    Attributes:
+        input_hw: Height and width of the model's input, pixels; derived from `size`.
+
+    Raises:
+        InputError: A size that is no multiple of the patch size, a stride that the model cannot
+            have.
+    """
+
+    model: nn.Module
+    size: int | None = None
+    stride: int | None = None
+    precision: Precision = "float32"
+    input_hw: tuple[int, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        patch_hw = self._patch_hw
+        if self.stride is not None:
+            check_stride(self.model, self.stride)
+        size = self.size
+        if size is None:
+            own_size = getattr(self.model, "pretrained_cfg", {}).get("test_input_size")
+            size = int(own_size[-1]) if own_size else PAPER_SIZE
+            size -= size % patch_hw[0]
+        if size < 1 or any(size % patch for patch in patch_hw):
+            raise InputError(
+                f"size {size}: expected a multiple of the patch size {patch_hw[0]}, "
+                f"for instance {max(1, round(size / patch_hw[0])) * patch_hw[0]}"
+            )
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "input_hw", (size, size))
+
+    def geometry(self, original_hw: tuple[int, int]) -> ImageGeometry:
+        """Where the pixels of an image lie in the model's input and its patch grid."""
+        stride_hw = None if self.stride is None else (self.stride, self.stride)
+        return ImageGeometry(original_hw, self.input_hw, self._patch_hw, stride_hw)
+
+    def activations(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        sites: Sequence[Site | str],
+        blocks: Sequence[int],
+    ) -> Activations:
+        """Record a batch: one forward pass, ended as soon as everything is recorded.
+
+        Args:
+            images: RGB in [0, 255], of any sizes; resized and normalised as the model wants.
+            sites: As for `record`.
+            blocks: As for `record`.
+
+        Raises:
+            InputError: As `record`.
+        """
+        device = self.device
+        data_config = resolve_model_data_config(self.model)
+        statistics = data_config["mean"], data_config["std"]
+        pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
+        recorder = record(self.model, sites, blocks, stop_early=True)
+        with (
+            torch.inference_mode(),
+            any_resolution(self.model, self.stride),
+            inference_precision(self.precision, device),
+            recorder,
+        ):
+            self.model(pixels.to(device))
+        recorded = recorder.activations
+        if device.type == "mps":  # it has no float64, which cuts and rates are computed in
+            return replace(recorded, tensors={key: value.cpu() for key, value in recorded.items()})
+        return recorded
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        return self.geometry(self.input_hw).grid_hw
+
+    @property
+    def _patch_hw(self) -> tuple[int, int]:
+        rows, columns = self.model.get_submodule("patch_embed").patch_size  # type: ignore[misc]
+        return int(rows), int(columns)

@@ -1,0 +1,106 @@
+"""What commands that look inside a model share: the model, the images, and a pass over them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Container, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from operator import methodcaller
+from pathlib import Path
+from typing import TypeVar
+
+from crate_interp.config import ModelConfig, ObserveConfig
+from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_coco, open_images
+from crate_interp.engine import Finished, StageClock, process_images
+from crate_interp.hooks import Observer, Site
+from crate_interp.structures import Activations
+from crate_interp.tasks.inference import (
+    batch_size_of,
+    device_of,
+    load_model,
+    precision_of,
+    workers_of,
+)
+from crate_interp.tasks.progress import progress_bar
+
+__all__ = ["load_observer", "observe", "open_pictures"]
+
+Result = TypeVar("Result")
+
+
+def load_observer(config: ModelConfig) -> Observer:
+    """Load the model of a command, on its device, at its size.
+
+    Raises:
+        InputError: As `load_model` and `Observer`; a device that cannot be used.
+    """
+    device = device_of(config.device)
+    model, _ = load_model(config.model, config.weights, config.model_args)
+    precision = precision_of(config.precision, device)
+    return Observer(model.to(device), config.size, config.stride, precision)
+
+
+def open_pictures(config: ObserveConfig) -> ImageSet:
+    """Open the images of a command; `demo` alone, where no file has that name, are the scenes.
+
+    Raises:
+        InputError: There is no image.
+    """
+    scenes = config.images == [Path("demo")] and not Path("demo").exists()
+    images = open_coco("demo") if scenes else open_images(config.images)
+    return replace(images, records=images.records[: config.limit])
+
+
+def observe(
+    observer: Observer,
+    records: Sequence[ImageRecord],
+    sites: Sequence[Site | str],
+    blocks: Sequence[int],
+    finish: Callable[[ImageRecord, ResizedImage, Activations, StageClock], Result],
+    config: ModelConfig,
+    done: Container[int] = (),
+) -> Generator[Finished[Result], None, None]:
+    """Put images through a model, and hand what is recorded of each to `finish`.
+
+    Args:
+        observer: With the model.
+        records: The images.
+        sites: As for `record`.
+        blocks: As for `record`.
+        finish: Gets the image at the model's size and a batch of one; runs in a thread.
+        config: Batch size and workers.
+        done: Ids of images that are not wanted.
+
+    Yields:
+        Every image that is not done; one that failed is named on standard error as well.
+
+    Raises:
+        InputError: As `record` and `process_images`.
+    """
+
+    def forward(images: list[ResizedImage]) -> list[Activations]:
+        batch = observer.activations([image.rgb for image in images], sites, blocks)
+        return [_one(batch, number) for number in range(len(images))]
+
+    outcomes = process_images(
+        records,
+        methodcaller("read_resized", observer.input_hw),
+        forward,
+        finish,
+        batch_size=batch_size_of(config.batch_size, observer),
+        workers=workers_of(config.workers),
+        done=done,
+    )
+    bar = progress_bar(total=sum(record.image_id not in done for record in records), unit="image")
+    with closing(outcomes), bar as progress:
+        for image in outcomes:
+            if image.error is not None:
+                progress.write(f"failed: {image.error}", file=sys.stderr)
+            yield image
+            progress.update()
+
+
+def _one(batch: Activations, number: int) -> Activations:
+    one = {key: tensor[number : number + 1] for key, tensor in batch.tensors.items()}
+    return replace(batch, tensors=one)
