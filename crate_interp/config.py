@@ -30,6 +30,7 @@ __all__ = [
 
 BatchSize = int | Literal["auto"]
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
+Foreground = Literal["auto", "none"] | float
 Precision = Literal["float32", "bfloat16", "float16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
