@@ -3,7 +3,7 @@
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
-from crate_interp.hooks.sites import Site, available_sites
+from crate_interp.hooks.sites import Site, available_sites, default_feature
 
 __all__ = [
     "Observer",
@@ -12,6 +12,7 @@ __all__ = [
     "any_resolution",
     "available_sites",
     "check_stride",
+    "default_feature",
     "grid_size_of",
     "record",
 ]

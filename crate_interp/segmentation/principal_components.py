@@ -40,7 +40,8 @@ class PrincipalComponents:
 
     def project(self, features: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n C"]:
         """Coordinates of features along the directions, float64; their mean over all is 0."""
-        return (features - self.mean) @ self.directions.T
+        coordinates: Float[np.ndarray, "n C"] = (features - self.mean) @ self.directions.T
+        return coordinates
 
 
 def principal_components(
@@ -66,8 +67,28 @@ def principal_components(
         Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
         variances, 1979.
     """
-    seen = 0
-    mean = scatter = np.zeros(0)
+    seen, mean, scatter = _moments(chunks)
+    if seen < 2 or not 1 <= count <= mean.size:
+        raise InputError(
+            f"expected 2 features or more of {count} dimensions or more, found {seen} of "
+            f"{mean.size}"
+        )
+    variance = np.trace(scatter)
+    if variance <= _ROUNDING * seen * (mean @ mean):
+        raise InputError(f"expected features that differ, found {seen} times the same")
+    last = mean.size - 1
+    values, vectors = scipy.linalg.eigh(scatter, subset_by_index=(last - count + 1, last))
+    directions = vectors[:, ::-1].T
+    largest = np.abs(directions).argmax(axis=1)
+    directions *= np.sign(directions[np.arange(count), largest])[:, None]
+    return PrincipalComponents(mean, directions, values[::-1].clip(0) / variance)
+
+
+def _moments(
+    chunks: Iterable[Float[np.ndarray, "_ D"]],
+) -> tuple[int, Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]:
+    """Number, mean and sum of squared deviations of features."""
+    seen, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
     for chunk in chunks:
         features = np.asarray(chunk, dtype=np.float64)
         if features.ndim != 2 or (seen and features.shape[1] != mean.size):
@@ -81,25 +102,13 @@ def principal_components(
             mean = np.zeros(features.shape[1])
             scatter = np.zeros((mean.size, mean.size))
         own_mean = features.mean(axis=0)
-        centred = features - own_mean
+        centred, shift = features - own_mean, own_mean - mean
         total = seen + len(features)
-        shift = own_mean - mean
-        scatter += centred.T @ centred + np.outer(shift, shift) * (seen * len(features) / total)
+        scatter += centred.T @ centred
+        scatter += np.outer(shift, shift) * (seen * len(features) / total)
         mean = mean + shift * (len(features) / total)
         seen = total
-    if seen < 2 or not 1 <= count <= mean.size:
-        raise InputError(
-            f"expected 2 features or more of {count} dimensions or more, found {seen} of {mean.size}"
-        )
-    variance = np.trace(scatter)
-    if variance <= _ROUNDING * seen * (mean @ mean):
-        raise InputError(f"expected features that differ, found {seen} times the same")
-    last = mean.size - 1
-    values, vectors = scipy.linalg.eigh(scatter, subset_by_index=(last - count + 1, last))
-    directions = vectors[:, ::-1].T
-    largest = np.abs(directions).argmax(axis=1)
-    directions *= np.sign(directions[np.arange(count), largest])[:, None]
-    return PrincipalComponents(mean, directions, values[::-1].clip(0) / variance)
+    return seen, mean, scatter
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +192,7 @@ def joint_pca(
     components = components.reshape(*shape, _COLOURS)
     rgb = np.zeros(components.shape, np.uint8)
     rgb[mask] = np.stack([255 * _to_unit_range(c) for c in components[mask].T], axis=-1).round()
-    return JointPCA(
-        grey, threshold, mask, components, rgb, float(whole.shares[0]), parts.shares
-    )
+    return JointPCA(grey, threshold, mask, components, rgb, float(whole.shares[0]), parts.shares)
 
 
 def _of_equal_length(

@@ -1,5 +1,7 @@
 """Principal components against scikit-learn, and joint PCA against plain loops."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -94,7 +96,7 @@ def plain_joint_pca(features, threshold):
     if threshold == "auto":
         best = -1.0
         values = sorted(set(grey.ravel()))
-        for lower, upper in zip(values, values[1:], strict=False):
+        for lower, upper in pairwise(values):
             below, above = grey[grey <= lower], grey[grey >= upper]
             between = len(below) * len(above) * (above.mean() - below.mean()) ** 2
             if between > best:
