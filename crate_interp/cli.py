@@ -28,6 +28,7 @@ COMMANDS: dict[str, type] = {
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
     "reconstruct": config.ReconstructConfig,
+    "pca": config.PcaConfig,
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,

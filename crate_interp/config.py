@@ -23,13 +23,16 @@ __all__ = [
     "EvaluateConfig",
     "MaskCutConfig",
     "ModelsConfig",
+    "PcaConfig",
     "ProfileConfig",
     "ReconstructConfig",
     "TrainConfig",
 ]
 
 BatchSize = int | Literal["auto"]
-Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
+Feature = Literal[
+    "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
+]
 Foreground = Literal["auto", "none"] | float
 Precision = Literal["float32", "bfloat16", "float16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16"]
@@ -127,6 +130,27 @@ class MaskCutConfig(ModelConfig):
             raise InputError(f"visualize: expected 0 or more, found {self.visualize}")
         if not -1 < self.tau < 1:
             raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PcaConfig(ObserveConfig):
+    """Colour the patches of images by their principal components: alike parts, alike colours."""
+
+    feature: Feature = _option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
+    block: int = _option("block to read, from 0; negative counts from the last", -1)
+    foreground: Foreground = _option(
+        "grey of the first component, 0 to 1, above which a patch is coloured (auto: by Otsu's "
+        "method; none: all patches are)",
+        "auto",
+    )
+    output: Path = _option("PNG file; PDF and npz are written beside it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.foreground, str) and not 0 <= self.foreground < 1:
+            raise InputError(
+                f"foreground: expected auto, none or 0 <= T < 1, found {self.foreground}"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
-from crate_interp.hooks.sites import Site, available_sites, default_feature
+from crate_interp.hooks.sites import Site, available_sites, blocks_of, default_feature
 
 __all__ = [
     "Observer",
@@ -11,6 +11,7 @@ __all__ = [
     "Site",
     "any_resolution",
     "available_sites",
+    "blocks_of",
     "check_stride",
     "default_feature",
     "grid_size_of",

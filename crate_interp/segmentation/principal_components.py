@@ -5,7 +5,7 @@ Shapes: B images, n = h*w patches of an image, D dimensions of a feature, C comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
@@ -137,7 +137,7 @@ class JointPCA:
 
 
 def joint_pca(
-    features: Sequence[Float[np.ndarray, "n D"]],
+    features: Iterable[Float[np.ndarray, "n D"]],
     grid_hw: tuple[int, int],
     foreground: Foreground = "auto",
 ) -> JointPCA:
@@ -152,15 +152,16 @@ def joint_pca(
     so that patches at the borders of the images have, on average, the background's sign.
 
     Args:
-        features: Patch features of each image, row by row. Read up to four times, one image at a
-            time, so they may lie in a file.
+        features: Patch features of each image, row by row. Gone through up to four times, one
+            image at a time: they may lie in a file, but no generator will do.
         grid_hw: h and w.
         foreground: Grey in [0, 1) above which a patch is foreground; `auto` finds it by Otsu's
             method; with `none` all patches are coloured.
 
     Raises:
-        InputError: No image, features of another number of patches, or as `principal_components`;
-            a threshold outside [0, 1), or one that leaves fewer than two patches.
+        InputError: No image, features of another number of patches, features that can be gone
+            through once only, or as `principal_components`; a threshold outside [0, 1), or one that
+            leaves fewer than two patches.
 
     Reference:
         Oquab et al., DINOv2 (arXiv 2304.07193), section 7.5; Yu et al., Emergence of Segmentation
@@ -169,34 +170,42 @@ def joint_pca(
     """
     if not (foreground in ("auto", "none") or _is_share(foreground)):
         raise InputError(f"foreground: expected auto, none or 0 <= T < 1, found {foreground!r}")
+    if iter(features) is features:
+        raise InputError("features: expected arrays to go through several times, found an iterator")
     patches = grid_hw[0] * grid_hw[1]
-    shape = (len(features), *grid_hw)
     whole = principal_components(_of_equal_length(features, patches))
     projected = np.stack([whole.project(image) for image in features]).astype(np.float32)
+    shape = (len(projected), *grid_hw)
     first = _border_is_background(projected[..., 0].reshape(shape))
     grey = _to_unit_range(first)
     if foreground == "none":
         threshold, mask, parts, components = None, np.ones(shape, bool), whole, projected
+        components[..., 0] = first.reshape(components.shape[:2])
     else:
         threshold = _otsu_threshold(grey.ravel()) if foreground == "auto" else float(foreground)
         mask = grey > threshold
         if mask.sum() < 2:
             raise InputError(f"foreground: {mask.sum()} patches are above {threshold}, too few")
-        kept = mask.reshape(len(features), patches)
-        parts = principal_components(
-            image[chosen] for image, chosen in zip(features, kept, strict=True)
-        )
-        components = np.zeros((*kept.shape, _COLOURS), np.float32)
-        for target, image, chosen in zip(components, features, kept, strict=True):
-            target[chosen] = parts.project(image[chosen])
+        parts, components = _components_of(features, mask.reshape(-1, patches))
     components = components.reshape(*shape, _COLOURS)
     rgb = np.zeros(components.shape, np.uint8)
     rgb[mask] = np.stack([255 * _to_unit_range(c) for c in components[mask].T], axis=-1).round()
     return JointPCA(grey, threshold, mask, components, rgb, float(whole.shares[0]), parts.shares)
 
 
+def _components_of(
+    features: Iterable[Float[np.ndarray, "n D"]], masks: Bool[np.ndarray, "B n"]
+) -> tuple[PrincipalComponents, Float[np.ndarray, "B n 3"]]:
+    """Principal components of the patches in the masks, and the coordinates of these patches."""
+    parts = principal_components(image[mask] for image, mask in zip(features, masks, strict=True))
+    coordinates = np.zeros((*masks.shape, _COLOURS), np.float32)
+    for target, image, mask in zip(coordinates, features, masks, strict=True):
+        target[mask] = parts.project(image[mask])
+    return parts, coordinates
+
+
 def _of_equal_length(
-    features: Sequence[Float[np.ndarray, "n D"]], patches: int
+    features: Iterable[Float[np.ndarray, "n D"]], patches: int
 ) -> Iterator[Float[np.ndarray, "n D"]]:
     for number, image in enumerate(features):
         if len(image) != patches:
