@@ -10,6 +10,7 @@ from crate_interp.evaluation.layer_objective import (
     LayerObjective,
     coding_rate,
     layer_objective,
+    objective_sites,
 )
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU, mask_iou
 
@@ -31,5 +32,6 @@ __all__ = [
     "layer_objective",
     "mask_iou",
     "measure_emergence",
+    "objective_sites",
     "read_results",
 ]

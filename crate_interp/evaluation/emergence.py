@@ -116,7 +116,7 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
         largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
         salient.update(geometry.input_to_original(geometry.grid_to_input(cut)), largest)
         results += results_of(predictor.instances(rgb, features), record.image_id)
-        objective = layer_objective(activations, model.blocks[0].attn.num_heads)
+        objective = layer_objective(model, activations)
         rates.append(objective.coding_rate[0])
         sparsities += [] if objective.sparsity is None else [objective.sparsity[0]]
     score = partial(
