@@ -29,6 +29,7 @@ COMMANDS: dict[str, type] = {
     "convert": config.ConvertConfig,
     "reconstruct": config.ReconstructConfig,
     "pca": config.PcaConfig,
+    "layers": config.LayersConfig,
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,

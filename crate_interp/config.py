@@ -21,6 +21,7 @@ __all__ = [
     "DownloadConfig",
     "EvaluateClassifierConfig",
     "EvaluateConfig",
+    "LayersConfig",
     "MaskCutConfig",
     "ModelsConfig",
     "PcaConfig",
@@ -151,6 +152,22 @@ class PcaConfig(ObserveConfig):
             raise InputError(
                 f"foreground: expected auto, none or 0 <= T < 1, found {self.foreground}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig(ObserveConfig):
+    """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
+
+    model: str = _option("names of one model or more, separated by commas; see `models`")
+    output: Path = _option("PNG file; PDF and CSV are written beside it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.model.split(",")
+        if not all(names):
+            raise InputError(f"model: expected names separated by commas, found {self.model!r}")
+        if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
+            raise InputError("--model-args and a file of --weights go with one model only")
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,8 @@ def layer_objective(
     - sparsity of the codes A that the block computes;
     - the whole objective, R(Z) - R^c - lambda |A|_0 / N, lambda being that of the block. The papers
       leave open how the number of entries is scaled; rates are nats a token, so are the entries.
-      Where the heads are an orthogonal basis, R(Z) = R^c if no two heads are correlated, and less
-      otherwise.
+      R(Z) - R^c is 0 at most where the heads are an orthogonal basis and each has an equal share
+      of every token's length, and 0 where no two of them are correlated, either.
 
     Any other vision transformer was not derived from these. Of one there are the coding rate of the
     keys of its heads, and the share of its MLP's activations that are not above zero: a GELU is
