@@ -33,6 +33,8 @@ COMMANDS: dict[str, type] = {
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
     "reconstruct": config.ReconstructConfig,
+    "pca": config.PcaConfig,
+    "layers": config.LayersConfig,
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,

@@ -23,8 +23,10 @@ __all__ = [
     "DownloadConfig",
     "EvaluateClassifierConfig",
     "EvaluateConfig",
+    "LayersConfig",
     "MaskCutConfig",
     "ModelsConfig",
+    "PcaConfig",
     "ProfileConfig",
     "ReconstructConfig",
     "SaliencyBenchmarkConfig",
@@ -34,9 +36,12 @@ __all__ = [
 ]
 
 BatchSize = int | Literal["auto"]
-Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
 KeepBy = Literal["mass", "entries"]
 LabelledBy = Literal["kmeans", "linear"]
+Feature = Literal[
+    "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
+]
+Foreground = Literal["auto", "none"] | float
 Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
@@ -442,3 +447,40 @@ class AttributeConfig(ObserveConfig):
         super().__post_init__()
         if self.steps < 1:
             raise InputError(f"steps: expected at least 1, found {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PcaConfig(ObserveConfig):
+    """Colour the patches of images by their principal components: alike parts, alike colours."""
+
+    feature: Feature = _option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
+    block: int = _option("block to read, from 0; negative counts from the last", -1)
+    foreground: Foreground = _option(
+        "grey of the first component, 0 to 1, above which a patch is coloured (auto: by Otsu's "
+        "method; none: all patches are)",
+        "auto",
+    )
+    output: Path = _option("PNG file; PDF and npz are written beside it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.foreground, str) and not 0 <= self.foreground < 1:
+            raise InputError(
+                f"foreground: expected auto, none or 0 <= T < 1, found {self.foreground}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig(ObserveConfig):
+    """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
+
+    model: str = _option("names of one model or more, separated by commas; see `models`")
+    output: Path = _option("PNG file; PDF and CSV are written beside it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.model.split(",")
+        if not all(names):
+            raise InputError(f"model: expected names separated by commas, found {self.model!r}")
+        if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
+            raise InputError("--model-args and a file of --weights go with one model only")

@@ -38,6 +38,7 @@ from crate_interp.evaluation.layer_objective import (
     LayerObjective,
     coding_rate,
     layer_objective,
+    objective_sites,
 )
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU, mask_iou
 from crate_interp.evaluation.saliency import (
@@ -86,6 +87,7 @@ __all__ = [
     "mask_of",
     "match_clusters",
     "measure_emergence",
+    "objective_sites",
     "read_results",
     "saliency_score",
     "semantic_score",

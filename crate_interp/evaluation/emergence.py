@@ -173,7 +173,7 @@ class _Measures:
         (cut,) = predictor.cut(features)
         instances = predictor.instances(image.rgb, cut, image.original_hw)
         self.results += results_of(instances, record.image_id)
-        objective = layer_objective(activations, self._model.blocks[0].attn.num_heads)
+        objective = layer_objective(self._model, activations)
         self.rates.append(objective.coding_rate[0])
         self.sparsities += [] if objective.sparsity is None else [objective.sparsity[0]]
 

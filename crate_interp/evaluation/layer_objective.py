@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from timm.layers import Mlp
+from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.hooks import Site
+from crate_interp.hooks import Site, blocks_of, default_feature
 from crate_interp.structures import Activations
 
-__all__ = ["LayerObjective", "coding_rate", "layer_objective"]
+__all__ = ["LayerObjective", "coding_rate", "layer_objective", "objective_sites"]
 
 
 def coding_rate(
@@ -60,43 +62,71 @@ def coding_rate(
 
 @dataclass(frozen=True, eq=False)
 class LayerObjective:
-    """Compression and sparsity of a batch, one row an image, one column a block.
+    """Compression and sparsity of a batch, one row an image, one column a block; float64.
 
     Attributes:
-        coding_rate: Sum over heads of the coding rate of all tokens, nats.
-        sparsity: Share of the entries of the codes that are exactly zero, in [0, 1]; `None` for a
-            model without codes.
+        coding_rate: R^c, the sum over heads of the coding rate of all tokens, nats.
+        sparsity: Share of the entries of the codes that are zero, in [0, 1]; of a ViT's neurons,
+            the share that is not above zero. `None` where neither was recorded.
+        objective: R - R^c - lambda |A|_0 / N, nats a token; `None` for a model that was not derived
+            from it, and where `tokens_in` or `codes` were not recorded.
     """
 
     coding_rate: Float[Tensor, "B L"]
     sparsity: Float[Tensor, "B L"] | None
+    objective: Float[Tensor, "B L"] | None
 
 
-def layer_objective(activations: Activations, num_heads: int, eps: float = 0.01) -> LayerObjective:
-    """Measure the compression of each block's heads and the sparsity of its codes.
+def objective_sites(model: nn.Module) -> tuple[Site, ...]:
+    """What `layer_objective` reads to measure all that is defined for a model.
 
-        with record(model, ["subspace", "codes"], blocks=range(len(model.blocks))) as recorder:
+    Raises:
+        InputError: As `available_sites`.
+    """
+    if default_feature(model) is Site.SUBSPACE:
+        return (Site.TOKENS_IN, Site.SUBSPACE, Site.CODES)
+    # Of a gated MLP the sign of a neuron says nothing of whether it is shut.
+    plain = type(getattr(blocks_of(model)[-1], "mlp", None)) is Mlp
+    return (Site.KEY, Site.NEURONS) if plain else (Site.KEY,)
+
+
+def layer_objective(
+    model: nn.Module, activations: Activations, eps: float = 0.01
+) -> LayerObjective:
+    """Measure what the blocks of a white box are made to optimise: the sparse rate reduction.
+
+        with record(model, objective_sites(model), blocks=range(len(model.blocks))) as recorder:
             model(pixels)
-        objective = layer_objective(recorder.activations, model.blocks[0].attn.num_heads)
+        objective = layer_objective(model, recorder.activations)
 
-    What is compressed are all tokens, class token included, as each head sees them: U_k* LN(z) of
-    CRATE families. For any other vision transformer the keys of the heads take their place; the
-    activations of its MLP are not zero anywhere after a GELU, so it has no sparsity.
+    With all N tokens, class token included, as attention reads them, Z = LN(z):
+
+    - compression, R^c = sum over heads k of the coding rate of U_k* Z;
+    - sparsity of the codes A that the block computes;
+    - the whole objective, R(Z) - R^c - lambda |A|_0 / N, lambda being that of the block. The papers
+      leave open how the number of entries is scaled; rates are nats a token, so are the entries.
+      R(Z) - R^c is 0 at most where the heads are an orthogonal basis and each has an equal share
+      of every token's length, and 0 where no two of them are correlated, either.
+
+    Any other vision transformer was not derived from these. Of one there are the coding rate of the
+    keys of its heads, and the share of its MLP's activations that are not above zero: a GELU is
+    exactly zero nowhere, and negative where a ReLU would be zero.
 
     Args:
-        activations: `subspace` or, without it, `key`, and `codes` where there are any, of every
-            block that is to be measured.
-        num_heads: K of the model.
+        model: That was recorded.
+        activations: `subspace` or, without it, `key` of every block that is to be measured; there,
+            where they are wanted, also `codes` or `neurons`, and `tokens_in`.
         eps: See `coding_rate`.
 
     Returns:
-        Float64, blocks in ascending order.
+        Blocks in ascending order.
 
     Raises:
-        InputError: Neither subspace nor keys were recorded, or the heads do not divide them.
+        InputError: Neither subspace nor keys were recorded.
 
     Reference:
-        Yu et al., arXiv 2306.01129, section 3.1.
+        Yu et al., arXiv 2306.01129, section 3.1 and equation 1; Li et al., The Lazy Neuron
+        Phenomenon (arXiv 2210.06313), on the activations of MLPs.
     """
     sites = {site for site, _ in activations}
     site = Site.SUBSPACE.value if Site.SUBSPACE.value in sites else Site.KEY.value
@@ -105,16 +135,25 @@ def layer_objective(activations: Activations, num_heads: int, eps: float = 0.01)
             f"expected subspace or key among the recorded sites, found {sorted(sites)}"
         )
     blocks = sorted(block for name, block in activations if name == site)
-    rates = []
+    rates, sparsities, objectives = [], [], []
     for block in blocks:
-        tokens = activations[site, block]
-        if num_heads < 1 or tokens.shape[-1] % num_heads:
-            raise InputError(f"num_heads: {num_heads} do not divide features of {tokens.shape[-1]}")
-        heads = tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        module: Any = blocks_of(model)[block]
+        heads = activations[site, block].unflatten(-1, (module.attn.num_heads, -1)).transpose(1, 2)
         rates.append(coding_rate(heads, eps).sum(dim=1))
-    zeros = [
-        (activations[Site.CODES.value, block] == 0).double().mean(dim=(1, 2))
-        for block in blocks
-        if Site.CODES.value in sites
-    ]
-    return LayerObjective(torch.stack(rates, dim=1), torch.stack(zeros, dim=1) if zeros else None)
+        if Site.CODES.value in sites:
+            codes = activations[Site.CODES, block]
+            sparsities.append((codes == 0).double().mean(dim=(1, 2)))
+            if Site.TOKENS_IN.value in sites:
+                with torch.no_grad():
+                    tokens = module.norm1(activations[Site.TOKENS_IN, block].float())
+                entries = (codes != 0).double().sum(dim=2).mean(dim=1)
+                whole = coding_rate(tokens, eps) - rates[-1]
+                objectives.append(whole - module.mlp.threshold * entries)
+        elif Site.NEURONS.value in sites:
+            neurons = activations[Site.NEURONS, block]
+            sparsities.append((neurons <= 0).double().mean(dim=(1, 2)))
+    return LayerObjective(
+        coding_rate=torch.stack(rates, dim=1),
+        sparsity=torch.stack(sparsities, dim=1) if sparsities else None,
+        objective=torch.stack(objectives, dim=1) if objectives else None,
+    )

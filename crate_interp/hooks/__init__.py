@@ -12,7 +12,7 @@ from crate_interp.hooks.interventions import (
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
-from crate_interp.hooks.sites import Site, available_sites, default_feature
+from crate_interp.hooks.sites import Site, available_sites, blocks_of, default_feature
 
 __all__ = [
     "Edit",
@@ -28,6 +28,7 @@ __all__ = [
     "any_resolution",
     "atom_site",
     "available_sites",
+    "blocks_of",
     "channels_of",
     "check_classifier",
     "check_stride",

@@ -5,6 +5,7 @@ from crate_interp.visualization.attribution import attribution_figure
 from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
 from crate_interp.visualization.overlay import draw_instances
+from crate_interp.visualization.pca import pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import overlay_sheet
 
@@ -19,5 +20,6 @@ __all__ = [
     "draw_instances",
     "head_effects_figure",
     "overlay_sheet",
+    "pca_figure",
     "reconstruction_figure",
 ]

@@ -1,4 +1,4 @@
-"""Courses of training runs, one panel a number.
+"""Courses of training runs, or of a number through the blocks, one panel a number.
 
 Shapes: P points, L lines (one, or one of every block).
 """
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
 from crate_interp.errors import InputError
@@ -27,6 +27,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _LINE_STYLES = ("-", "--", ":", "-.")
 _FEW_POINTS = 40  # up to here each measurement of a single line is marked
 _PALEST = 0.25  # opacity of the first of several lines
+_BAND = 0.18  # opacity of a band
 _PANEL_INCHES = (3.5, 2.6)
 _LEGEND_LETTERS_AN_INCH = 13
 
@@ -39,6 +40,7 @@ class Curve:
         run: Name in the legend; a run has the same colour in every panel.
         x: Where the number was measured, ascending.
         y: The number, or one of every block; NaN where it was not measured.
+        deviation: Half the height of a band around each line; NaN where there is none.
 
     Raises:
         InputError: The sizes differ, `x` does not ascend, or there is nothing to draw.
@@ -47,8 +49,14 @@ class Curve:
     run: str
     x: Float[np.ndarray, " P"]
     y: Float[np.ndarray, "P L"]
+    deviation: Float[np.ndarray, "P L"] | None = None
 
     def __post_init__(self) -> None:
+        if self.deviation is not None and self.deviation.shape != self.y.shape:
+            raise InputError(
+                f"{self.run}: expected one deviation a number, {self.y.shape}, found "
+                f"{self.deviation.shape}"
+            )
         if self.y.ndim != 2 or self.x.shape != self.y.shape[:1]:
             raise InputError(
                 f"{self.run}: expected x (P,) and y (P, L), found {self.x.shape} and {self.y.shape}"
@@ -90,7 +98,8 @@ def draw_curves(panels: Sequence[Panel], x_label: str) -> Figure:
     if not panels or not all(panel.curves for panel in panels):
         raise InputError("expected panels of one curve or more, found an empty one or none")
     runs = list(dict.fromkeys(curve.run for panel in panels for curve in panel.curves))
-    columns = next(n for n in (1, 2, 3, 4) if n * n >= len(panels) or n == 4)
+    square = next(n for n in (1, 2, 3, 4) if n * n >= len(panels) or n == 4)
+    columns = 3 if len(panels) == 3 else square
     rows = math.ceil(len(panels) / columns)
     width = max(_PANEL_INCHES[0] * columns, 5.0)
     legend_columns = max(1, int(width * _LEGEND_LETTERS_AN_INCH / (6 + max(map(len, runs)))))
@@ -141,6 +150,10 @@ def _short(number: float, _: float) -> str:
 def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[str]) -> None:
     for curve in panel.curves:
         style = _style_of(curve.run, runs)
+        if curve.deviation is not None:
+            for y, half in zip(curve.y.T, curve.deviation.T, strict=True):
+                band = {"color": style["color"], "alpha": _BAND, "linewidth": 0}
+                axes.fill_between(curve.x, y - half, y + half, **band)
         opacities = np.linspace(1, _PALEST, curve.y.shape[1])[::-1]
         for line, opacity in zip(curve.y.T, opacities, strict=True):
             measured = np.isfinite(line)
@@ -152,6 +165,8 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[str]) -> None:
             axes.plot(x, y, **style, alpha=opacity, linewidth=1.4, marker=marker, markersize=2.5)
     axes.set_title(panel.title, fontsize=9, loc="left")
     axes.xaxis.set_major_formatter(_short)
+    if all((curve.x % 1 == 0).all() for curve in panel.curves):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.6)

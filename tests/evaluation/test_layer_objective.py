@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers import SwiGLU
 
 from crate_interp.errors import InputError
-from crate_interp.evaluation import coding_rate, layer_objective
-from crate_interp.hooks import record
+from crate_interp.evaluation import coding_rate, layer_objective, objective_sites
+from crate_interp.hooks import Site, record
 from crate_interp.models import load_backbone
+from crate_interp.structures import Activations
 
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
 
@@ -77,7 +79,7 @@ def test_layer_objective_equals_the_official_numbers(reference, file, suffix, mo
     network = load_backbone(model, reference / f"{file}{suffix}", **SIZES)
     with torch.inference_mode(), record(network, ["subspace", "codes"], [0, 1]) as recorder:
         network(images)
-    found = layer_objective(recorder.activations, num_heads=3, eps=expected["eps"])
+    found = layer_objective(network, recorder.activations, expected["eps"])
     assert found.coding_rate.shape == (len(images), 2)
     rate, spread = found.coding_rate.mean(0), found.coding_rate.std(0)
     np.testing.assert_allclose(rate, expected["coding_rate_mean"], rtol=1e-5)
@@ -93,7 +95,7 @@ def test_sparsity_is_the_share_of_zeros_of_the_codes():
     model = timm.create_model("crate_alpha_tiny_patch16_224", **SIZES).eval()
     with torch.inference_mode(), record(model, ["subspace", "codes"], [1]) as recorder:
         model(torch.randn(3, 3, 32, 32))
-    found = layer_objective(recorder.activations, num_heads=3)
+    found = layer_objective(model, recorder.activations)
     codes = recorder.activations["codes", 1].tolist()
     flat = [[value for token in image for value in token] for image in codes]
     expected = [sum(value == 0 for value in image) / len(image) for image in flat]
@@ -102,31 +104,92 @@ def test_sparsity_is_the_share_of_zeros_of_the_codes():
     assert 0 < min(expected) <= max(expected) < 1
 
 
-def test_layer_objective_of_a_vit_is_that_of_its_keys_and_has_no_sparsity():
+@pytest.mark.parametrize("name", ["crate", "crate_alpha", "crate_mae"])
+def test_objective_is_rate_reduction_minus_lambda_times_the_entries_a_token(name):
+    torch.manual_seed(0)
+    size = "base" if name == "crate_mae" else "tiny"
+    model = timm.create_model(f"{name}_{size}_patch16_224", **SIZES).eval()
+    with record(model, objective_sites(model), [0, 1]) as recorder:
+        model(torch.randn(2, 3, 32, 32))
+    found = layer_objective(model, recorder.activations)
+    assert found.objective.shape == (2, 2)
+    assert not found.objective.requires_grad
+    threshold = {"crate_mae": 0.5}.get(name, 0.1)
+    for block, expected in enumerate(found.objective.T):
+        norm = model.blocks[block].norm1
+        weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+        for image, value in enumerate(expected):
+            z = recorder.activations["tokens_in", block][image].numpy().astype(float)
+            centred = z - z.mean(1, keepdims=True)
+            tokens = centred / np.sqrt((centred**2).mean(1, keepdims=True) + norm.eps)
+            tokens = tokens * weight + bias
+            heads = tokens @ model.blocks[block].attn.qkv.weight.detach().numpy().T
+            rate = plain_rate(tokens, 0.01)
+            rate -= sum(plain_rate(heads[:, start : start + 16], 0.01) for start in (0, 16, 32))
+            codes = recorder.activations["codes", block][image].tolist()
+            entries = sum(entry != 0 for token in codes for entry in token) / len(codes)
+            assert float(value) == pytest.approx(rate - threshold * entries, rel=1e-4)
+
+
+def test_rate_reduction_is_zero_for_uncorrelated_heads_of_one_basis_and_less_otherwise():
+    torch.manual_seed(0)
+    model = timm.create_model("crate_tiny_patch16_224", **SIZES).eval()
+    block = model.blocks[0]
+    block.attn.qkv.weight.data = torch.linalg.qr(torch.randn(48, 48))[0]
+    block.mlp.threshold = 0.0
+    block.norm1 = torch.nn.Identity()
+    basis = block.attn.qkv.weight.detach()
+    heads = torch.kron(torch.ones(1, 3), torch.eye(16))  # each head its own directions, in turn
+    signs = torch.tensor([[1, 1, 1], [1, -1, 1], [1, 1, -1], [1, -1, -1]]).repeat_interleave(16, 1)
+    apart = torch.cat([heads * sign for sign in signs]) @ basis
+    together = heads @ basis
+    for tokens, expected in ((apart, 0), (together, -1)):
+        subspace = block.attn.qkv(tokens[None]).detach()
+        tensors = {("tokens_in", 0): tokens[None], ("subspace", 0): subspace}
+        tensors["codes", 0] = torch.zeros_like(subspace)
+        activations = Activations(tensors, num_blocks=2, num_prefix_tokens=1, grid_hw=(4, 4))
+        found = float(layer_objective(model, activations).objective)
+        assert found == pytest.approx(0, abs=1e-4) if expected == 0 else found < -1
+
+
+def test_layer_objective_of_a_vit_is_that_of_its_keys_and_neurons():
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", **SIZES).eval()
-    with torch.inference_mode(), record(model, ["key"], [0, 1]) as recorder:
+    assert objective_sites(model) == (Site.KEY, Site.NEURONS)
+    with torch.inference_mode(), record(model, objective_sites(model), [0, 1]) as recorder:
         model(torch.randn(2, 3, 32, 32))
-    found = layer_objective(recorder.activations, num_heads=3)
-    assert found.sparsity is None
+    found = layer_objective(model, recorder.activations)
+    assert found.objective is None
     for block in (0, 1):
         keys = recorder.activations["key", block].double().numpy()
         for image, expected in zip(keys, found.coding_rate[:, block], strict=True):
             heads = (image[:, start : start + 16] for start in (0, 16, 32))
             assert sum(plain_rate(head, 0.01) for head in heads) == pytest.approx(float(expected))
+        neurons = recorder.activations["neurons", block].tolist()
+        for image, expected in zip(neurons, found.sparsity[:, block], strict=True):
+            flat = [value for token in image for value in token]
+            assert sum(value <= 0 for value in flat) / len(flat) == pytest.approx(float(expected))
 
 
-@pytest.mark.parametrize(
-    ("sites", "heads", "message"),
-    [
-        (["tokens"], 3, r"subspace or key among the recorded sites, found \['tokens'\]"),
-        (["key"], 5, "5 do not divide features of 48"),
-        (["key"], 0, "0 do not divide"),
-    ],
-)
-def test_layer_objective_refuses(sites, heads, message):
+def test_a_gated_mlp_has_no_sparsity():
+    model = timm.create_model("vit_small_patch14_reg4_dinov2", **SIZES, mlp_layer=SwiGLU).eval()
+    assert objective_sites(model) == (Site.KEY,)
+    with torch.inference_mode(), record(model, objective_sites(model), [1]) as recorder:
+        model(torch.randn(1, 3, 32, 32))
+    assert layer_objective(model, recorder.activations).sparsity is None
+
+
+def test_layer_objective_without_heads_to_measure_is_refused():
     model = timm.create_model("vit_tiny_patch16_224", **SIZES).eval()
-    with torch.inference_mode(), record(model, sites, [0]) as recorder:
+    with torch.inference_mode(), record(model, ["tokens"], [0]) as recorder:
         model(torch.zeros(1, 3, 32, 32))
-    with pytest.raises(InputError, match=message):
-        layer_objective(recorder.activations, heads)
+    with pytest.raises(InputError, match=r"subspace or key among .* found \['tokens'\]"):
+        layer_objective(model, recorder.activations)
+
+
+def test_layer_objective_of_no_image_is_empty():
+    model = timm.create_model("crate_alpha_tiny_patch16_224", **SIZES).eval()
+    with torch.inference_mode(), record(model, objective_sites(model), [0, 1]) as recorder:
+        model(torch.zeros(0, 3, 32, 32))
+    found = layer_objective(model, recorder.activations)
+    assert found.coding_rate.shape == found.sparsity.shape == found.objective.shape == (0, 2)

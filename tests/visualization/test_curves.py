@@ -62,6 +62,32 @@ def test_draw_curves_shades_blocks_from_pale_to_full():
     assert len(set(opacities)) == 4
 
 
+def test_draw_curves_draws_deviations_as_a_band_where_there_are_any():
+    given = curve(points=4)
+    half = np.array([[0.1], [0.2], [np.nan], [0.4]])
+    figure = draw_curves([Panel("rate", [Curve("a", given.x, given.y, half)])], "block")
+    (band,) = figure.axes[0].collections
+    corners = np.concatenate([path.vertices for path in band.get_paths()])
+    for x, y, deviation in zip(given.x, given.y[:, 0], half[:, 0], strict=True):
+        here = corners[corners[:, 0] == x, 1]
+        if np.isnan(deviation):
+            assert not len(here)
+        else:
+            assert here.min() == pytest.approx(y - deviation)
+            assert here.max() == pytest.approx(y + deviation)
+    assert not draw_curves([Panel("rate", [given])], "block").axes[0].collections
+    with pytest.raises(InputError, match=r"one deviation a number, \(4, 1\), found \(3, 1\)"):
+        Curve("a", given.x, given.y, half[:3])
+
+
+def test_draw_curves_labels_whole_numbers_only_where_x_has_no_others():
+    for x, whole in (([0, 1, 2], True), ([0, 0.5, 1], False)):
+        course = Curve("a", np.array(x, float), np.zeros((3, 1)))
+        figure = draw_curves([Panel("rate", [course])], "block")
+        figure.draw_without_rendering()
+        assert all(tick % 1 == 0 for tick in figure.axes[0].get_xticks()) == whole
+
+
 def test_smooth_curve_is_the_weighted_mean_of_a_plain_loop():
     y, sigma = np.random.default_rng(0).normal(size=40), 2.0
     expected = []
