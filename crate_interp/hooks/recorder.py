@@ -117,6 +117,12 @@ class Recorder:
                 block.get_submodule("mlp.codes"),
                 lambda _, __, ___, output: self._keep(Site.CODES, number, output),
             )
+        if Site.NEURONS in self._sites:
+            self._hook(
+                block.get_submodule("mlp.fc2"),
+                lambda _, args, __: self._keep(Site.NEURONS, number, args[0]),
+                pre=True,
+            )
         if Site.TOKENS in self._sites:
             self._hook(block, lambda _, __, ___, output: self._keep(Site.TOKENS, number, output))
 

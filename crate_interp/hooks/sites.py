@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from timm.layers import Attention
+from timm.layers import Attention, GluMlp, Mlp, SwiGLU
 from torch import nn
 
 from crate_interp.errors import InputError
@@ -37,6 +37,9 @@ class Site(str, Enum):
     """(B, N, D) the residual stream leaving the block."""
     CODES = "codes"
     """Sparse codes: (B, N, 4D) ODL's a2 in CRATE-alpha, (B, N, D) ISTA's output in CRATE."""
+    NEURONS = "neurons"
+    """(B, N, hidden) activations of a timm ViT's MLP, gated where it has gates: what its second
+    layer reads. CRATE families have none."""
 
     @classmethod
     def _missing_(cls, value: object) -> Site | None:
@@ -84,6 +87,9 @@ def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
             sites.add(Site.CLS_ATTENTION)
         if isinstance(attention, SubspaceAttention):
             sites.add(Site.SUBSPACE)
-    if isinstance(getattr(getattr(module, "mlp", None), "codes", None), nn.Module):
+    mlp = getattr(module, "mlp", None)
+    if isinstance(getattr(mlp, "codes", None), nn.Module):
         sites.add(Site.CODES)
+    if type(mlp) in (Mlp, GluMlp, SwiGLU):
+        sites.add(Site.NEURONS)
     return tuple(site for site in Site if site in sites)

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from timm.layers import GluMlp, SwiGLU, SwiGLUPacked
+from torch import nn
 
 from crate_interp import InputError
 from crate_interp.hooks import Site, any_resolution, available_sites, record
@@ -108,6 +111,44 @@ def test_crate_codes_are_the_tokens_that_leave_the_block():
     with record(model, [Site.CODES, Site.TOKENS]) as recorder:
         model(pixels())
     assert torch.equal(recorder.activations["codes", 1], recorder.activations["tokens", 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("plain", {}),
+        ("registers", {}),
+        ("registers", {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}),
+        ("registers", {"mlp_layer": SwiGLU, "act_layer": nn.SiLU}),
+    ],
+)
+@torch.no_grad()
+def test_neurons_are_what_the_second_layer_of_the_mlp_reads(name, extra):
+    model = make(name, **extra)
+    mlp, entered = model.blocks[1].mlp, []
+    hook = mlp.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    with record(model, [Site.NEURONS], blocks=[1]) as recorder:
+        model(pixels())
+    hook.remove()
+    neurons = recorder.activations[Site.NEURONS, 1]
+    if isinstance(mlp, SwiGLU):
+        expected = F.silu(mlp.fc1_g(entered[0])) * mlp.fc1_x(entered[0])
+    elif isinstance(mlp, GluMlp):
+        gate, value = mlp.fc1(entered[0]).chunk(2, dim=-1)
+        expected = F.silu(gate) * value
+    else:
+        expected = F.gelu(mlp.fc1(entered[0]))
+    assert neurons.shape == (2, 16 + model.num_prefix_tokens, mlp.fc2.in_features)
+    torch.testing.assert_close(neurons, expected)
+
+
+@pytest.mark.parametrize("name", ["crate", "crate_alpha", "crate_mae", "clipa"])
+def test_crate_families_have_codes_and_no_neurons(name):
+    sites = available_sites(make(name))
+    assert Site.CODES in sites
+    assert Site.NEURONS not in sites
+    with pytest.raises(InputError, match="no site neurons at block -1; it has query"):
+        record(make(name), ["neurons"])
 
 
 def test_subspace_of_a_vit_is_an_error_that_lists_its_sites():
