@@ -31,6 +31,8 @@ COMMANDS: dict[str, type] = {
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,
+    "atlas": config.AtlasConfig,
+    "atoms": config.AtomsConfig,
 }
 
 

@@ -70,6 +70,64 @@ class ImageGeometry:
         )
         return masks[:, rows.astype(int)][:, :, columns.astype(int)]
 
+    def original_to_grid(self, masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M h w"]:
+        """Give every patch the value of the original pixel that its centre lies in."""
+        if masks.shape[1:] != self.original_hw:
+            raise InputError(
+                f"masks of {masks.shape[1:]} do not lie on the original {self.original_hw}"
+            )
+        strides = self.stride_hw or self.patch_hw
+        rows, columns = (
+            (2 * stride * np.arange(cells) + patch) * original // (2 * size)
+            for original, size, patch, stride, cells in zip(
+                self.original_hw, self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
+            )
+        )
+        return masks[:, rows][:, :, columns]
+
+    def patch_at(self, y: int, x: int) -> tuple[int, int]:
+        """Row and column of the patch whose centre is nearest to a pixel of the original.
+
+        Raises:
+            InputError: The pixel lies outside the image.
+        """
+        height, width = self.original_hw
+        if not (0 <= y < height and 0 <= x < width):
+            raise InputError(
+                f"pixel {y},{x} lies outside the image: expected y from 0 to {height - 1} and x "
+                f"from 0 to {width - 1}"
+            )
+        strides = self.stride_hw or self.patch_hw
+        row, column = (
+            min(max(int((at * size / original - patch / 2 + stride / 2) // stride), 0), cells - 1)
+            for at, original, size, patch, stride, cells in zip(
+                (y + 0.5, x + 0.5),
+                self.original_hw,
+                self.input_hw,
+                self.patch_hw,
+                strides,
+                self.grid_hw,
+                strict=True,
+            )
+        )
+        return row, column
+
+    def patch_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Box (x1, y1, x2, y2) of a patch in the original image, pixels."""
+        strides = self.stride_hw or self.patch_hw
+        (y1, y2), (x1, x2) = (
+            (at * stride * original / size, (at * stride + patch) * original / size)
+            for at, original, size, patch, stride in zip(
+                (row, column),
+                self.original_hw,
+                self.input_hw,
+                self.patch_hw,
+                strides,
+                strict=True,
+            )
+        )
+        return x1, y1, x2, y2
+
     def input_to_original(self, masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M H2 W2"]:
         """Resample masks of the model's input to the original image, nearest neighbour."""
         if masks.shape[1:] != self.input_hw:

@@ -1,5 +1,6 @@
 """Reading images and COCO annotations, writing COCO entries, fetching data sets."""
 
+from crate_interp.data.class_folders import ClassFolders, open_class_folders
 from crate_interp.data.coco import (
     ImageRecord,
     ImageSet,
@@ -22,6 +23,7 @@ from crate_interp.data.rle import annotations_of, decode_mask, encode_masks, res
 from crate_interp.data.scenes import draw_scene, write_scenes
 
 __all__ = [
+    "ClassFolders",
     "ImageReadError",
     "ImageRecord",
     "ImageSet",
@@ -33,6 +35,7 @@ __all__ = [
     "draw_scene",
     "encode_masks",
     "list_images",
+    "open_class_folders",
     "open_coco",
     "open_images",
     "preprocess",

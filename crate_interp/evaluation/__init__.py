@@ -1,5 +1,6 @@
-"""Scores: COCO AP, mean IoU, CorLoc, accuracy against a ground truth; the layer-wise objective."""
+"""Scores against a ground truth; the layer-wise objective; what makes atoms fire."""
 
+from crate_interp.evaluation.atlas import Atlas, AtlasBuilder, class_selectivity
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.classification import AccuracyScore, TopKAccuracy
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
@@ -15,6 +16,8 @@ from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU, mask_iou
 
 __all__ = [
     "AccuracyScore",
+    "Atlas",
+    "AtlasBuilder",
     "AttentionIoU",
     "AttentionScore",
     "BestMaskIoU",
@@ -25,6 +28,7 @@ __all__ = [
     "LayerObjective",
     "MeanIoU",
     "TopKAccuracy",
+    "class_selectivity",
     "coco_average_precision",
     "coding_rate",
     "format_table",

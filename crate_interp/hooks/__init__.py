@@ -1,17 +1,27 @@
 """What can be read inside a backbone, and the recorder that reads it."""
 
+from crate_interp.hooks.dictionary import (
+    AtomContributions,
+    atom_contributions,
+    atom_site,
+    written_dictionary,
+)
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
 from crate_interp.hooks.sites import Site, available_sites
 
 __all__ = [
+    "AtomContributions",
     "Observer",
     "Recorder",
     "Site",
     "any_resolution",
+    "atom_contributions",
+    "atom_site",
     "available_sites",
     "check_stride",
     "grid_size_of",
     "record",
+    "written_dictionary",
 ]

@@ -1,13 +1,21 @@
 """Pictures of what was found: overlays (arrays to RGB) and figures (arrays to Figure)."""
 
+from crate_interp.visualization.atlas import AtomRow, atom_sheet, context_window
+from crate_interp.visualization.atlas_page import AtomCard, Thumbnail, atlas_page
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
 from crate_interp.visualization.overlay import draw_instances
 from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import overlay_sheet
 
 __all__ = [
+    "AtomCard",
+    "AtomRow",
     "Curve",
     "Panel",
+    "Thumbnail",
+    "atlas_page",
+    "atom_sheet",
+    "context_window",
     "draw_curves",
     "draw_instances",
     "overlay_sheet",
