@@ -111,17 +111,17 @@ class Atlas:
         """Rows and columns of the patch grid."""
         return self.mean_map.shape[1], self.mean_map.shape[2]
 
-    @property
+    @cached_property
     def patch_frequency(self) -> Float64[np.ndarray, " A"]:
         """Share of all patches that the atom fires on."""
         return self.fired_patches / (self.num_images * self.grid_hw[0] * self.grid_hw[1])
 
-    @property
+    @cached_property
     def image_frequency(self) -> Float64[np.ndarray, " A"]:
         """Share of the images that the atom fires in."""
         return self.fired_images / self.num_images
 
-    @property
+    @cached_property
     def mean_value(self) -> Float64[np.ndarray, " A"]:
         """Mean value over the patches that the atom fires on; 0 if there is none."""
         total = self.num_images * self.mean_map.sum(axis=(1, 2), dtype=np.float64)
