@@ -40,6 +40,8 @@ COMMANDS: dict[str, type] = {
     "profile": config.ProfileConfig,
     "ablate": config.AblateConfig,
     "attribute": config.AttributeConfig,
+    "atlas": config.AtlasConfig,
+    "atoms": config.AtomsConfig,
 }
 
 

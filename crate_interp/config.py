@@ -8,6 +8,7 @@ alike.
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from crate_interp.errors import InputError
 
 __all__ = [
     "AblateConfig",
+    "AtlasConfig",
+    "AtomsConfig",
     "AttributeConfig",
     "ConvertConfig",
     "CurvesConfig",
@@ -484,3 +487,49 @@ class LayersConfig(ObserveConfig):
             raise InputError(f"model: expected names separated by commas, found {self.model!r}")
         if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
             raise InputError("--model-args and a file of --weights go with one model only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtlasConfig(ObserveConfig):
+    """Catalogue the atoms of a block: how often each fires, where most, and for which classes.
+
+    Of a folder of class folders, and of the built-in scenes, the classes are known.
+    """
+
+    output: Path = _option("folder of the atlas: index.html, atlas.npz, sheet.png, thumbnails/")
+    block: int = _option("block to read, from 0; negative counts from the last", -1)
+    strongest: int = _option("patches to keep of each atom, each of another image", 10)
+    sheet: list[int] | None = _option(
+        "atoms of the sheet (default: twelve, the most selective of each class; without classes, "
+        "from rare to frequent)",
+        None,
+        several=int,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strongest < 1:
+            raise InputError(f"strongest: expected at least 1, found {self.strongest}")
+
+
+@dataclass(frozen=True)
+class AtomsConfig:
+    """Show the atoms that write a patch, a masked region, or a whole picture, by contribution."""
+
+    image: Path = _option("the picture", positional=True)
+    atlas: Path = _option("folder of an atlas; it says which model, block and size to use")
+    patch: str | None = _option("Y,X: a pixel of the patch (default: the whole picture)", None)
+    mask: Path | None = _option("PNG of the picture's size; what is not black is chosen", None)
+    count: int = _option("atoms to show", 8)
+    output: Path = _option("the PNG; a PDF and a CSV go with it", Path("atoms.png"))
+    model: str | None = _option("where the atlas's model is now, if not where it was", None)
+    weights: Path | None = _option("where its weight file is now, if not where it was", None)
+    device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
+
+    def __post_init__(self) -> None:
+        if self.patch is not None and self.mask is not None:
+            raise InputError("give --patch Y,X or --mask FILE, not both")
+        if self.patch is not None and not re.fullmatch(r"-?\d+,-?\d+", self.patch):
+            raise InputError(f"patch: expected Y,X in pixels, found {self.patch!r}")
+        if self.count < 1:
+            raise InputError(f"count: expected at least 1, found {self.count}")

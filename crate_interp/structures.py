@@ -70,11 +70,13 @@ class ImageGeometry:
         )
         return masks[:, rows.astype(int)][:, :, columns.astype(int)]
 
-    def original_to_grid(self, labels: Shaped[np.ndarray, "H2 W2"]) -> Shaped[np.ndarray, "h w"]:
-        """Give every patch the value of the original pixel at its centre."""
-        if labels.shape != self.original_hw:
+    def original_to_grid(
+        self, labels: Shaped[np.ndarray, "*M H2 W2"]
+    ) -> Shaped[np.ndarray, "*M h w"]:
+        """Give every patch the value of the original pixel that its centre lies in."""
+        if labels.shape[-2:] != self.original_hw:
             raise InputError(
-                f"labels of {labels.shape} do not lie on the original image {self.original_hw}"
+                f"labels of {labels.shape[-2:]} do not lie on the original image {self.original_hw}"
             )
         strides = self.stride_hw or self.patch_hw
         rows, columns = (
@@ -83,7 +85,51 @@ class ImageGeometry:
                 self.original_hw, self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
             )
         )
-        return labels[rows][:, columns]
+        found: Shaped[np.ndarray, "*M h w"] = labels[..., rows[:, None], columns]
+        return found
+
+    def patch_at(self, y: int, x: int) -> tuple[int, int]:
+        """Row and column of the patch whose centre is nearest to a pixel of the original.
+
+        Raises:
+            InputError: The pixel lies outside the image.
+        """
+        height, width = self.original_hw
+        if not (0 <= y < height and 0 <= x < width):
+            raise InputError(
+                f"pixel {y},{x} lies outside the image: expected y from 0 to {height - 1} and x "
+                f"from 0 to {width - 1}"
+            )
+        strides = self.stride_hw or self.patch_hw
+        row, column = (
+            min(max(int((at * size / original - patch / 2 + stride / 2) // stride), 0), cells - 1)
+            for at, original, size, patch, stride, cells in zip(
+                (y + 0.5, x + 0.5),
+                self.original_hw,
+                self.input_hw,
+                self.patch_hw,
+                strides,
+                self.grid_hw,
+                strict=True,
+            )
+        )
+        return row, column
+
+    def patch_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Box (x1, y1, x2, y2) of a patch in the original image, pixels."""
+        strides = self.stride_hw or self.patch_hw
+        (y1, y2), (x1, x2) = (
+            (at * stride * original / size, (at * stride + patch) * original / size)
+            for at, original, size, patch, stride in zip(
+                (row, column),
+                self.original_hw,
+                self.input_hw,
+                self.patch_hw,
+                strides,
+                strict=True,
+            )
+        )
+        return x1, y1, x2, y2
 
     def input_to_original(
         self, masks: Shaped[np.ndarray, "M H W"]

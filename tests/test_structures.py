@@ -105,3 +105,57 @@ def test_patch_features_refuse_a_site_without_tokens():
     assert activations.patch_features("key").shape == (1, 6, 4)
     with pytest.raises(InputError, match="no feature a token"):
         activations.patch_features("attention")
+
+
+GEOMETRIES = [
+    ImageGeometry((50, 70), (32, 48), (8, 16)),
+    ImageGeometry((33, 20), (32, 32), (8, 8), stride_hw=(4, 4)),
+    ImageGeometry((5, 7), (32, 32), (8, 8)),
+    ImageGeometry((100, 31), (30, 30), (8, 8), stride_hw=(5, 5)),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_original_to_grid_takes_the_pixel_that_holds_the_centre(geometry):
+    given = masks(2, *geometry.original_hw)
+    found = geometry.original_to_grid(given)
+    strides = geometry.stride_hw or geometry.patch_hw
+    assert found.shape == (2, *geometry.grid_hw)
+    for row, column in np.ndindex(geometry.grid_hw):
+        y, x = (
+            math.floor((Fraction(patch, 2) + at * stride) * original / size)
+            for at, stride, patch, size, original in zip(
+                (row, column),
+                strides,
+                geometry.patch_hw,
+                geometry.input_hw,
+                geometry.original_hw,
+                strict=True,
+            )
+        )
+        np.testing.assert_array_equal(found[:, row, column], given[:, y, x])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_patch_at_is_the_patch_whose_centre_is_nearest(geometry):
+    boxes = np.array([geometry.patch_box(*at) for at in np.ndindex(geometry.grid_hw)])
+    centres = (boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2  # y, x
+    scale = np.divide(geometry.input_hw, geometry.original_hw)
+    for y, x in np.ndindex(geometry.original_hw):
+        distances = np.abs((centres - (y + 0.5, x + 0.5)) * scale).sum(axis=1)
+        row, column = geometry.patch_at(y, x)
+        assert distances[row * geometry.grid_hw[1] + column] <= distances.min() + 1e-9
+
+
+def test_patch_box_lies_in_the_original_frame():
+    geometry = ImageGeometry((64, 96), (32, 32), (8, 8), stride_hw=(4, 4))
+    assert geometry.patch_box(0, 0) == (0, 0, 24, 16)
+    assert geometry.patch_box(1, 6) == (72, 8, 96, 24)
+
+
+@pytest.mark.parametrize("at", [(-1, 0), (0, -1), (50, 0), (0, 70)])
+def test_pixels_outside_the_image_have_no_patch(at):
+    with pytest.raises(InputError, match="outside the image: expected y from 0 to 49 and x from 0"):
+        GEOMETRIES[0].patch_at(*at)
+    with pytest.raises(InputError, match="do not lie on the original"):
+        GEOMETRIES[0].original_to_grid(masks(1, 70, 50))

@@ -1,5 +1,6 @@
 """Reading images and COCO annotations, writing COCO entries, fetching data sets."""
 
+from crate_interp.data.class_folders import ClassFolders, open_class_folders
 from crate_interp.data.coco import (
     ImageRecord,
     ImageSet,
@@ -39,6 +40,7 @@ from crate_interp.data.voc import (
 __all__ = [
     "VOC_CLASSES",
     "VOID",
+    "ClassFolders",
     "ImageReadError",
     "ImageRecord",
     "ImageSet",
@@ -53,6 +55,7 @@ __all__ = [
     "encode_masks",
     "list_images",
     "open_ade20k",
+    "open_class_folders",
     "open_coco",
     "open_images",
     "open_labelled",

@@ -1,4 +1,4 @@
-"""Scores: COCO AP, mean IoU, CorLoc, accuracy against a ground truth; the layer-wise objective."""
+"""Scores against a ground truth; the layer-wise objective; what makes atoms fire."""
 
 from crate_interp.evaluation.ablation import (
     estimate_logit_effects,
@@ -7,6 +7,7 @@ from crate_interp.evaluation.ablation import (
     mask_of,
     written_energy,
 )
+from crate_interp.evaluation.atlas import Atlas, AtlasBuilder, class_selectivity
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.attention_segmentation import (
     AttentionProtocol,
@@ -50,6 +51,8 @@ from crate_interp.evaluation.saliency import (
 
 __all__ = [
     "AccuracyScore",
+    "Atlas",
+    "AtlasBuilder",
     "AttentionIoU",
     "AttentionProtocol",
     "AttentionScore",
@@ -72,6 +75,7 @@ __all__ = [
     "candidate_masks",
     "check_captum",
     "check_class_token",
+    "class_selectivity",
     "coco_average_precision",
     "coding_rate",
     "confusion_of",

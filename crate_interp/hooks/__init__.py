@@ -1,10 +1,14 @@
 """What can be read and changed inside a backbone, and what reads and changes it."""
 
 from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from
+from crate_interp.hooks.dictionary import (
+    AtomContributions,
+    atom_contributions,
+    written_dictionary,
+)
 from crate_interp.hooks.edits import Edit, Mean, Patch, Scale, Set, Zero
 from crate_interp.hooks.interventions import (
     Target,
-    atom_site,
     channels_of,
     count_units,
     intervene,
@@ -12,9 +16,10 @@ from crate_interp.hooks.interventions import (
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
-from crate_interp.hooks.sites import Site, available_sites, blocks_of, default_feature
+from crate_interp.hooks.sites import Site, atom_site, available_sites, blocks_of, default_feature
 
 __all__ = [
+    "AtomContributions",
     "Edit",
     "Mean",
     "Observer",
@@ -26,6 +31,7 @@ __all__ = [
     "Target",
     "Zero",
     "any_resolution",
+    "atom_contributions",
     "atom_site",
     "available_sites",
     "blocks_of",
@@ -39,4 +45,5 @@ __all__ = [
     "intervene",
     "record",
     "scores_from",
+    "written_dictionary",
 ]

@@ -21,7 +21,7 @@ from crate_interp.hooks.recorder import uncompiled
 from crate_interp.hooks.sites import HEAD_SITES, PLACES, Site, available_sites, blocks_of
 from crate_interp.structures import Activations
 
-__all__ = ["Target", "atom_site", "channels_of", "count_units", "intervene"]
+__all__ = ["Target", "channels_of", "count_units", "intervene"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +80,6 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
                 handle = module.register_forward_hook(_on_output(change))
             hooks.callback(handle.remove)
         yield
-
-
-def atom_site(model: nn.Module, block: int = -1) -> Site:
-    """The site of a block's atoms: the sparse codes, or the MLP's neurons where there are none.
-
-    Raises:
-        InputError: The model has no such block, or one that has neither.
-    """
-    available = available_sites(model, block)
-    for site in (Site.CODES, Site.NEURONS):
-        if site in available:
-            return site
-    raise InputError(f"{type(model).__name__} has neither codes nor neurons at block {block}")
 
 
 def count_units(model: nn.Module, site: Site | str, block: int = -1) -> int:

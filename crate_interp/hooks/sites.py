@@ -19,6 +19,7 @@ __all__ = [
     "PLACES",
     "PROJECTION_SITES",
     "Site",
+    "atom_site",
     "available_sites",
     "blocks_of",
     "default_feature",
@@ -127,3 +128,19 @@ def default_feature(model: nn.Module, block: int = -1) -> Site:
         InputError: As `available_sites`.
     """
     return Site.SUBSPACE if Site.SUBSPACE in available_sites(model, block) else Site.KEY
+
+
+def atom_site(model: nn.Module, block: int = -1) -> Site:
+    """Where the atoms of a block are read: `codes` in CRATE families, otherwise `neurons`.
+
+    Raises:
+        InputError: No such block, or one with neither.
+    """
+    available = available_sites(model, block)
+    for site in (Site.CODES, Site.NEURONS):
+        if site in available:
+            return site
+    raise InputError(
+        f"{type(model).__name__} has neither sparse codes nor neurons at block {block}; it has "
+        f"{', '.join(site.value for site in available)}"
+    )

@@ -16,7 +16,11 @@ from crate_interp.models.mae import CrateMaeAutoencoder
 from crate_interp.models.mae_files import load_mae
 from crate_interp.models.names import ModelName, resolve_name
 from crate_interp.models.onednn import fast_inference, has_fast_bfloat16, inference_precision
-from crate_interp.models.weights import is_available_locally, weights_checksum
+from crate_interp.models.weights import (
+    is_available_locally,
+    parameters_checksum,
+    weights_checksum,
+)
 from crate_interp.models.zero_shot import embed_classes
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "load_clip",
     "load_mae",
     "names_a_file",
+    "parameters_checksum",
     "read_checkpoint",
     "resolve_name",
     "resolve_weights",

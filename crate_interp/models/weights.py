@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import torch
 from huggingface_hub.utils import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
 from timm.models import get_pretrained_cfg
+from torch import nn
 
 from crate_interp.errors import CheckpointError
 from crate_interp.models.names import ModelName, resolve_name
@@ -27,6 +29,7 @@ __all__ = [
     "fetch_weights",
     "find_local_weights",
     "is_available_locally",
+    "parameters_checksum",
     "weight_source",
     "weights_checksum",
 ]
@@ -173,6 +176,23 @@ def weights_checksum(path: Path) -> str:
                 digest.update(chunk)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return digest.hexdigest()
+
+
+def parameters_checksum(model: nn.Module) -> str:
+    """Compute the SHA-256 of a model's parameters and buffers, wherever they came from.
+
+    Names, types, shapes and values count, so that two files of the same weights in different
+    layouts give the same checksum, and random weights have one, too.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

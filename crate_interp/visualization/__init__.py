@@ -1,6 +1,8 @@
 """Pictures of what was found: overlays (arrays to RGB) and figures (arrays to Figure)."""
 
 from crate_interp.visualization.ablation import atom_effects_figure, head_effects_figure
+from crate_interp.visualization.atlas import AtomRow, atom_sheet, context_window
+from crate_interp.visualization.atlas_page import AtomCard, Thumbnail, atlas_page
 from crate_interp.visualization.attribution import attribution_figure
 from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
@@ -10,12 +12,18 @@ from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import overlay_sheet
 
 __all__ = [
+    "AtomCard",
+    "AtomRow",
     "Curve",
     "Panel",
+    "Thumbnail",
+    "atlas_page",
     "atom_effects_figure",
+    "atom_sheet",
     "attribution_figure",
     "class_scores_figure",
     "comparison_figure",
+    "context_window",
     "draw_curves",
     "draw_instances",
     "head_effects_figure",

@@ -13,6 +13,7 @@ import torch
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import (
     load_backbone,
+    parameters_checksum,
     read_checkpoint,
     resolve_name,
     resolve_weights,
@@ -243,3 +244,23 @@ def test_find_local_weights_of_a_link_is_none():
     source = weight_source(resolve_name("crate_S16"))
     assert source is not None
     assert find_local_weights(source) is None
+
+
+def test_parameters_checksum_tells_parameters_apart_whatever_their_file():
+    tiny = {"embed_dim": 24, "depth": 1, "num_heads": 3}
+
+    def made(seed, **differences):
+        torch.manual_seed(seed)
+        return load_backbone("crate_demo", pretrained=False, **tiny | differences)
+
+    model = made(0)
+    checksum = parameters_checksum(model)
+    assert len(checksum) == 64
+    assert checksum == parameters_checksum(made(0))
+    assert checksum != parameters_checksum(made(1))
+    assert checksum != parameters_checksum(made(0, num_classes=3))
+    assert checksum != parameters_checksum(made(0).double())
+    with torch.no_grad():
+        model.cls_token[0, 0, 0] += 1e-6
+    assert checksum != parameters_checksum(model)
+    assert parameters_checksum(torch.nn.Identity()) == hashlib.sha256().hexdigest()

@@ -1,0 +1,87 @@
+"""What the atoms of a block write into the residual stream.
+
+Shapes: A atoms, T tokens, D embed dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from crate_interp.errors import InputError
+from crate_interp.hooks.sites import Site, blocks_of
+from crate_interp.models.crate_alpha import ODL
+
+__all__ = ["AtomContributions", "atom_contributions", "written_dictionary"]
+
+
+def written_dictionary(model: nn.Module, block: int) -> Float[Tensor, "D A"]:
+    """What a value of 1 of each atom of a block adds to the residual stream, one column an atom.
+
+    CRATE-alpha: D1 of ODL. CRATE: the identity, since the code itself is the stream that leaves the
+    block. ViT: the second layer's weight of the MLP, times LayerScale's where there is one; its
+    bias is no atom's.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer.
+        block: From 0; negative counts from the last.
+
+    Raises:
+        InputError: As `atom_site`.
+    """
+    site = atom_site(model, block)
+    module = blocks_of(model)[block]
+    mlp: Any = module.get_submodule("mlp")
+    if site is Site.NEURONS:
+        weight: Tensor = mlp.fc2.weight.detach()
+        gamma = getattr(getattr(module, "ls2", None), "gamma", None)
+        return weight if gamma is None else gamma.detach()[:, None] * weight
+    if isinstance(mlp, ODL):
+        return mlp.D1.detach()
+    return torch.eye(len(mlp.weight), device=mlp.weight.device)
+
+
+@dataclass(frozen=True, eq=False)
+class AtomContributions:
+    """What each atom has in what a block writes at some tokens.
+
+    Attributes:
+        share: Signed part of the atom: the component of its contribution a_k d_k along the sum y of
+            all contributions, over the length of y; of several tokens, sum <a_k d_k, y> over
+            sum <y, y>. The shares of all atoms sum to 1 (to 0 where nothing is written).
+        norm: Mean length of a_k d_k over the tokens.
+    """
+
+    share: Float64[np.ndarray, " A"]
+    norm: Float64[np.ndarray, " A"]
+
+
+def atom_contributions(
+    codes: Float[Tensor, "T A"], dictionary: Float[Tensor, "D A"]
+) -> AtomContributions:
+    """Split what a block writes at some tokens into the contributions of its atoms.
+
+    Args:
+        codes: Values of the atoms at the tokens.
+        dictionary: As `written_dictionary` gives it.
+
+    Raises:
+        InputError: No token, or the widths differ.
+    """
+    if codes.ndim != 2 or not len(codes) or codes.shape[1] != dictionary.shape[1]:
+        raise InputError(
+            f"codes: expected one token or more of {dictionary.shape[1]} atoms, found shape "
+            f"{tuple(codes.shape)}"
+        )
+    values, columns = codes.double().cpu(), dictionary.double().cpu()
+    written = values @ columns.T
+    along = (values * (written @ columns)).sum(dim=0)
+    length = written.square().sum()
+    norm = values.abs().mean(dim=0) * columns.norm(dim=0)
+    share = along / length if length > 0 else torch.zeros_like(along)
+    return AtomContributions(share.numpy(), norm.numpy())

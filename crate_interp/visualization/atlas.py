@@ -1,0 +1,177 @@
+"""Atoms on a page: the patches that each fires on most, in their surroundings.
+
+Shapes: h w patch grid, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from crate_interp.errors import InputError
+
+__all__ = ["CONTEXT_PATCHES", "CONTEXT_SHARE", "AtomRow", "atom_sheet", "context_window"]
+
+CONTEXT_PATCHES = 7  # side of the surroundings of a patch, in patches
+CONTEXT_SHARE = 0.25  # or as a share of the picture's shorter side, if that is larger
+
+_OUTLINE = "#FFB000"  # seen on dark and light, with any colour vision, in its black border
+_SIDE, _GAP, _GROUP_GAP = 0.72, 0.04, 0.2  # inches
+_TEXT, _PICTURE = 1.3, 2.9
+_HEAD, _EDGE = 0.5, 0.12
+
+Box = tuple[float, float, float, float]
+RGB = UInt8[np.ndarray, "H W 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class AtomRow:
+    """One atom of a sheet.
+
+    Attributes:
+        name: In bold, for instance its number.
+        lines: What else is said of it.
+        value_map: Value over the patch grid: the mean of many pictures, or that of one.
+        patches: Pictures, and the box (x1, y1, x2, y2) of a patch in each, pixels.
+    """
+
+    name: str
+    lines: Sequence[str]
+    value_map: Float[np.ndarray, "h w"]
+    patches: Sequence[tuple[RGB, Box]]
+
+
+def context_window(picture_hw: tuple[int, int], box: Box) -> tuple[int, int, int, int]:
+    """The square around a patch that shows it in context, inside the picture: x1, y1, x2, y2.
+
+    Its side is seven patches, or a quarter of the picture's shorter side if that is more, but never
+    more than the shorter side. Where it would leave the picture it is moved inside.
+
+    Args:
+        picture_hw: Height and width, pixels.
+        box: Of the patch, (x1, y1, x2, y2), pixels.
+    """
+    height, width = picture_hw
+    x1, y1, x2, y2 = box
+    shorter = min(height, width)
+    wanted = max(CONTEXT_PATCHES * max(x2 - x1, y2 - y1), CONTEXT_SHARE * shorter)
+    side = min(round(wanted), shorter)
+    left = min(max(round((x1 + x2 - side) / 2), 0), width - side)
+    top = min(max(round((y1 + y2 - side) / 2), 0), height - side)
+    return left, top, left + side, top + side
+
+
+def atom_sheet(
+    rows: Sequence[AtomRow],
+    title: str,
+    picture: RGB | None = None,
+    chosen: Bool[np.ndarray, "H W"] | None = None,
+) -> Figure:
+    """Atoms one below the other, each with a map of its value and its strongest patches outlined.
+
+    Args:
+        rows: In the order of the sheet; each has as many patches as it has.
+        title: Above all.
+        picture: What the maps are of; it then stands at the left. Without it they are mean maps.
+        chosen: Pixels of `picture` to outline.
+
+    Raises:
+        InputError: No atom, or `chosen` is not of the picture's size.
+    """
+    if not rows:
+        raise InputError("expected one atom or more to draw, found none")
+    if picture is not None and chosen is not None and chosen.shape != picture.shape[:2]:
+        raise InputError(f"chosen pixels of {chosen.shape} in a picture of {picture.shape[:2]}")
+    columns = max(1, *(len(row.patches) for row in rows))
+    left = _EDGE + (0 if picture is None else _PICTURE + 2 * _GROUP_GAP)
+    pictures_at = left + _TEXT + _SIDE + _GROUP_GAP
+    width = pictures_at + columns * (_SIDE + _GAP) + _EDGE
+    body = len(rows) * (_SIDE + _GAP)
+    if picture is not None:
+        body = max(body, _PICTURE * min(picture.shape[0] / picture.shape[1], 1.4))
+    figure = Figure(figsize=(width, _HEAD + body + _EDGE))
+    page = _Page(figure, width, _HEAD + body + _EDGE)
+    figure.text(*page.at(_EDGE, 0.24), title, fontsize=9, fontweight="bold", va="center")
+    of_map = "mean map" if picture is None else "here"
+    for at, heading in ((left + _TEXT, of_map), (pictures_at, "strongest patches of the atlas")):
+        figure.text(*page.at(at, _HEAD - 0.05), heading, fontsize=6.5, color="0.35", va="bottom")
+    if picture is not None:
+        _draw_picture(page, picture, chosen)
+    for number, row in enumerate(rows):
+        top = _HEAD + number * (_SIDE + _GAP)
+        figure.text(*page.at(left, top + 0.1), row.name, fontsize=8, fontweight="bold", va="center")
+        figure.text(
+            *page.at(left, top + 0.2),
+            "\n".join(row.lines),
+            fontsize=6.5,
+            color="0.25",
+            va="top",
+            linespacing=1.25,
+        )
+        axes = page.axes(left + _TEXT, top, _SIDE, _SIDE)
+        shape_hw = (row.value_map if picture is None else picture).shape
+        extent = (0, shape_hw[1], shape_hw[0], 0)
+        axes.imshow(row.value_map, cmap="cividis", vmin=0, interpolation="none", extent=extent)
+        for column, (rgb, box) in enumerate(row.patches):
+            axes = page.axes(pictures_at + column * (_SIDE + _GAP), top, _SIDE, _SIDE)
+            _draw_patch(axes, rgb, box)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Places in inches from the top left corner of a figure."""
+
+    figure: Figure
+    width: float
+    height: float
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        return x / self.width, 1 - y / self.height
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        left, bottom = self.at(x, y + height)
+        axes = self.figure.add_axes((left, bottom, width / self.width, height / self.height))
+        axes.set_axis_off()
+        return axes
+
+
+def _draw_picture(page: _Page, picture: RGB, chosen: Bool[np.ndarray, "H W"] | None) -> None:
+    height = _PICTURE * picture.shape[0] / picture.shape[1]
+    tallest = page.height - _HEAD - _EDGE
+    scale = min(1.0, tallest / height)
+    axes = page.axes(_EDGE, _HEAD, _PICTURE * scale, height * scale)
+    axes.imshow(picture, interpolation="lanczos")
+    if chosen is not None and chosen.any():
+        # A border of unchosen pixels closes the outline where it meets the picture's edge.
+        padded = np.pad(chosen, 1).astype(float)
+        x, y = (np.arange(-1, length + 1) for length in (chosen.shape[1], chosen.shape[0]))
+        for colour, line in (("black", 2.2), (_OUTLINE, 1.2)):
+            axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=line)
+        axes.set_xlim(-0.5, picture.shape[1] - 0.5)
+        axes.set_ylim(picture.shape[0] - 0.5, -0.5)
+
+
+def _draw_patch(axes: Axes, rgb: RGB, box: Box) -> None:
+    left, top, right, bottom = context_window((rgb.shape[0], rgb.shape[1]), box)
+    axes.imshow(
+        rgb[top:bottom, left:right],
+        interpolation="lanczos",
+        extent=(left, right, bottom, top),
+    )
+    x1, y1, x2, y2 = box
+    # Around the patch, not over its own pixels: both lines stand outside.
+    for points, colour in ((1.1, "black"), (0.4, _OUTLINE)):
+        away = points / 72 * (right - left) / _SIDE
+        corner, width, height = (x1 - away, y1 - away), x2 - x1 + 2 * away, y2 - y1 + 2 * away
+        axes.add_patch(
+            Rectangle(corner, width, height, fill=False, ec=colour, lw=0.9, joinstyle="miter")
+        )
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)

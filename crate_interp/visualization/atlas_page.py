@@ -1,0 +1,150 @@
+"""The atlas as one HTML page, which needs nothing but its thumbnails beside it."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+
+from crate_interp.errors import InputError
+from crate_interp.structures import ImageGeometry
+from crate_interp.visualization.atlas import CONTEXT_PATCHES, CONTEXT_SHARE
+
+__all__ = ["AtomCard", "Thumbnail", "atlas_page"]
+
+_MAP_SIDE = 16  # at most, of a mean map on the page
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small copy of a picture.
+
+    Attributes:
+        number: By which patches name it.
+        name: For the reader.
+        file: Path from the page's folder, with forward slashes.
+        hw: Height and width of the copy, pixels.
+    """
+
+    number: int
+    name: str
+    file: str
+    hw: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class AtomCard:
+    """What the page says of an atom.
+
+    Attributes:
+        atom: Its number.
+        frequency: Share of all patches that it fires on.
+        images: Pictures that it fires in.
+        mean: Mean value where it fires.
+        selectivity: In [0, 1].
+        best_class: Index of the class it goes with; -1 for none.
+        mean_map: Mean value over the patch grid.
+        patches: Number of the picture, of the patch (row by row), and value, strongest first.
+    """
+
+    atom: int
+    frequency: float
+    images: int
+    mean: float
+    selectivity: float
+    best_class: int
+    mean_map: Float[np.ndarray, "h w"]
+    patches: Sequence[tuple[int, int, float]]
+
+
+def atlas_page(
+    title: str,
+    about: str,
+    cards: Sequence[AtomCard],
+    thumbnails: Sequence[Thumbnail],
+    classes: Sequence[str],
+    geometry: ImageGeometry,
+    num_images: int,
+) -> str:
+    """Write the page: atoms to sort and search, each with its strongest patches in context.
+
+    A thumbnail is one file, loaded when an atom that shows it comes into view.
+
+    Args:
+        title: Heading.
+        about: A paragraph below it.
+        cards: The atoms.
+        thumbnails: Of every picture that a card names.
+        classes: Names, empty if classes are not known.
+        geometry: Of any picture; it says where patches lie.
+        num_images: Pictures that were seen.
+
+    Returns:
+        HTML that asks for nothing outside its folder.
+
+    Raises:
+        InputError: No atom.
+    """
+    if not cards:
+        raise InputError("expected one atom or more on the page, found none")
+    strides = geometry.stride_hw or geometry.patch_hw
+    rows, columns = geometry.grid_hw
+    map_hw = (min(rows, _MAP_SIDE), min(columns, _MAP_SIDE))
+    palette = mpl.colormaps["cividis"](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    data = {
+        "about": about,
+        "seen": num_images,
+        "grid": (rows, columns),
+        "patch": {
+            "step": [step / side for step, side in zip(strides, geometry.input_hw, strict=True)],
+            "size": [
+                patch / side
+                for patch, side in zip(geometry.patch_hw, geometry.input_hw, strict=True)
+            ],
+        },
+        "context": {"patches": CONTEXT_PATCHES, "share": CONTEXT_SHARE},
+        "least": _few(num_images),
+        "classes": list(classes),
+        "pictures": [(item.number, item.name, item.file, *item.hw[::-1]) for item in thumbnails],
+        "map": map_hw,
+        "colours": palette.tolist(),
+        "atoms": [_entry(card, map_hw) for card in cards],
+    }
+    # A class named "</script>" must not end the script.
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    template = files("crate_interp.visualization").joinpath("atlas_page.html")
+    page = template.read_text(encoding="utf-8").replace("{{TITLE}}", html.escape(title))
+    return page.replace("{{DATA}}", text)
+
+
+def _few(num_images: int) -> int:
+    """Pictures that an atom should fire in before its statistics mean anything."""
+    return min(5, num_images)
+
+
+def _entry(card: AtomCard, map_hw: tuple[int, int]) -> dict[str, object]:
+    small = cv2.resize(
+        np.asarray(card.mean_map, np.float32), map_hw[::-1], interpolation=cv2.INTER_AREA
+    )
+    levels = np.rint(255 * small / max(float(small.max()), 1e-30)).astype(np.uint8)
+    return {
+        "atom": card.atom,
+        "frequency": _short(card.frequency),
+        "images": card.images,
+        "mean": _short(card.mean),
+        "selectivity": _short(card.selectivity),
+        "class": card.best_class,
+        "map": levels.tobytes().hex(),
+        "patches": [(image, patch, _short(value)) for image, patch, value in card.patches],
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from crate_interp.data import open_class_folders
+from crate_interp.errors import InputError
+
+
+def write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(path)
+
+
+def test_classes_are_folders_and_come_in_turn(tmp_path):
+    for name in ("dog/1.png", "cat/1.png", "cat/2.png", "cat/3.png", "dog/2.png", ".hidden/1.png"):
+        write(tmp_path / name)
+    (tmp_path / "README.txt").write_text("classes")
+    folders = open_class_folders(tmp_path)
+    names = [record.file_name for record in folders.images.records]
+    assert names == ["cat/1.png", "dog/1.png", "cat/2.png", "dog/2.png", "cat/3.png"]
+    assert [record.image_id for record in folders.images.records] == [1, 2, 3, 4, 5]
+    assert folders.classes == ("cat", "dog")
+    assert [folders.labels[number] for number in range(1, 6)] == [0, 1, 0, 1, 0]
+    assert folders.images.name == tmp_path.name
+    assert folders.images.records[1].read().shape == (4, 5, 3)
+
+
+def test_folder_of_images_and_empty_folder_have_no_classes(tmp_path):
+    assert open_class_folders(tmp_path) is None
+    write(tmp_path / "cat" / "1.png")
+    write(tmp_path / "2.png")
+    assert open_class_folders(tmp_path) is None
+
+
+def test_class_without_an_image_is_named(tmp_path):
+    write(tmp_path / "cat" / "1.png")
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(InputError, match="dog: expected image files"):
+        open_class_folders(tmp_path)
