@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 COMMANDS: dict[str, type] = {
     "maskcut": config.MaskCutConfig,
+    "attention": config.AttentionConfig,
     "evaluate": config.EvaluateConfig,
     "evaluate-classifier": config.EvaluateClassifierConfig,
     "download": config.DownloadConfig,

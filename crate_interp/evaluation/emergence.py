@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from crate_interp.config import KeepBy
 from crate_interp.data import ImageSet, results_of
 from crate_interp.errors import InputError
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
@@ -18,7 +19,6 @@ from crate_interp.evaluation.layer_objective import layer_objective
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU
 from crate_interp.hooks import Site, available_sites
 from crate_interp.segmentation import MaskCut, tokencut
-from crate_interp.segmentation.attention import KeepBy
 
 __all__ = ["Emergence", "measure_emergence"]
 

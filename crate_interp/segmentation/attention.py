@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crate_interp.config import KeepBy
 from crate_interp.errors import InputError
 
-__all__ = ["KeepBy", "attention_masks"]
-
-KeepBy = Literal["mass", "entries"]
+__all__ = ["attention_masks"]
 
 _ROUNDING = 1e-12
 
