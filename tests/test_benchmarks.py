@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-COCO_SCORING = Path(__file__).parents[1] / "benchmarks" / "coco_scoring.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def _run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [COCO_SCORING.name, *arguments])
-    runpy.run_path(str(COCO_SCORING), run_name="__main__")
+def _run(monkeypatch, *arguments, name="coco_scoring"):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
 
 
 def test_coco_scoring_equals_pycocotools_and_its_parts_add_up(monkeypatch, capsys):
@@ -30,3 +30,25 @@ def test_coco_scoring_refuses_an_empty_set(monkeypatch, capsys, option):
     with pytest.raises(SystemExit):
         _run(monkeypatch, option, "0")
     assert "at least one image and one result" in capsys.readouterr().err
+
+
+def test_attention_rows_are_those_of_whole_maps(monkeypatch, capsys):
+    options = [
+        "--size",
+        "32",
+        "--repeats",
+        "1",
+        "--threads",
+        "1",
+        "--model",
+        "vit_tiny_patch16_224",
+    ]
+    _run(monkeypatch, *options, name="attention")
+    printed = capsys.readouterr().out
+    assert "12 blocks of 3 heads, 5 tokens" in printed
+    assert float(printed.split()[-1]) < 1e-6
+    assert [line.split("|")[1].strip() for line in printed.splitlines() if line[:1] == "|"][2:] == [
+        *("plain forward pass", "class-token rows", "whole maps")
+    ]
+    with pytest.raises(SystemExit):
+        _run(monkeypatch, "--repeats", "0", name="attention")

@@ -174,6 +174,7 @@ def attention_curves(
         )  # fmt: skip
     for axes, values in zip(panels, (distance, entropy), strict=False):
         _draw_heads(axes, values.mean(axis=0))
+    panels[0].legend(fontsize=7, frameon=False)
     mean, deviation = rollout_entropy.mean(axis=0), rollout_entropy.std(axis=0)
     panels[2].plot(blocks, mean, color=MEAN, linewidth=1.4, marker="o", markersize=2.5)
     panels[2].fill_between(
@@ -201,4 +202,3 @@ def _draw_heads(axes: Axes, values: Float[np.ndarray, "L K"]) -> None:
         markersize=4, markerfacecolor=HEADS, markeredgecolor="white", markeredgewidth=0.5,
         label="a head",
     )  # fmt: skip
-    axes.legend(fontsize=7, frameon=False)
