@@ -17,6 +17,13 @@ EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]
 NAMES = ["a", "b", "c"]
 
 
+@pytest.fixture(autouse=True)
+def small_figures(monkeypatch):
+    """Figures are drawn at a fraction of their size, for speed."""
+    monkeypatch.setattr("crate_interp.tasks.figures.RESOLUTION", 30)
+    monkeypatch.setattr("crate_interp.tasks.attention.PICTURE_HEIGHT", 48)
+
+
 @pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
