@@ -2,7 +2,7 @@
 
 The reference way is what published code does: attention with its full maps in memory, the dense
 generalised eigenproblem of scipy for each mask, pydensecrf mask by mask, numpy for the rest. Ours
-is the library. Both cut the same picture, drawn here, with the same randomly initialised model.
+is the library. Both cut the same photograph with the same randomly initialised model.
 Keys of such a model are nearly parallel, all their cosines above any usual tau: both ways subtract
 the mean key first, so that there is something to cut.
 
@@ -12,11 +12,13 @@ the mean key first, so that there is something to cut.
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import resource
 import statistics
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,16 @@ import scipy.linalg
 import scipy.ndimage
 import timm
 import torch
+from sklearn.datasets import load_sample_image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from crate_interp.data import preprocess, resize_image
 from crate_interp.engine import StageClock
 from crate_interp.hooks import record
-from crate_interp.models import fast_inference
-from crate_interp.segmentation import maskcut, refine_masks
+from crate_interp.models import inference_precision
+from crate_interp.segmentation import MaskCut, maskcut, refine_masks
+from crate_interp.tasks.inference import precision_of
 
 STAGES = ("forward", "affinity", "eigen step", "crf", "rest")
 
@@ -55,8 +60,8 @@ class Stopwatch(StageClock):
 # --- The reference way -----------------------------------------------------------------------
 
 
-def reference_keys(model: VisionTransformer, pixels: Tensor) -> np.ndarray:
-    """Keys (D, n) of the last block, read from its `qkv` projection."""
+def reference_features(model: VisionTransformer, pixels: Tensor) -> np.ndarray:
+    """Keys, or the one projection of CRATE, (D, n), of the last block's `qkv` projection."""
     captured: list[Tensor] = []
     qkv = model.get_submodule(f"blocks.{len(model.blocks) - 1}.attn.qkv")
     handle = qkv.register_forward_hook(lambda _, __, output: captured.append(output))
@@ -65,8 +70,10 @@ def reference_keys(model: VisionTransformer, pixels: Tensor) -> np.ndarray:
             model(pixels)
     finally:
         handle.remove()
-    _, keys, _ = captured[0][0].chunk(3, dim=-1)
-    return keys[model.num_prefix_tokens :].T.numpy()
+    features = captured[0][0]
+    if features.shape[-1] == 3 * model.embed_dim:
+        _, features, _ = features.chunk(3, dim=-1)
+    return features[model.num_prefix_tokens :].T.numpy()
 
 
 def reference_maskcut(
@@ -130,8 +137,8 @@ def run_reference(
     watch = Stopwatch()
     with watch("total"):
         with watch("forward"):
-            keys = reference_keys(model, pixels)
-        centred = keys - keys.mean(axis=1, keepdims=True)
+            features = reference_features(model, pixels)
+        centred = features - features.mean(axis=1, keepdims=True)
         masks = reference_maskcut(centred, model.patch_embed.grid_size, tau, rounds, watch)
         if crf:
             with watch("crf"):
@@ -148,17 +155,19 @@ def run_library(
     model: VisionTransformer, pixels: Tensor, tau: float, rounds: int, crf: bool
 ) -> tuple[np.ndarray, Stopwatch]:
     watch = Stopwatch()
+    precision = inference_precision(precision_of("auto", pixels.device), model)
     module: Any = sys.modules[maskcut.__module__]
     originals = {name: getattr(module, name) for name in ("affinity", "second_eigenpair")}
     module.affinity = watch.wrap("affinity", module.affinity)
     module.second_eigenpair = watch.wrap("eigen step", module.second_eigenpair)
     try:
         with watch("total"):
-            recorder = record(model, ["key"], [-1], stop_early=True)
-            with watch("forward"), torch.inference_mode(), fast_inference(), recorder:
+            feature = MaskCut(model).feature
+            recorder = record(model, [feature], [-1], stop_early=True)
+            with watch("forward"), torch.inference_mode(), precision, recorder:
                 model(pixels)
-            keys = recorder.activations.patch_features("key", -1)[0]
-            centred = keys - keys.mean(dim=1, keepdim=True)
+            features = recorder.activations.patch_features(feature, -1)[0]
+            centred = features - features.mean(dim=1, keepdim=True)
             masks = maskcut(centred, model.patch_embed.grid_size, tau, rounds).masks.numpy()
             if crf:
                 with watch("crf"):
@@ -172,29 +181,13 @@ def run_library(
     return masks, watch
 
 
-# --- Picture, model, table -------------------------------------------------------------------
+# --- Photograph, model, table -------------------------------------------------------------------
 
 
-def draw_picture(size: int) -> Tensor:
-    """Three textured objects on a textured ground, (1, 3, size, size), normalised."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:size, :size] / size
-    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(3, size, size)), (0, 3, 3)) * 10
-    picture = np.array([0.2, 0.5, 0.3])[:, None, None] + 0.1 * noise
-    stripes = np.sin(60 * (x + y)) > 0
-    checks = (np.floor(24 * x) + np.floor(24 * y)) % 2 > 0
-    dots = np.sin(90 * x) * np.sin(90 * y) > 0
-    disc = (x - 0.3) ** 2 + (y - 0.35) ** 2 < 0.03
-    box = (abs(x - 0.75) < 0.12) & (abs(y - 0.3) < 0.17)
-    triangle = (y > 0.6) & (y < 0.9) & (abs(x - 0.5) < 0.9 * (y - 0.6))
-    for place, texture, colour in (
-        (disc, stripes, (0.9, 0.2, 0.1)),
-        (box, checks, (0.1, 0.3, 0.9)),
-        (triangle, dots, (0.9, 0.8, 0.1)),
-    ):
-        values = np.array(colour)[:, None, None] * (0.4 + 0.6 * texture)
-        picture = np.where(place, values + 0.03 * noise, picture)
-    return torch.from_numpy((picture.clip(0, 1) - 0.5) / 0.25).float()[None]
+def photograph(size: int) -> Tensor:
+    """A photograph that scikit-learn brings, (1, 3, size, size), normalised."""
+    rgb = resize_image(load_sample_image("china.jpg"), (size, size))
+    return preprocess(rgb, (size, size), (0.5,) * 3, (0.25,) * 3)[None]
 
 
 def to_image(pixels: Tensor) -> np.ndarray:
@@ -207,14 +200,16 @@ def create_model(name: str, size: int) -> VisionTransformer:
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, img_size=size, num_classes=0)
     if not isinstance(model, VisionTransformer):
-        raise SystemExit(f"{name} is no timm VisionTransformer with separate keys")
+        raise SystemExit(f"{name} is no timm VisionTransformer")
     return model.eval()
 
 
 def peak_memory_mb() -> float:
-    """Most memory that this process has held so far."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    """Most memory that this process has held so far; the system's count of a child starts high."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def median_seconds(watches: list[Stopwatch]) -> dict[str, float]:
@@ -225,8 +220,11 @@ def median_seconds(watches: list[Stopwatch]) -> dict[str, float]:
 def agreement(ours: np.ndarray, reference: np.ndarray) -> str:
     if ours.shape != reference.shape:
         return f"NO, {len(ours)} masks and {len(reference)}"
-    differing = int((ours != reference).sum())
-    return "yes" if not differing else f"all but {differing} of {ours.size} pixels"
+    if np.array_equal(ours, reference):
+        return "yes"
+    both = (ours & reference).sum(axis=(1, 2))
+    ious = both / np.maximum((ours | reference).sum(axis=(1, 2)), 1)
+    return f"all but {int((ours != reference).sum())} of {ours.size}, IoU at least {ious.min():.5f}"
 
 
 def print_table(reference: dict[str, float], ours: dict[str, float], rounds: int) -> None:
@@ -243,18 +241,19 @@ def print_table(reference: dict[str, float], ours: dict[str, float], rounds: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="vit_small_patch8_224", help="a timm ViT")
+    parser.add_argument("--model", default="vit_small_patch8_224", help="a timm ViT, or CRATE")
     parser.add_argument("--size", type=int, default=480, help="side of the picture, pixels")
     parser.add_argument("--rounds", type=int, default=3, help="masks")
     parser.add_argument("--tau", type=float, default=0.15)
     parser.add_argument("--crf", action="store_true", help="refine; needs the extra `crf`")
     parser.add_argument("--repeats", type=int, default=1, help="runs each; medians are printed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true", help="print the numbers for a program")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     model = create_model(arguments.model, arguments.size)
-    pixels = draw_picture(arguments.size)
+    pixels = photograph(arguments.size)
     settings = (model, pixels, arguments.tau, arguments.rounds, arguments.crf)
     # Ours first: the peak of memory that a process reports never falls.
     ours, our_watches = zip(
@@ -265,17 +264,28 @@ def main() -> None:
         *(run_reference(*settings) for _ in range(arguments.repeats)), strict=True
     )
 
+    reference_seconds = median_seconds(list(reference_watches))
+    our_seconds = median_seconds(list(our_watches))
+    masks_equal = agreement(ours[0], reference[0])
+    if arguments.json:
+        numbers = {
+            "reference": reference_seconds,
+            "ours": our_seconds,
+            "masks_equal": masks_equal,
+            "ours_mb": our_peak,
+            "reference_mb": peak_memory_mb(),
+        }
+        print(json.dumps(numbers))
+        return
     print(
         f"{arguments.model}, {arguments.size} px, tau {arguments.tau}, {arguments.rounds} rounds; "
         f"{platform.processor() or platform.machine()}, "
         f"{arguments.threads} threads; Python {platform.python_version()}, "
         f"torch {torch.__version__}, timm {timm.__version__}, scipy {scipy.__version__}\n"
     )
-    print_table(
-        median_seconds(list(reference_watches)), median_seconds(list(our_watches)), arguments.rounds
-    )
+    print_table(reference_seconds, our_seconds, arguments.rounds)
     sizes = ", ".join(str(int(mask.sum())) for mask in ours[0])
-    print(f"\nmasks equal: {agreement(ours[0], reference[0])}")
+    print(f"\nmasks equal: {masks_equal}")
     print(f"{'pixels' if arguments.crf else 'patches'} a mask: {sizes} of {ours[0][0].size}")
     print(f"peak memory: ours {our_peak:.0f} MB, with the reference {peak_memory_mb():.0f} MB")
 

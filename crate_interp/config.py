@@ -33,8 +33,8 @@ AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
 BatchSize = int | Literal["auto"]
 KeepBy = Literal["mass", "entries"]
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
-Precision = Literal["float32", "bfloat16", "float16"]
-PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf"]
 Solver = Literal["lanczos", "dense"]
@@ -67,7 +67,7 @@ class ModelConfig:
     stride: int | None = _option("pixels between patches, if denser than the patch size", None)
     device: str = _option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: PrecisionChoice = _option(
-        "number type of the forward pass (auto: the fastest that keeps the masks)", "float32"
+        "number type of the forward pass (auto: the fastest that keeps the masks)", "auto"
     )
     batch_size: BatchSize = _option("images in a forward pass (auto: by tokens and memory)", "auto")
     workers: int | None = _option(

@@ -33,16 +33,8 @@ def test_coco_scoring_refuses_an_empty_set(monkeypatch, capsys, option):
 
 
 def test_attention_rows_are_those_of_whole_maps(monkeypatch, capsys):
-    options = [
-        "--size",
-        "32",
-        "--repeats",
-        "1",
-        "--threads",
-        "1",
-        "--model",
-        "vit_tiny_patch16_224",
-    ]
+    options = ["--size", "32", "--repeats", "1", "--threads", "1"]
+    options += ["--model", "vit_tiny_patch16_224"]
     _run(monkeypatch, *options, name="attention")
     printed = capsys.readouterr().out
     assert "12 blocks of 3 heads, 5 tokens" in printed
@@ -52,3 +44,18 @@ def test_attention_rows_are_those_of_whole_maps(monkeypatch, capsys):
     ]
     with pytest.raises(SystemExit):
         _run(monkeypatch, "--repeats", "0", name="attention")
+
+
+def test_roofline_counts_what_the_forward_pass_multiplies():
+    scaling = runpy.run_path(str(BENCHMARKS / "scaling.py"))
+    # Eleven blocks whole, and the projection of the last one.
+    work = scaling["forward_work"]("vit_tiny_patch16_224", 32)
+    tokens, width = 5, 192
+    blocks = 11 * 12 * width**2 * tokens + 3 * width**2 * tokens
+    assert work["attention"] == 11 * 2 * 2 * tokens**2 * width
+    assert work["linear"] == 2 * (blocks + 4 * 3 * 16**2 * width)  # and the patches
+    peaks = {"float32": 1e9, "bfloat16": 2e9, "bytes": 1e12}
+    seconds = work["attention"] / 2e9 + work["linear"] / 1e9
+    assert scaling["roofline"](work, peaks) == pytest.approx(seconds)
+    assert scaling["roofline"](work, {**peaks, "bytes": 1.0}) == work["bytes"]
+    assert scaling["exponent"]([10, 100], [2.0, 200.0]) == pytest.approx(2.0)

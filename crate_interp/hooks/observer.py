@@ -98,9 +98,9 @@ class Observer:
         recorder = record(self.model, sites, blocks, stop_early=True)
         with (
             torch.inference_mode(),
-            any_resolution(self.model, self.stride),
-            inference_precision(self.precision, device),
             recorder,
+            any_resolution(self.model, self.stride),
+            inference_precision(self.precision, self.model),
         ):
             self.model(pixels.to(device))
         recorded = recorder.activations

@@ -15,7 +15,7 @@ from crate_interp.models.loading import (
 from crate_interp.models.mae import CrateMaeAutoencoder
 from crate_interp.models.mae_files import load_mae
 from crate_interp.models.names import ModelName, resolve_name
-from crate_interp.models.onednn import fast_inference, inference_precision
+from crate_interp.models.onednn import fast_inference, has_fast_bfloat16, inference_precision
 from crate_interp.models.weights import is_available_locally, weights_checksum
 from crate_interp.models.zero_shot import embed_classes
 
@@ -31,6 +31,7 @@ __all__ = [
     "embed_classes",
     "fast_inference",
     "forward_cost",
+    "has_fast_bfloat16",
     "inference_precision",
     "is_available_locally",
     "load_backbone",

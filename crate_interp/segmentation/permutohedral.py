@@ -16,7 +16,7 @@ from crate_interp.errors import InputError
 
 __all__ = ["PermutohedralLattice"]
 
-_CHUNK = 1 << 14  # points whose intermediate results a processor's cache holds
+_CHUNK = 1 << 17  # points: threads share one, and its intermediate results are small
 _TOO_SMALL = "the deviations of a kernel are too small for a picture of this size"
 
 
@@ -57,7 +57,8 @@ class PermutohedralLattice:
         self._give: Float[Tensor, " P*d1"] = weights.flatten()[place]
         self._start: Int32[Tensor, " V"] = first.nonzero()[:, 0].to(torch.int32)
         self._neighbours: list[Int32[Tensor, "V1 3"]] = _neighbours(keys[first], strides)
-        self._blur: Float[Tensor, "1 3"] = features.new_tensor([[1.0, 0.5, 0.5]])
+        blur = features.new_tensor([1.0, 0.5, 0.5])
+        self._blur: Float[Tensor, "V1 3"] = blur.repeat(len(self._start) + 1, 1)
 
     def normalise(self) -> None:
         """Divide the weight of two points by the roots of both their sums of weights."""
@@ -70,9 +71,8 @@ class PermutohedralLattice:
         """Sum the values of all points, weighted by their closeness to each; C is at least 1."""
         given = _sum_rows(values, self._point, self._give, self._start)
         rows = torch.cat([given, torch.zeros_like(given[:1])])  # the last one: no such vertex
-        blur = self._blur.expand(len(rows), 3)
         for neighbours in self._neighbours:
-            rows = _sum_rows(rows, neighbours, blur)
+            rows = _sum_rows(rows, neighbours, self._blur)
         return _sum_rows(rows, self._vertex, self._read)
 
 
@@ -186,10 +186,11 @@ def _neighbours(
     found = []
     for axis in range(count):
         move = int(count * strides[axis] - strides.sum())
-        columns = [own]
-        for target in (keys - move, keys + move):
-            place = torch.searchsorted(keys, target, out_int32=True).clamp_(max=total - 1)
-            place[keys[place] != target] = total
-            columns.append(torch.cat([place, own[-1:]]))
-        found.append(torch.stack(columns, dim=1))
+        target = keys + move
+        behind = torch.searchsorted(keys, target, out_int32=True).clamp_(max=total - 1)
+        behind.masked_fill_(keys[behind] != target, total)
+        before = torch.full_like(own, total)
+        before[behind] = own[:-1]
+        before[-1] = total  # the vertices without one behind them wrote here
+        found.append(torch.stack([own, before, torch.cat([behind, own[-1:]])], dim=1))
     return found

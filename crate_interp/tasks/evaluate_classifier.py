@@ -191,7 +191,7 @@ def _measure(
             read = [item for item in items if not isinstance(item, InputError)]
             if read:
                 images = torch.stack([image for image, _ in read]).to(device)
-                with inference_precision(config.precision, device):
+                with inference_precision(config.precision, classifier.vision):
                     scores = classifier.score_of(images)
                 accuracy.update(scores.float().cpu(), torch.tensor([label for _, label in read]))
             progress.update(len(items))

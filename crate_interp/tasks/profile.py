@@ -8,7 +8,6 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -131,26 +130,24 @@ def _measure(
         model = create_backbone(name, **sizes)
         images = torch.randn(config.batch_size, 3, config.size, config.size)
     _forget_peak(device)
-    seconds = _seconds_a_run(lambda: model(images), config.precision, device)
+    seconds = _seconds_a_run(model, images, config.precision)
     peak = _memory(device, largest=True)
     memory = None if before is None or peak is None else peak - before
     return config.batch_size / seconds, memory
 
 
 @torch.inference_mode()
-def _seconds_a_run(
-    forward: Callable[[], object], precision: Precision, device: torch.device
-) -> float:
+def _seconds_a_run(model: nn.Module, images: Tensor, precision: Precision) -> float:
     """Median of the timed runs."""
-    synchronize = torch.get_device_module(device).synchronize
+    synchronize = torch.get_device_module(images.device).synchronize
     seconds: list[float] = []
-    with inference_precision(precision, device):
+    with inference_precision(precision, model):
         for _ in range(_WARM_UP_RUNS):
-            forward()
+            model(images)
         while len(seconds) < _TIMED_RUNS or sum(seconds) < _TIMED_SECONDS:
             synchronize()
             started = time.perf_counter()
-            forward()
+            model(images)
             synchronize()
             seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)

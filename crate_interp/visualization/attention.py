@@ -125,7 +125,7 @@ def layer_figure(
     for head, name in enumerate(names):
         columns.append(Column(name, [Panel(draw_heat(of_block[head])) for of_block in maps]))
     blocks = [f"block {number}" for number in range(len(maps))]
-    return panel_figure(columns, blocks, note, row_height=0.62)
+    return panel_figure(columns, blocks, note, row_height=0.5, widest=18)
 
 
 def attention_curves(

@@ -20,7 +20,6 @@ __all__ = ["Column", "Panel", "mask_outline", "panel_figure"]
 
 GAP, BAND_GAP, MARGIN = 0.04, 0.12, 0.06  # inches
 LINE = 0.17  # of text
-WIDEST = 9.0  # of the columns side by side; more of them go below
 LETTER = 0.055  # is as wide, on average
 NOTE_LINE, NOTE_LETTER = 0.11, 0.046
 OUTLINE = "#D55E00"
@@ -66,6 +65,7 @@ def panel_figure(
     row_names: Sequence[str] = (),
     note: str = "",
     row_height: float = 1.2,
+    widest: float = 9.0,
 ) -> Figure:
     """Draw columns of panels side by side; where they are too many, in several bands.
 
@@ -74,6 +74,7 @@ def panel_figure(
         row_names: At the left of each row, or none at all.
         note: A line below the figure.
         row_height: Inches.
+        widest: Inches that columns side by side may take; more of them go below.
 
     Raises:
         InputError: No column, or not the same rows everywhere.
@@ -87,7 +88,7 @@ def panel_figure(
     if row_names and len(row_names) != rows:
         raise InputError(f"expected a name for each of {rows} rows, found {list(row_names)}")
     widths = [_width_of(column, row_height) for column in columns]
-    bands = math.ceil(sum(widths) / WIDEST)
+    bands = math.ceil(sum(widths) / widest)
     each = math.ceil(len(columns) / bands)
     starts = range(0, len(columns), each)
     left = MARGIN + (LETTER * max(map(len, row_names)) + GAP if row_names else 0)

@@ -28,24 +28,26 @@ def test_an_automatic_batch_has_4096_tokens(model):
 def test_an_automatic_batch_fits_into_a_quarter_of_a_gpu(model, monkeypatch, gigabytes, expected):
     memory = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
-    monkeypatch.setattr(MaskCut, "device", CUDA)
+    monkeypatch.setattr(Observer, "device", CUDA)
     assert batch_size_of("auto", Observer(model, size=48)) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "capability", "expected"),
+    ("asked", "device", "capability", "fast", "expected"),
     [
-        ("auto", CPU, None, "float32"),
-        ("auto", CUDA, (8, 0), "float16"),
-        ("auto", CUDA, (7, 0), "float16"),
-        ("auto", CUDA, (6, 1), "float32"),
-        ("bfloat16", CPU, None, "bfloat16"),
+        ("auto", CPU, None, False, "float32"),
+        ("auto", CPU, None, True, "bfloat16_attention"),
+        ("auto", CUDA, (8, 0), True, "float16"),
+        ("auto", CUDA, (7, 0), True, "float16"),
+        ("auto", CUDA, (6, 1), True, "float32"),
+        ("bfloat16", CPU, None, False, "bfloat16"),
     ],
 )
-def test_automatic_precision_is_float16_where_that_is_fast(
-    monkeypatch, asked, device, capability, expected
+def test_automatic_precision_is_the_fastest_that_keeps_masks(
+    monkeypatch, asked, device, capability, fast, expected
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(inference, "has_fast_bfloat16", lambda: fast)
     assert precision_of(asked, device) == expected
 
 

@@ -59,7 +59,7 @@ def test_demo_names_the_scenes_unless_there_is_such_a_folder(folder, monkeypatch
 
 
 def test_empty_folder_and_bad_options_are_errors(tmp_path):
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="expected image files"):
         open_pictures(config_of(tmp_path))
     with pytest.raises(InputError, match="size: expected at least 1, found 0"):
         ObserveConfig(images=[tmp_path], model="demo", size=0)

@@ -51,8 +51,9 @@ def test_speed_is_the_median_after_warm_up(monkeypatch):
         (100.0 * n, 100.0 * n + d) for n, d in enumerate(durations)
     )
     monkeypatch.setattr(profile.time, "perf_counter", lambda: next(ticks))
-    device = torch.device("cpu")
-    seconds = profile._seconds_a_run(lambda: calls.append(1), "float32", device)
+    model = nn.Linear(1, 1)
+    model.register_forward_hook(lambda *_: calls.append(1))
+    seconds = profile._seconds_a_run(model, torch.zeros(1, 1), "float32")
     assert seconds == 2.0
     assert len(calls) == 3 + 10
 
