@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 import jsonargparse
@@ -20,11 +21,15 @@ from crate_interp.errors import InputError
 
 __all__ = ["main"]
 
+# A name of two words is a command of a group.
 COMMANDS: dict[str, type] = {
     "maskcut": config.MaskCutConfig,
     "attention": config.AttentionConfig,
     "evaluate": config.EvaluateConfig,
     "evaluate-classifier": config.EvaluateClassifierConfig,
+    "benchmark voc2012": config.VocBenchmarkConfig,
+    "benchmark semantic": config.SemanticBenchmarkConfig,
+    "benchmark saliency": config.SaliencyBenchmarkConfig,
     "download": config.DownloadConfig,
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
@@ -70,17 +75,36 @@ def _parse(arguments: Sequence[str] | None) -> tuple[str, Any]:
         description="What have white-box vision transformers learnt? Hooks, MaskCut, COCO AP.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subcommands(dest="command", required=False)
-    for name, config_class in COMMANDS.items():
-        commands.add_subcommand(name, _parser_of(config_class), help=config_class.__doc__)
+    _add_commands(parser, COMMANDS, required=False)
     parsed = parser.parse_args(arguments)
     if parsed.version:
         return "version", None
     if parsed.command is None:
         parser.print_help()
         return "help", None
-    values = {k: v for k, v in vars(parsed[parsed.command]).items() if k != "config"}
-    return parsed.command, COMMANDS[parsed.command](**values)
+    command, options = parsed.command, parsed[parsed.command]
+    if command not in COMMANDS:
+        command, options = f"{command} {options.command}", options[options.command]
+    values = {k: v for k, v in vars(options).items() if k != "config"}
+    return command, COMMANDS[command](**values)
+
+
+def _add_commands(
+    parser: jsonargparse.ArgumentParser, table: Mapping[str, type], required: bool
+) -> None:
+    """Add the commands of a table, and those named in two words below their first one."""
+    commands = parser.add_subcommands(dest="command", required=required)
+    groups: dict[str, dict[str, type]] = {}
+    for name, config_class in table.items():
+        group, _, member = name.partition(" ")
+        if member:
+            groups.setdefault(group, {})[member] = config_class
+        else:
+            commands.add_subcommand(name, _parser_of(config_class), help=config_class.__doc__)
+    for group, members in groups.items():
+        below = jsonargparse.ArgumentParser()
+        commands.add_subcommand(group, below, help=f"One of {', '.join(members)}.")
+        _add_commands(below, members, required=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         logging.captureWarnings(True)
-        task = importlib.import_module(f"crate_interp.tasks.{command.replace('-', '_')}")
+        task = importlib.import_module(f"crate_interp.tasks.{re.sub('[- ]', '_', command)}")
         return int(task.run(configuration))
     except (InputError, OSError) as error:  # OSError: a full disk, a folder that is read-only
         print(f"error: {error}", file=sys.stderr)

@@ -26,19 +26,25 @@ __all__ = [
     "ModelsConfig",
     "ProfileConfig",
     "ReconstructConfig",
+    "SaliencyBenchmarkConfig",
+    "SemanticBenchmarkConfig",
     "TrainConfig",
+    "VocBenchmarkConfig",
 ]
 
 AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
 BatchSize = int | Literal["auto"]
-KeepBy = Literal["mass", "entries"]
 Feature = Literal["auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes"]
+KeepBy = Literal["mass", "entries"]
+LabelledBy = Literal["kmeans", "linear"]
 Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf"]
+Resolution = Literal["full", "grid"]
 Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]
+Unit = Literal["class", "object"]
 
 
 def _option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
@@ -193,6 +199,92 @@ class AttentionConfig(ObserveConfig):
 def _numbers_of(text: str) -> list[int] | None:
     parts = [part.strip() for part in text.split(",")]
     return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(ModelConfig):
+    """What the benchmarks of labelled images have in common."""
+
+    feature: Feature = _option("features to use (auto: subspace for CRATE, key for ViT)", "auto")
+    block: int = _option("block to read, from 0; negative counts from the last", -1)
+    output: Path | None = _option("run folder (default: runs/BENCHMARK-MODEL-DATA)", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocBenchmarkConfig(BenchmarkConfig):
+    """Score attention masks by mIoU on VOC 2012, by the protocols of the papers."""
+
+    data: Path = _option(
+        "folder of JPEGImages, SegmentationClass and ImageSets; or `demo`: the built-in scenes",
+        positional=True,
+    )
+    split: str = _option("list of images, ImageSets/Segmentation/SPLIT.txt", "val")
+    protocol: KeepBy = _option(
+        "patches that a mask keeps: the share of the patches (entries: CRATE papers) or of the "
+        "attention (mass: DINO)",
+        "entries",
+    )
+    keep: float = _option("that share", 0.6)
+    per: Unit = _option("what has a best head: a class of an image (CRATE), or an object", "class")
+    background: bool = _option("background counts as a class", False)
+    resolution: Resolution = _option("compare at the image's pixels, or on the patch grid", "full")
+    pictures: int = _option("draw the masks of the first images", 6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.keep <= 1:
+            raise InputError(f"keep: expected a share in (0, 1], found {self.keep}")
+        if self.pictures < 0:
+            raise InputError(f"pictures: expected 0 or more, found {self.pictures}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticBenchmarkConfig(BenchmarkConfig):
+    """Score semantic segmentation by a model's features: clusters, or a linear probe."""
+
+    data: Path = _option(
+        "folder as VOC or as ADE20K has it; or `demo`: the built-in scenes", positional=True
+    )
+    method: LabelledBy = _option(
+        "k-means of the features, a cluster a class, matched to the classes; or logistic "
+        "regression of them, learnt on --train-split",
+        "kmeans",
+    )
+    split: str = _option("part of the data to score on", "val")
+    train_split: str = _option("part of the data that a linear probe learns from", "train")
+    patches: int = _option(
+        "patches, of all images together, that clusters or probe learn from", 200_000
+    )
+    seed: int = _option("of the choice of the patches, and of k-means", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patches < 1 or self.seed < 0:
+            raise InputError(
+                f"patches, seed: expected at least 1 and 0, found {self.patches}, {self.seed}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyBenchmarkConfig(BenchmarkConfig):
+    """Score masks of the salient object: TokenCut, attention, the first principal component."""
+
+    images: Path = _option("folder of images", positional=True)
+    masks: Path = _option(
+        "folder of their masks, of the same names, white being the object", positional=True
+    )
+    tau: float = _option("of TokenCut: patches are alike above this cosine similarity", 0.2)
+    keep: float = _option("share of the attention, by mass, that its mask keeps", 0.6)
+    pictures: int = _option("draw the masks of the first images", 6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1 < self.tau < 1:
+            raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
+        if not 0 < self.keep <= 1:
+            raise InputError(f"keep: expected a share in (0, 1], found {self.keep}")
+        if self.pictures < 0:
+            raise InputError(f"pictures: expected 0 or more, found {self.pictures}")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,21 @@ class ImageGeometry:
         rows, columns = self._input_of_original()
         return maps[:, rows][:, :, columns]
 
+    def original_to_grid(self, labels: Shaped[np.ndarray, "H2 W2"]) -> Shaped[np.ndarray, "h w"]:
+        """Give every patch the value of the original pixel at its centre."""
+        if labels.shape != self.original_hw:
+            raise InputError(
+                f"labels of {labels.shape} do not lie on the original image {self.original_hw}"
+            )
+        strides = self.stride_hw or self.patch_hw
+        rows, columns = (
+            (2 * stride * np.arange(cells) + patch) * original // (2 * size)
+            for original, size, patch, stride, cells in zip(
+                self.original_hw, self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
+            )
+        )
+        return labels[rows][:, columns]
+
     def patch_at(self, y: int, x: int) -> tuple[int, int]:
         """Row and column, in the patch grid, of the patch that a pixel of the original image shows.
 

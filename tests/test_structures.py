@@ -46,6 +46,21 @@ def test_input_to_original_takes_the_pixel_that_holds_the_centre(original_hw):
             assert found[0, y, x] == given[0, row, column]
 
 
+@pytest.mark.parametrize("original_hw", [(24, 32), (7, 5), (100, 31)])
+@pytest.mark.parametrize("stride", [None, 4])
+def test_original_to_grid_takes_the_pixel_at_the_centre_of_each_patch(original_hw, stride):
+    geometry = ImageGeometry(original_hw, (24, 32), (8, 8), stride and (stride, stride))
+    labels = np.arange(original_hw[0] * original_hw[1]).reshape(original_hw)
+    found = geometry.original_to_grid(labels)
+    assert found.shape == geometry.grid_hw
+    for (row, column), value in np.ndenumerate(found):
+        y, x = ((stride or 8) * place + 4 for place in (row, column))
+        expected = labels[int(y * original_hw[0] / 24), int(x * original_hw[1] / 32)]
+        assert value == expected
+    with pytest.raises(InputError, match="do not lie on the original image"):
+        geometry.original_to_grid(labels.T[:, :-1])
+
+
 def test_geometry_refuses_masks_of_another_size_and_too_small_inputs():
     geometry = ImageGeometry((32, 32), (32, 32), (8, 8))
     with pytest.raises(InputError, match=r"\(5, 4\) do not lie on the grid \(4, 4\)"):

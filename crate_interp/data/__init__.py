@@ -18,28 +18,54 @@ from crate_interp.data.images import (
     resize_image,
     to_rgb,
 )
+from crate_interp.data.label_maps import (
+    VOID,
+    LabelledSet,
+    class_masks,
+    read_label_map,
+    truth_masks,
+)
 from crate_interp.data.rle import annotations_of, decode_mask, encode_masks, results_of
 from crate_interp.data.scenes import draw_scene, write_scenes
+from crate_interp.data.voc import (
+    VOC_CLASSES,
+    open_ade20k,
+    open_labelled,
+    open_labelled_scenes,
+    open_saliency,
+    open_voc,
+)
 
 __all__ = [
+    "VOC_CLASSES",
+    "VOID",
     "ImageReadError",
     "ImageRecord",
     "ImageSet",
+    "LabelledSet",
     "ResizedImage",
     "annotations_of",
+    "class_masks",
     "coco_annotation_file",
     "data_folder",
     "decode_mask",
     "draw_scene",
     "encode_masks",
     "list_images",
+    "open_ade20k",
     "open_coco",
     "open_images",
+    "open_labelled",
+    "open_labelled_scenes",
+    "open_saliency",
+    "open_voc",
     "preprocess",
     "read_coco",
     "read_image",
+    "read_label_map",
     "resize_image",
     "results_of",
     "to_rgb",
+    "truth_masks",
     "write_scenes",
 ]

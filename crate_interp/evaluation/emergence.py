@@ -17,7 +17,7 @@ from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision
 from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
 from crate_interp.evaluation.layer_objective import layer_objective
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU
-from crate_interp.hooks import Site, available_sites
+from crate_interp.hooks import Site, available_sites, default_feature
 from crate_interp.segmentation import MaskCut, tokencut
 
 __all__ = ["Emergence", "measure_emergence"]
@@ -95,10 +95,9 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
         annotations[annotation["image_id"]].append(annotation)
     model: Any = predictor.model
     available = available_sites(model, predictor.block)
-    compressed = Site.SUBSPACE if Site.SUBSPACE in available else Site.KEY
     wanted = [
         predictor.feature,
-        compressed,
+        default_feature(model),
         *{Site.CLS_ATTENTION, Site.CODES}.intersection(available),
     ]
     attention = {by: AttentionIoU(by) for by in PROTOCOLS if Site.CLS_ATTENTION in wanted}

@@ -13,7 +13,14 @@ from torch import nn
 from crate_interp.errors import InputError
 from crate_interp.models.subspace import SubspaceAttention
 
-__all__ = ["ATTENTION_SITES", "PROJECTION_SITES", "Site", "available_sites", "blocks_of"]
+__all__ = [
+    "ATTENTION_SITES",
+    "PROJECTION_SITES",
+    "Site",
+    "available_sites",
+    "blocks_of",
+    "default_feature",
+]
 
 
 class Site(str, Enum):
@@ -87,3 +94,12 @@ def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
     if isinstance(getattr(getattr(module, "mlp", None), "codes", None), nn.Module):
         sites.add(Site.CODES)
     return tuple(site for site in Site if site in sites)
+
+
+def default_feature(model: nn.Module, block: int = -1) -> Site:
+    """What the papers compare patches by: CRATE's shared subspace projection, otherwise the keys.
+
+    Raises:
+        InputError: As `available_sites`.
+    """
+    return Site.SUBSPACE if Site.SUBSPACE in available_sites(model, block) else Site.KEY

@@ -6,6 +6,7 @@ from crate_interp.segmentation.dense_crf import dense_crf, dense_crf_labels
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut
 from crate_interp.segmentation.normalized_cut import NormalizedCut, normalized_cut
 from crate_interp.segmentation.predictor import MaskCut
+from crate_interp.segmentation.principal_mask import PrincipalComponent, principal_component
 from crate_interp.segmentation.refinement import fill_holes, refine_masks
 from crate_interp.segmentation.tokencut import TokenCutResult, tokencut
 
@@ -14,6 +15,7 @@ __all__ = [
     "MaskCut",
     "MaskCutResult",
     "NormalizedCut",
+    "PrincipalComponent",
     "TokenCutResult",
     "affinity",
     "attention_masks",
@@ -22,6 +24,7 @@ __all__ = [
     "fill_holes",
     "maskcut",
     "normalized_cut",
+    "principal_component",
     "refine_masks",
     "tokencut",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from crate_interp.config import KeepBy
 from crate_interp.errors import InputError
 
-__all__ = ["attention_masks"]
+__all__ = ["KeepBy", "attention_masks"]
 
 _ROUNDING = 1e-12
 

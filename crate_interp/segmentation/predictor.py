@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crate_interp.config import Feature, Precision, Refine, Solver
 from crate_interp.data import read_image, resize_image, to_rgb
-from crate_interp.hooks import Observer, Site, available_sites, record
+from crate_interp.hooks import Observer, default_feature, record
 from crate_interp.segmentation.maskcut import maskcut
 from crate_interp.segmentation.refinement import refine_masks
 from crate_interp.structures import Instances
@@ -65,9 +65,8 @@ class MaskCut:
     observer: Observer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        sites = available_sites(self.model, self.block)
         if self.feature == "auto":
-            own = Site.SUBSPACE if Site.SUBSPACE in sites else Site.KEY
+            own = default_feature(self.model, self.block)
             object.__setattr__(self, "feature", own.value)
         record(self.model, [self.feature], [self.block])  # refuses a site the model lacks
         observer = Observer(self.model, self.size, self.stride, self.precision)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import logging
-import platform
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,13 +26,11 @@ from crate_interp.data import (
     results_of,
 )
 from crate_interp.engine import StageClock, process_images
-from crate_interp.errors import InputError
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_ground_truth
 from crate_interp.segmentation.predictor import MaskCut
 from crate_interp.tasks.inference import (
     batch_size_of,
-    describe_model,
     describe_weights,
     device_of,
     load_model,
@@ -47,6 +40,7 @@ from crate_interp.tasks.inference import (
 )
 from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
 from crate_interp.tasks.progress import progress_bar
+from crate_interp.tasks.resumable import default_output, failure_of, settings_of, versions
 from crate_interp.tasks.run_folder import RunFolder, open_run_folder
 
 __all__ = ["run"]
@@ -69,8 +63,9 @@ def run(config: MaskCutConfig) -> int:
     """
     images = _open_images(config)
     predictor, weights = _predictor_of(config)
-    settings = _settings_of(config, predictor, images, weights)
-    output = config.output or Path("runs") / _default_name(config, images)
+    settings = settings_of(config, predictor.observer, images, weights, _PRESENTATION)
+    settings["feature"] = predictor.feature
+    output = config.output or default_output("maskcut", config, images)
     with open_run_folder(output, settings) as folder:
         started, before = time.perf_counter(), len(folder.finished())
         failed = _process(predictor, images, folder, config)
@@ -96,7 +91,7 @@ def run(config: MaskCutConfig) -> int:
             },
             "weights": weights,
             "settings": settings,
-            "versions": _versions(),
+            "versions": versions(),
         }
         folder.write_json("summary.json", summary)
         title = f"MaskCut, {settings['model']} on {images.name}"
@@ -143,30 +138,6 @@ def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
     return MaskCut(model.to(device), **options), describe_weights(path)
 
 
-def _settings_of(
-    config: MaskCutConfig, predictor: MaskCut, images: ImageSet, weights: Mapping[str, Any]
-) -> dict[str, Any]:
-    """All that decides the results; a run folder takes only runs that agree in it."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _PRESENTATION}
-    names = json.dumps([(record.image_id, record.file_name) for record in images.records])
-    return {
-        **settings,
-        "model": describe_model(config.model, config.weights),
-        "weights_sha256": weights["sha256"],
-        "size": predictor.size,
-        "feature": predictor.feature,
-        "device": predictor.observer.device.type,
-        "precision": predictor.precision,
-        "batch_size": batch_size_of(config.batch_size, predictor.observer),
-        "images": {
-            "name": images.name,
-            "count": len(images.records),
-            "folders": sorted({str(record.path.parent.resolve()) for record in images.records}),
-            "sha256_of_names": hashlib.sha256(names.encode()).hexdigest(),
-        },
-    }
-
-
 def _process(
     predictor: MaskCut, images: ImageSet, folder: RunFolder, config: MaskCutConfig
 ) -> list[dict[str, Any]]:
@@ -199,7 +170,7 @@ def _process(
             elif image.error is not None:
                 if config.strict:
                     raise image.error
-                entry = _failure_of(image.record, image.error)
+                entry = failure_of(image.record, image.error)
                 failed.append(entry)
                 progress.write(f"failed: {entry['reason']}", file=sys.stderr)
             progress.update()
@@ -231,11 +202,6 @@ def _entry_of(
         }
 
 
-def _failure_of(record: ImageRecord, error: InputError) -> dict[str, Any]:
-    reason = str(error) if str(record.path) in str(error) else f"{record.path}: {error}"
-    return {"image_id": record.image_id, "file_name": record.file_name, "reason": reason}
-
-
 def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:
     """AP of boxes and masks; images that could not be read count as images without a mask."""
     if images.annotations is None:
@@ -262,17 +228,6 @@ def _seconds(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "per_image": {stage: round(value / count, 4) for stage, value in total.items()},
         "share": {stage: round(value / whole, 4) for stage, value in total.items()},
     }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("crate-interp", "torch", "timm", "numpy", "scipy", "pycocotools")
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }
-
-
-def _default_name(config: MaskCutConfig, images: ImageSet) -> str:
-    return re.sub(r"[^\w.-]+", "-", f"maskcut-{Path(config.model).name}-{images.name}")
 
 
 def _report(output: Path, scores: Mapping[str, CocoScores], summary: Mapping[str, Any]) -> None:

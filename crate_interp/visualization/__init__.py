@@ -6,6 +6,7 @@ from crate_interp.visualization.attention import (
     layer_figure,
     maps_figure,
 )
+from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
 from crate_interp.visualization.overlay import (
     draw_attention,
@@ -20,6 +21,8 @@ __all__ = [
     "Curve",
     "Panel",
     "attention_curves",
+    "class_scores_figure",
+    "comparison_figure",
     "draw_attention",
     "draw_curves",
     "draw_heat",

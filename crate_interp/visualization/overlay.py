@@ -28,14 +28,18 @@ PALETTE = np.array(
 
 
 def draw_instances(
-    rgb: UInt8[np.ndarray, "H W 3"], instances: Instances, opacity: float = 0.5
+    rgb: UInt8[np.ndarray, "H W 3"],
+    instances: Instances,
+    opacity: float = 0.5,
+    outline: bool = True,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Tint each mask in a colour of its own and outline it; the background fades a little.
+    """Tint each mask in a colour of its own, and outline it; the background fades a little.
 
     Args:
         rgb: The picture.
         instances: Masks in the frame of the picture, the first drawn last.
         opacity: Share of the colour inside a mask, 0 to 1.
+        outline: Draw outlines; a mask of scattered patches is nothing but outline.
 
     Raises:
         InputError: The masks are not of the picture's size.
@@ -51,7 +55,7 @@ def draw_instances(
         colour = PALETTE[number % len(PALETTE)].astype(np.float64)
         canvas[mask] = (1 - opacity) * rgb[mask] + opacity * colour
     drawn = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
-    for number in order:
+    for number in order if outline else ():
         outlines, _ = cv2.findContours(
             instances.masks[number].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
         )

@@ -18,6 +18,13 @@ def test_draw_instances_tints_the_inside_of_a_mask_in_its_colour():
     assert (rgb == 100).all()
 
 
+def test_draw_instances_may_leave_outlines_out():
+    rgb, mask = np.full((20, 20, 3), 100, dtype=np.uint8), np.zeros((1, 20, 20), dtype=bool)
+    mask[0, 10, 10] = True
+    drawn = draw_instances(rgb, Instances(mask), outline=False)
+    assert (drawn != drawn[0, 0]).any(axis=2).sum() == 1
+
+
 def test_draw_instances_without_masks_only_fades():
     rgb = np.full((20, 20, 3), 100, dtype=np.uint8)
     drawn = draw_instances(rgb, Instances(np.zeros((0, 20, 20), dtype=bool)))

@@ -1,0 +1,152 @@
+"""Sets of images with a class of every pixel: what they are, and the reading of a label map.
+
+Shapes: H W pixels, G masks of a ground truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from crate_interp.data.coco import ImageRecord, ImageSet
+from crate_interp.errors import InputError
+
+__all__ = ["VOID", "LabelledSet", "class_masks", "read_label_map", "truth_masks"]
+
+VOID = 255
+"""Label of a pixel that does not count."""
+
+LabelReader = Callable[[ImageRecord], UInt8[np.ndarray, "H W"]]
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images of which every pixel has a label: a class, or `VOID`.
+
+    Attributes:
+        images: The images, without COCO annotations.
+        classes: Name of each class, by label.
+        background: Label of what is no object; `None` if every label is a thing of its own.
+        read_labels: Label map of an image, in its own pixels.
+        read_objects: Map of the objects' numbers: 0 is background, `VOID` is void; `None` if the
+            set tells no objects of one class apart.
+    """
+
+    images: ImageSet
+    classes: tuple[str, ...]
+    background: int | None
+    read_labels: LabelReader
+    read_objects: LabelReader | None = None
+
+    def limit(self, count: int | None) -> LabelledSet:
+        """Keep the first `count` images; all of them for `None`."""
+        return replace(self, images=self.images.limit(count))
+
+    def labels_of(
+        self, record: ImageRecord, original_hw: tuple[int, int]
+    ) -> UInt8[np.ndarray, "H W"]:
+        """Read the label map of an image.
+
+        Raises:
+            InputError: As `read_label_map`, or the map is not of the size of the image.
+        """
+        return _of_size(self.read_labels(record), record, original_hw)
+
+    def objects_of(
+        self, record: ImageRecord, original_hw: tuple[int, int]
+    ) -> UInt8[np.ndarray, "H W"]:
+        """Read the map of the objects of an image.
+
+        Raises:
+            InputError: As `labels_of`, or the set has no objects.
+        """
+        if self.read_objects is None:
+            raise InputError(f"{self.images.name}: has classes, but tells no objects apart")
+        return _of_size(self.read_objects(record), record, original_hw)
+
+
+def read_label_map(path: Path, count: int) -> UInt8[np.ndarray, "H W"]:
+    """Read a PNG of 8 bits whose values, or palette entries, are labels.
+
+    Args:
+        path: The file.
+        count: Labels are 0 to `count` - 1, and `VOID`.
+
+    Raises:
+        InputError: The file is missing, damaged or of another kind, or a label is out of range.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, labels = image.mode, np.array(image)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+    if mode not in ("P", "L"):
+        raise InputError(
+            f"{path}: expected labels, as a palette or grey image of 8 bits, found mode {mode}"
+        )
+    wrong = np.unique(labels[(labels >= count) & (labels != VOID)])
+    if wrong.size:
+        raise InputError(
+            f"{path}: expected labels 0 to {count - 1}, and {VOID} for void, "
+            f"found {wrong[:5].tolist()}"
+        )
+    return labels
+
+
+def class_masks(
+    labels: UInt8[np.ndarray, "H W"], background: int | None
+) -> tuple[Bool[np.ndarray, "G H W"], Int64[np.ndarray, " G"]]:
+    """Split a label map into one mask a class.
+
+    Args:
+        labels: With `VOID` where there is none.
+        background: A label that gets no mask.
+
+    Returns:
+        Masks, and the label of each, ascending.
+    """
+    present = np.setdiff1d(np.unique(labels), [VOID, *([] if background is None else [background])])
+    return labels == present[:, None, None], present.astype(np.int64)
+
+
+def truth_masks(
+    labels: UInt8[np.ndarray, "H W"],
+    objects: UInt8[np.ndarray, "H W"] | None,
+    background: int | None,
+) -> tuple[Bool[np.ndarray, "G H W"], Int64[np.ndarray, " G"]]:
+    """Split an image into one mask a class, or one mask an object.
+
+    Args:
+        labels: The class of each pixel.
+        objects: The object of each pixel, from 1, and 0 for background; `None` for classes.
+        background: As for `class_masks`. If `None`, the background has a mask, too.
+
+    Returns:
+        Masks without void pixels, and the label of each: the commonest of its pixels.
+
+    Raises:
+        InputError: The maps differ in size.
+    """
+    if objects is None:
+        return class_masks(labels, background)
+    if labels.shape != objects.shape:
+        raise InputError(f"labels of {labels.shape} and objects of {objects.shape} do not agree")
+    objects = np.where(labels == VOID, np.uint8(VOID), objects)
+    masks, _ = class_masks(objects, None if background is None else 0)
+    return masks, np.array([np.bincount(labels[mask]).argmax() for mask in masks], np.int64)
+
+
+def _of_size(
+    labels: UInt8[np.ndarray, "H W"], record: ImageRecord, original_hw: tuple[int, int]
+) -> UInt8[np.ndarray, "H W"]:
+    if labels.shape != original_hw:
+        raise InputError(
+            f"{record.path}: {original_hw} pixels (height, width), its mask has {labels.shape}"
+        )
+    return labels

@@ -1,0 +1,128 @@
+"""Semantic segmentation: mIoU, mAcc and aAcc, of classes or of clusters that are matched to them.
+
+Shapes: H W pixels, C classes, P predicted labels (classes or clusters).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64, Integer
+from scipy.optimize import linear_sum_assignment
+
+from crate_interp.data import VOID
+from crate_interp.errors import InputError
+
+__all__ = ["SemanticScore", "confusion_of", "match_clusters", "semantic_score"]
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticScore:
+    """How well labels of pixels agree with the truth, in [0, 1].
+
+    Attributes:
+        mean_iou: Mean of `iou` over the classes that occur.
+        mean_accuracy: Mean of `accuracy` over the classes that occur in the truth.
+        pixel_accuracy: Share of all pixels with the right label.
+        iou: Intersection over union of each class over all pixels of the set; NaN for a class
+            that neither the truth nor the prediction has.
+        accuracy: Share of the pixels of each class with the right label; NaN without such pixels.
+    """
+
+    mean_iou: float
+    mean_accuracy: float
+    pixel_accuracy: float
+    iou: Float[np.ndarray, " C"]
+    accuracy: Float[np.ndarray, " C"]
+
+
+def confusion_of(
+    labels: Integer[np.ndarray, "H W"],
+    predicted: Integer[np.ndarray, "H W"],
+    num_classes: int,
+    num_predicted: int,
+) -> Int64[np.ndarray, "P C"]:
+    """Count the pixels of every pair of predicted and true label.
+
+    Args:
+        labels: The truth, 0 to `num_classes` - 1, or `VOID`, which does not count.
+        predicted: 0 to `num_predicted` - 1.
+        num_classes: C.
+        num_predicted: P.
+
+    Raises:
+        InputError: Sizes differ, or a label is out of range.
+    """
+    if labels.shape != predicted.shape:
+        raise InputError(f"labels of {labels.shape} and of {predicted.shape} do not compare")
+    counts = labels != VOID
+    truth, found = labels[counts].astype(np.int64), predicted[counts].astype(np.int64)
+    for name, values, limit in (
+        ("labels", truth, num_classes),
+        ("predicted", found, num_predicted),
+    ):
+        if values.size and not 0 <= values.min() <= values.max() < limit:
+            raise InputError(
+                f"{name}: expected 0 to {limit - 1}, found {values.min()} to {values.max()}"
+            )
+    pairs = np.bincount(found * num_classes + truth, minlength=num_predicted * num_classes)
+    return pairs.reshape(num_predicted, num_classes)
+
+
+def match_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, "C+1 C"]:
+    """Give each class one cluster, no two the same, so that the sum of their IoUs is largest.
+
+    The Hungarian method. A class without pixels takes no part; where clusters are fewer than
+    classes, some classes get none, and pixels of a cluster without a class count as wrong.
+
+    Args:
+        confusion: Of clusters and classes, as `confusion_of` counts them.
+
+    Returns:
+        A confusion of classes. Rows of classes without a cluster are empty; the last row, after
+        those of the classes, has the pixels of the clusters without a class.
+
+    Raises:
+        InputError: It is no table of counts.
+
+    Reference:
+        Van Gansbeke et al., Unsupervised Semantic Segmentation by Contrasting Object Mask
+        Proposals (arXiv 2102.06191), section 4.
+    """
+    if confusion.ndim != 2 or 0 in confusion.shape or confusion.min() < 0:
+        raise InputError(f"confusion: expected counts (P, C), found shape {confusion.shape}")
+    classes = confusion.shape[1]
+    union = confusion.sum(axis=1, keepdims=True) + confusion.sum(axis=0) - confusion
+    clusters, matched = linear_sum_assignment(confusion / np.maximum(union, 1), maximize=True)
+    kept = confusion.sum(axis=0)[matched] > 0
+    clusters, matched = clusters[kept], matched[kept]
+    result = np.zeros((classes + 1, classes), np.int64)
+    result[matched] = confusion[clusters]
+    result[classes] = np.delete(confusion, clusters, axis=0).sum(axis=0)
+    return result
+
+
+def semantic_score(confusion: Int64[np.ndarray, "P C"]) -> SemanticScore:
+    """Score a confusion of classes; rows after the last class are pixels without one.
+
+    Raises:
+        InputError: Fewer rows than classes, or not a pixel.
+    """
+    classes = confusion.shape[-1]
+    if confusion.ndim != 2 or len(confusion) < classes or not confusion.any():
+        raise InputError(
+            f"confusion: expected counts of {classes} classes, found shape {confusion.shape} and "
+            f"{int(confusion.sum())} pixels"
+        )
+    right = np.diagonal(confusion).astype(np.float64)
+    truth, found = confusion.sum(axis=0), confusion[:classes].sum(axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which says that there is nothing
+        iou, accuracy = right / (truth + found - right), right / truth
+    return SemanticScore(
+        float(np.nanmean(iou)),
+        float(np.nanmean(accuracy)),
+        float(right.sum() / confusion.sum()),
+        iou,
+        accuracy,
+    )

@@ -1,0 +1,149 @@
+"""Labels of patches from their features: k-means clusters, and a linear probe.
+
+Shapes: S sampled patches, D feature, n patches of an image, P labels that can be predicted.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, Integer
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from crate_interp.errors import InputError
+
+__all__ = ["PatchClassifier", "fit_clusters", "fit_linear_probe", "sample_patches"]
+
+_logger = logging.getLogger(__name__)
+
+_PATCHES_IN_BATCH = 4096  # of k-means
+_MAX_ITERATIONS = 2000  # of the linear probe
+
+
+@dataclass(frozen=True, eq=False)
+class PatchClassifier:
+    """Gives a patch the label of the highest score, a linear function of its unit-length feature.
+
+    The nearest of several centres c is such a label, too: that of the highest c x - |c|^2 / 2.
+
+    Attributes:
+        weight: Of each label.
+        bias: Of each label.
+        labels: What is predicted: numbers of clusters, or of classes.
+    """
+
+    weight: Float[np.ndarray, "P D"]
+    bias: Float[np.ndarray, " P"]
+    labels: Int64[np.ndarray, " P"]
+
+    def predict(self, features: Float[np.ndarray, "n D"]) -> Int64[np.ndarray, " n"]:
+        """Label patches; equal scores give the first label.
+
+        Raises:
+            InputError: The features are of another size.
+        """
+        if features.ndim != 2 or features.shape[1] != self.weight.shape[1]:
+            raise InputError(
+                f"features: expected shape (n, {self.weight.shape[1]}), found {features.shape}"
+            )
+        scores = unit_length(features) @ self.weight.T + self.bias
+        return np.asarray(self.labels[scores.argmax(axis=1)])
+
+
+def fit_clusters(
+    features: Float[np.ndarray, "S D"], num_clusters: int, seed: int
+) -> PatchClassifier:
+    """Cluster patches by scikit-learn's mini-batch k-means of their unit-length features.
+
+    Args:
+        features: At least as many as clusters.
+        num_clusters: How many.
+        seed: Of the first centres and the order of the patches.
+
+    Raises:
+        InputError: Fewer patches than clusters, or a feature that is not finite.
+
+    Reference:
+        Sculley, Web-scale K-means Clustering (WWW 2010).
+    """
+    unit = unit_length(_checked(features))
+    if not 1 <= num_clusters <= len(unit):
+        raise InputError(
+            f"clusters: expected 1 to {len(unit)}, the number of patches, found {num_clusters}"
+        )
+    found = MiniBatchKMeans(
+        num_clusters, random_state=seed, n_init=3, batch_size=_PATCHES_IN_BATCH
+    ).fit(unit)
+    centres = found.cluster_centers_.astype(np.float64)
+    return PatchClassifier(centres, -(centres**2).sum(axis=1) / 2, np.arange(num_clusters))
+
+
+def fit_linear_probe(
+    features: Float[np.ndarray, "S D"], labels: Integer[np.ndarray, " S"]
+) -> PatchClassifier:
+    """Fit scikit-learn's logistic regression (C = 1) to unit-length, then standardised, features.
+
+    Args:
+        features: Of patches of all classes that are to be known.
+        labels: Class of each.
+
+    Raises:
+        InputError: Fewer than two classes, not one label a feature, or a feature that is not
+            finite.
+
+    Reference:
+        Alain and Bengio, Understanding intermediate layers using linear classifier probes (arXiv
+        1610.01644).
+    """
+    unit = unit_length(_checked(features))
+    if labels.shape != unit.shape[:1]:
+        raise InputError(f"labels: expected shape ({len(unit)},), found {labels.shape}")
+    if len(np.unique(labels)) < 2:
+        raise InputError(f"labels: expected two classes or more, found {np.unique(labels)}")
+    mean, deviation = unit.mean(axis=0), unit.std(axis=0)
+    deviation[deviation == 0] = 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        found = LogisticRegression(max_iter=_MAX_ITERATIONS).fit((unit - mean) / deviation, labels)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        _logger.warning("the linear probe has not converged after %d steps", _MAX_ITERATIONS)
+    weight, bias = found.coef_ / deviation, found.intercept_
+    if len(found.classes_) == 2:  # scikit-learn keeps the score of the second one alone
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+    weight = weight.astype(np.float64)
+    return PatchClassifier(weight, bias - weight @ mean, found.classes_.astype(np.int64))
+
+
+def sample_patches(
+    usable: Bool[np.ndarray, " n"], count: int, seed: int, image_id: int
+) -> Int64[np.ndarray, " s"]:
+    """Choose patches of an image at random, ascending; all usable ones where there are fewer.
+
+    Args:
+        usable: Which may be chosen.
+        count: How many.
+        seed: Of the choice.
+        image_id: The choice is another in each image.
+    """
+    numbers = np.flatnonzero(usable)
+    rng = np.random.default_rng([seed, image_id])
+    return np.sort(rng.choice(numbers, min(count, len(numbers)), replace=False))
+
+
+def unit_length(features: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+    """Divide features by their length; zero stays zero."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.where(length > 0, length, 1))
+
+
+def _checked(features: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "S D"]:
+    if features.ndim != 2 or 0 in features.shape or not np.isfinite(features).all():
+        raise InputError(
+            f"features: expected finite numbers of shape (S, D), found shape {features.shape}"
+        )
+    return features
