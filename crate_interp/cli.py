@@ -24,6 +24,7 @@ __all__ = ["main"]
 # A name of two words is a command of a group.
 COMMANDS: dict[str, type] = {
     "maskcut": config.MaskCutConfig,
+    "attention": config.AttentionConfig,
     "evaluate": config.EvaluateConfig,
     "evaluate-classifier": config.EvaluateClassifierConfig,
     "benchmark voc2012": config.VocBenchmarkConfig,

@@ -20,6 +20,7 @@ __all__ = [
     "AblateConfig",
     "AtlasConfig",
     "AtomsConfig",
+    "AttentionConfig",
     "AttributeConfig",
     "ConvertConfig",
     "CurvesConfig",
@@ -38,6 +39,7 @@ __all__ = [
     "VocBenchmarkConfig",
 ]
 
+AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
 BatchSize = int | Literal["auto"]
 KeepBy = Literal["mass", "entries"]
 LabelledBy = Literal["kmeans", "linear"]
@@ -143,6 +145,70 @@ class MaskCutConfig(ModelConfig):
             raise InputError(f"visualize: expected 0 or more, found {self.visualize}")
         if not -1 < self.tau < 1:
             raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig(ObserveConfig):
+    """Draw what the heads of a model attend to, and measure how far and how widely they look."""
+
+    output: Path = _option("folder of the figures (PNG, PDF) and their numbers (npz, CSV)")
+    figure: list[AttentionFigure] = _option(
+        "heads: maps, masks and outlines of each image; layers: all blocks by all heads of each "
+        "image; semantics: chosen heads down, images across; rollout: after each block, images "
+        "across; curves: distance, entropy and rollout by block",
+        ["heads"],
+        several=AttentionFigure,
+    )
+    block: int = _option("block to read, from 0; negative counts from the last", -1)
+    head: Literal["all", "mean"] | int = _option(
+        "of heads and layers: each head, their mean, or one head, from 0", "all"
+    )
+    query: str | None = _option(
+        "Y,X: attention of the patch at this pixel of the original image, not of the class token",
+        None,
+    )
+    threshold: float = _option("share that a mask keeps", 0.6)
+    threshold_by: KeepBy = _option(
+        "what is shared out: the mass of attention (DINO) or the patches (CRATE)", "mass"
+    )
+    heads: str = _option(
+        "heads of semantics: numbers such as 0,3,5; auto: the four whose attended patches have the "
+        "most similar keys in all images",
+        "auto",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.threshold <= 1:
+            raise InputError(f"threshold: expected a share in (0, 1], found {self.threshold}")
+        if not self.figure:
+            raise InputError("figure: expected at least one, found none")
+        self.query_yx, self.head_numbers  # noqa: B018  # refuse what cannot be read
+
+    @property
+    def query_yx(self) -> tuple[int, int] | None:
+        """Pixel of `query`, row first."""
+        if self.query is None:
+            return None
+        numbers = _numbers_of(self.query)
+        if numbers is None or len(numbers) != 2:
+            raise InputError(f"query: expected Y,X such as 120,64, found {self.query!r}")
+        return numbers[0], numbers[1]
+
+    @property
+    def head_numbers(self) -> list[int] | None:
+        """Numbers of `heads`, each once; `None` for auto."""
+        if self.heads == "auto":
+            return None
+        numbers = _numbers_of(self.heads)
+        if numbers is None:
+            raise InputError(f"heads: expected auto or numbers as 0,3,5, found {self.heads!r}")
+        return list(dict.fromkeys(numbers))
+
+
+def _numbers_of(text: str) -> list[int] | None:
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else None
 
 
 @dataclass(frozen=True, kw_only=True)

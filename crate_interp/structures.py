@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from crate_interp.errors import InputError
@@ -57,18 +57,19 @@ class ImageGeometry:
         )
         return rows, columns
 
-    def grid_to_input(self, masks: Shaped[np.ndarray, "M h w"]) -> Shaped[np.ndarray, "M H W"]:
+    def grid_to_input(self, maps: Shaped[np.ndarray, "M h w"]) -> Shaped[np.ndarray, "M H W"]:
         """Give every input pixel the value of the patch whose centre is nearest."""
-        if masks.shape[1:] != self.grid_hw:
-            raise InputError(f"masks of {masks.shape[1:]} do not lie on the grid {self.grid_hw}")
-        strides = self.stride_hw or self.patch_hw
-        rows, columns = (
-            np.clip((np.arange(size) + 0.5 - patch / 2 + stride / 2) // stride, 0, cells - 1)
-            for size, patch, stride, cells in zip(
-                self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
-            )
-        )
-        return masks[:, rows.astype(int)][:, :, columns.astype(int)]
+        if maps.shape[1:] != self.grid_hw:
+            raise InputError(f"masks of {maps.shape[1:]} do not lie on the grid {self.grid_hw}")
+        rows, columns = self._patches_of_input()
+        return maps[:, rows][:, :, columns]
+
+    def input_to_original(self, maps: Shaped[np.ndarray, "M H W"]) -> Shaped[np.ndarray, "M H2 W2"]:
+        """Resample masks or maps of the model's input to the original image, nearest neighbour."""
+        if maps.shape[1:] != self.input_hw:
+            raise InputError(f"masks of {maps.shape[1:]} do not lie on the input {self.input_hw}")
+        rows, columns = self._input_of_original()
+        return maps[:, rows][:, :, columns]
 
     def original_to_grid(
         self, labels: Shaped[np.ndarray, "*M H2 W2"]
@@ -88,33 +89,6 @@ class ImageGeometry:
         found: Shaped[np.ndarray, "*M h w"] = labels[..., rows[:, None], columns]
         return found
 
-    def patch_at(self, y: int, x: int) -> tuple[int, int]:
-        """Row and column of the patch whose centre is nearest to a pixel of the original.
-
-        Raises:
-            InputError: The pixel lies outside the image.
-        """
-        height, width = self.original_hw
-        if not (0 <= y < height and 0 <= x < width):
-            raise InputError(
-                f"pixel {y},{x} lies outside the image: expected y from 0 to {height - 1} and x "
-                f"from 0 to {width - 1}"
-            )
-        strides = self.stride_hw or self.patch_hw
-        row, column = (
-            min(max(int((at * size / original - patch / 2 + stride / 2) // stride), 0), cells - 1)
-            for at, original, size, patch, stride, cells in zip(
-                (y + 0.5, x + 0.5),
-                self.original_hw,
-                self.input_hw,
-                self.patch_hw,
-                strides,
-                self.grid_hw,
-                strict=True,
-            )
-        )
-        return row, column
-
     def patch_box(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Box (x1, y1, x2, y2) of a patch in the original image, pixels."""
         strides = self.stride_hw or self.patch_hw
@@ -131,17 +105,40 @@ class ImageGeometry:
         )
         return x1, y1, x2, y2
 
-    def input_to_original(
-        self, masks: Shaped[np.ndarray, "M H W"]
-    ) -> Shaped[np.ndarray, "M H2 W2"]:
-        """Resample from the model's input to the original image, nearest neighbour."""
-        if masks.shape[1:] != self.input_hw:
-            raise InputError(f"masks of {masks.shape[1:]} do not lie on the input {self.input_hw}")
-        rows, columns = (
+    def patch_at(self, y: int, x: int) -> tuple[int, int]:
+        """Row and column, in the patch grid, of the patch that a pixel of the original image shows.
+
+        Raises:
+            InputError: The pixel lies outside the image.
+        """
+        height, width = self.original_hw
+        if not (0 <= y < height and 0 <= x < width):
+            raise InputError(
+                f"pixel {y},{x} lies outside the image: expected y from 0 to {height - 1} and x "
+                f"from 0 to {width - 1}"
+            )
+        rows, columns = self._patches_of_input()
+        input_rows, input_columns = self._input_of_original()
+        return int(rows[input_rows[y]]), int(columns[input_columns[x]])
+
+    def _patches_of_input(self) -> list[Int[np.ndarray, " n"]]:
+        """Number of the nearest patch, for every row and for every column of the input."""
+        strides = self.stride_hw or self.patch_hw
+        return [
+            np.clip(
+                (np.arange(size) + 0.5 - patch / 2 + stride / 2) // stride, 0, cells - 1
+            ).astype(int)
+            for size, patch, stride, cells in zip(
+                self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
+            )
+        ]
+
+    def _input_of_original(self) -> list[Int[np.ndarray, " n"]]:
+        """Number of the input pixel, for every row and for every column of the original image."""
+        return [
             (2 * np.arange(original) + 1) * size // (2 * original)  # in integers: exact everywhere
             for original, size in zip(self.original_hw, self.input_hw, strict=True)
-        )
-        return masks[:, rows][:, :, columns]
+        ]
 
 
 def boxes_of_masks(masks: Bool[np.ndarray, "M H W"]) -> Float[np.ndarray, "M 4"]:

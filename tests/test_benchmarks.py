@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-COCO_SCORING = BENCHMARKS / "coco_scoring.py"
 
 
-def _run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", [COCO_SCORING.name, *arguments])
-    runpy.run_path(str(COCO_SCORING), run_name="__main__")
+def _run(monkeypatch, *arguments, name="coco_scoring"):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
 
 
 def test_coco_scoring_equals_pycocotools_and_its_parts_add_up(monkeypatch, capsys):
@@ -62,8 +61,22 @@ def test_memory_is_that_of_all_processes_at_the_marks(tmp_path):
         memory["measure"]([sys.executable, "-c", "raise SystemExit(2)"], journal, [])
 
 
+def test_attention_rows_are_those_of_whole_maps(monkeypatch, capsys):
+    options = ["--size", "32", "--repeats", "1", "--threads", "1"]
+    options += ["--model", "vit_tiny_patch16_224"]
+    _run(monkeypatch, *options, name="attention")
+    printed = capsys.readouterr().out
+    assert "12 blocks of 3 heads, 5 tokens" in printed
+    assert float(printed.split()[-1]) < 1e-6
+    assert [line.split("|")[1].strip() for line in printed.splitlines() if line[:1] == "|"][2:] == [
+        *("plain forward pass", "class-token rows", "whole maps")
+    ]
+    with pytest.raises(SystemExit):
+        _run(monkeypatch, "--repeats", "0", name="attention")
+
+
 def test_roofline_counts_what_the_forward_pass_multiplies():
-    scaling = runpy.run_path(str(COCO_SCORING.with_name("scaling.py")))
+    scaling = runpy.run_path(str(BENCHMARKS / "scaling.py"))
     # Eleven blocks whole, and the projection of the last one.
     work = scaling["forward_work"]("vit_tiny_patch16_224", 32)
     tokens, width = 5, 192

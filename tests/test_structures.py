@@ -71,6 +71,20 @@ def test_geometry_refuses_masks_of_another_size_and_too_small_inputs():
         ImageGeometry((32, 32), (4, 32), (8, 8))
 
 
+@pytest.mark.parametrize(("original_hw", "stride"), [((45, 101), 8), ((7, 5), 8), ((64, 40), 4)])
+def test_patch_at_is_where_a_mask_of_the_patch_lies(original_hw, stride):
+    geometry = ImageGeometry(original_hw, (32, 32), (8, 8), (stride, stride))
+    rows, columns = geometry.grid_hw
+    numbers = np.arange(rows * columns).reshape(1, rows, columns)
+    shown = geometry.input_to_original(geometry.grid_to_input(numbers))[0]
+    for y, x in np.ndindex(original_hw):
+        row, column = geometry.patch_at(y, x)
+        assert shown[y, x] == row * columns + column
+    for y, x in ((-1, 0), (0, -1), (original_hw[0], 0), (0, original_hw[1])):
+        with pytest.raises(InputError, match=rf"pixel {y},{x} \(y,x\) is out of range"):
+            geometry.patch_at(y, x)
+
+
 def test_boxes_are_tight_and_end_after_the_last_pixel():
     given = np.zeros((2, 6, 8), dtype=bool)
     given[0, 2:5, 3] = True

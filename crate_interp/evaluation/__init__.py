@@ -17,6 +17,11 @@ from crate_interp.evaluation.attention_segmentation import (
     candidate_masks,
     image_overlaps,
 )
+from crate_interp.evaluation.attention_statistics import (
+    AttentionStatistics,
+    attention_statistics,
+    uniform_distance,
+)
 from crate_interp.evaluation.attribution import (
     IntegratedGradients,
     attention_relevance,
@@ -35,6 +40,7 @@ from crate_interp.evaluation.confusion import (
 )
 from crate_interp.evaluation.corloc import CorLoc, CorLocScore
 from crate_interp.evaluation.emergence import Emergence, measure_emergence
+from crate_interp.evaluation.head_agreement import attended_keys, head_agreement
 from crate_interp.evaluation.layer_objective import (
     LayerObjective,
     coding_rate,
@@ -57,6 +63,7 @@ __all__ = [
     "AttentionProtocol",
     "AttentionScore",
     "AttentionSegmentationScore",
+    "AttentionStatistics",
     "BestMaskIoU",
     "CocoScores",
     "CorLoc",
@@ -70,8 +77,10 @@ __all__ = [
     "SaliencyScore",
     "SemanticScore",
     "TopKAccuracy",
+    "attended_keys",
     "attention_relevance",
     "attention_segmentation_score",
+    "attention_statistics",
     "candidate_masks",
     "check_captum",
     "check_class_token",
@@ -81,6 +90,7 @@ __all__ = [
     "confusion_of",
     "estimate_logit_effects",
     "format_table",
+    "head_agreement",
     "image_overlaps",
     "image_saliency",
     "integrated_gradients",
@@ -95,5 +105,6 @@ __all__ = [
     "read_results",
     "saliency_score",
     "semantic_score",
+    "uniform_distance",
     "written_energy",
 ]

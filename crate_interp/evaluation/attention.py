@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crate_interp.config import KeepBy
 from crate_interp.errors import InputError
 from crate_interp.evaluation.masks import overlaps_of
 from crate_interp.segmentation import attention_masks
-from crate_interp.segmentation.attention import KeepBy
 from crate_interp.structures import ImageGeometry
 
 __all__ = ["AttentionIoU", "AttentionScore"]

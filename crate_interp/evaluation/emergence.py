@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crate_interp.config import KeepBy
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
 from crate_interp.engine import StageClock, process_images
 from crate_interp.errors import InputError
@@ -23,7 +24,6 @@ from crate_interp.evaluation.layer_objective import layer_objective
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU
 from crate_interp.hooks import Site, available_sites, default_feature
 from crate_interp.segmentation import MaskCut, tokencut
-from crate_interp.segmentation.attention import KeepBy
 from crate_interp.structures import Activations
 
 __all__ = ["Emergence", "measure_emergence"]

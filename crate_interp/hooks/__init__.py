@@ -1,5 +1,6 @@
 """What can be read and changed inside a backbone, and what reads and changes it."""
 
+from crate_interp.hooks.attention import attention_chunks, attention_map, attention_token
 from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from
 from crate_interp.hooks.dictionary import (
     AtomContributions,
@@ -33,6 +34,9 @@ __all__ = [
     "any_resolution",
     "atom_contributions",
     "atom_site",
+    "attention_chunks",
+    "attention_map",
+    "attention_token",
     "available_sites",
     "blocks_of",
     "channels_of",

@@ -3,10 +3,21 @@
 from crate_interp.visualization.ablation import atom_effects_figure, head_effects_figure
 from crate_interp.visualization.atlas import AtomRow, atom_sheet, context_window
 from crate_interp.visualization.atlas_page import AtomCard, Thumbnail, atlas_page
+from crate_interp.visualization.attention import (
+    attention_curves,
+    head_figure,
+    layer_figure,
+    maps_figure,
+)
 from crate_interp.visualization.attribution import attribution_figure
 from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
-from crate_interp.visualization.overlay import draw_instances
+from crate_interp.visualization.overlay import (
+    draw_attention,
+    draw_heat,
+    draw_instances,
+    draw_kept,
+)
 from crate_interp.visualization.pca import pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import overlay_sheet
@@ -20,13 +31,20 @@ __all__ = [
     "atlas_page",
     "atom_effects_figure",
     "atom_sheet",
+    "attention_curves",
     "attribution_figure",
     "class_scores_figure",
     "comparison_figure",
     "context_window",
+    "draw_attention",
     "draw_curves",
+    "draw_heat",
     "draw_instances",
+    "draw_kept",
     "head_effects_figure",
+    "head_figure",
+    "layer_figure",
+    "maps_figure",
     "overlay_sheet",
     "pca_figure",
     "reconstruction_figure",

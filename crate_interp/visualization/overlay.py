@@ -1,15 +1,16 @@
-"""Masks drawn on their picture."""
+"""Masks and attention drawn on their picture."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
+from matplotlib import colormaps
 
 from crate_interp.errors import InputError
 from crate_interp.structures import Instances
 
-__all__ = ["PALETTE", "draw_instances"]
+__all__ = ["PALETTE", "draw_attention", "draw_heat", "draw_instances", "draw_kept"]
 
 # Okabe and Ito's colours, told apart with any colour vision; black is left out.
 PALETTE = np.array(
@@ -61,4 +62,61 @@ def draw_instances(
         colour = tuple(int(value) for value in PALETTE[number % len(PALETTE)])
         cv2.drawContours(drawn, outlines, -1, (255, 255, 255), thickness + 2, cv2.LINE_AA)
         cv2.drawContours(drawn, outlines, -1, colour, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def draw_heat(attention: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Colour a map: black is 0, over purple and orange to light yellow, its 99th percentile.
+
+    Raises:
+        InputError: A value is negative or not finite.
+    """
+    return _to_uint8(colormaps["inferno"](_to_unit(attention))[..., :3])
+
+
+def draw_attention(
+    rgb: UInt8[np.ndarray, "H W 3"], attention: Float[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay the colours of `draw_heat` over a darkened grey picture; where attention is 0 it shows.
+
+    Raises:
+        InputError: The map is not of the picture's size, or has a value that is negative or not
+            finite.
+    """
+    if attention.shape != rgb.shape[:2]:
+        raise InputError(f"a map of {attention.shape} on a picture of {rgb.shape[:2]}")
+    unit = _to_unit(attention)[..., None]
+    grey = rgb.mean(axis=2, keepdims=True) / 255
+    heat = colormaps["inferno"](0.3 + 0.7 * unit[..., 0])[..., :3]
+    opacity = 0.9 * unit**0.7
+    return _to_uint8((1 - opacity) * 0.75 * grey + opacity * heat)
+
+
+def draw_kept(
+    rgb: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Show a picture inside a mask; outside it fades to a pale grey.
+
+    Raises:
+        InputError: The mask is not of the picture's size.
+    """
+    if mask.shape != rgb.shape[:2]:
+        raise InputError(f"a mask of {mask.shape} on a picture of {rgb.shape[:2]}")
+    pale = 0.15 * rgb.mean(axis=2, keepdims=True) / 255 + 0.85
+    return np.where(mask[..., None], rgb, _to_uint8(np.repeat(pale, 3, axis=2)))
+
+
+def _to_unit(attention: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    if not (np.isfinite(attention) & (attention >= 0)).all():
+        raise InputError("attention: expected finite numbers of at least 0")
+    if not attention.any():
+        return np.zeros_like(attention)
+    # A few patches may hold most of the attention; beside them all others would be black.
+    top = np.quantile(attention, 0.99) or attention.max()
+    unit: Float[np.ndarray, "H W"] = np.minimum(attention / top, 1)
+    return unit
+
+
+def _to_uint8(rgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    drawn: UInt8[np.ndarray, "H W 3"] = (255 * rgb).round().clip(0, 255).astype(np.uint8)
     return drawn

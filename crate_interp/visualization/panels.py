@@ -1,0 +1,180 @@
+"""Pictures of different widths in rows and columns, with names at the sides."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from crate_interp.errors import InputError
+
+__all__ = ["Column", "Panel", "mask_outline", "panel_figure"]
+
+GAP, BAND_GAP, MARGIN = 0.04, 0.12, 0.06  # inches
+LINE = 0.17  # of text
+LETTER = 0.055  # is as wide, on average
+NOTE_LINE, NOTE_LETTER = 0.11, 0.046
+OUTLINE = "#D55E00"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A picture, and what is drawn on it.
+
+    Attributes:
+        rgb: The picture.
+        mask: Its outline is drawn.
+        point_yx: A point that is marked, in pixels of the picture.
+    """
+
+    rgb: UInt8[np.ndarray, "H W 3"]
+    mask: Bool[np.ndarray, "H W"] | None = None
+    point_yx: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if 0 in self.rgb.shape or (self.mask is not None and self.mask.shape != self.rgb.shape[:2]):
+            found = None if self.mask is None else self.mask.shape
+            raise InputError(
+                f"expected a picture and a mask of its size, found {self.rgb.shape} and {found}"
+            )
+
+
+@dataclass(frozen=True)
+class Column:
+    """Panels below each other, all of one size.
+
+    Attributes:
+        title: Above them.
+        panels: One a row, at least one of them; the place of `None` stays empty.
+    """
+
+    title: str
+    panels: Sequence[Panel | None]
+
+
+def panel_figure(
+    columns: Sequence[Column],
+    row_names: Sequence[str] = (),
+    note: str = "",
+    row_height: float = 1.2,
+    widest: float = 9.0,
+) -> Figure:
+    """Draw columns of panels side by side; where they are too many, in several bands.
+
+    Args:
+        columns: From left to right. Rows have one height, a column is as wide as its pictures are.
+        row_names: At the left of each row, or none at all.
+        note: A line below the figure.
+        row_height: Inches.
+        widest: Inches that columns side by side may take; more of them go below.
+
+    Raises:
+        InputError: No column, or not the same rows everywhere.
+    """
+    rows = len(columns[0].panels) if columns else 0
+    if not rows or any(len(column.panels) != rows for column in columns):
+        raise InputError(
+            "expected columns of as many panels each, found "
+            f"{[len(column.panels) for column in columns]}"
+        )
+    if row_names and len(row_names) != rows:
+        raise InputError(f"expected a name for each of {rows} rows, found {list(row_names)}")
+    widths = [_width_of(column, row_height) for column in columns]
+    bands = math.ceil(sum(widths) / widest)
+    each = math.ceil(len(columns) / bands)
+    starts = range(0, len(columns), each)
+    left = MARGIN + (LETTER * max(map(len, row_names)) + GAP if row_names else 0)
+    width = left + max(sum(widths[at : at + each]) for at in starts) - GAP + MARGIN
+    note_lines = _wrapped(note, width)
+    band_height = LINE + rows * (row_height + GAP) - GAP
+    height = 2 * MARGIN + len(starts) * (band_height + BAND_GAP) - BAND_GAP
+    height += NOTE_LINE * len(note_lines) + (BAND_GAP / 2 if note else 0)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), label="panels")
+    for number, at in enumerate(starts):
+        top = MARGIN + number * (band_height + BAND_GAP)
+        x = left
+        for row, name in enumerate(row_names):
+            y = top + LINE + row * (row_height + GAP) + row_height / 2
+            axes.text(left - GAP - 0.02, y, name, fontsize=7, ha="right", va="center")
+        for column, wide in zip(columns[at : at + each], widths[at : at + each], strict=True):
+            shown = wide - GAP
+            title = _shortened(column.title, shown)
+            axes.text(x + shown / 2, top + LINE - 0.04, title, fontsize=7, ha="center")
+            for row, panel in enumerate(column.panels):
+                y = top + LINE + row * (row_height + GAP)
+                if panel is not None:
+                    _draw(axes, panel, (x, y, shown, row_height))
+            x += wide
+    for line, text in enumerate(note_lines):
+        y = height - MARGIN - NOTE_LINE * (len(note_lines) - line - 1)
+        axes.text(MARGIN, y, text, fontsize=6, color="0.35", va="bottom")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure
+
+
+def mask_outline(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "S 2 2"]:
+    """Straight lines between the pixels of a mask and all others, the picture's border too.
+
+    Returns:
+        From and to, each (x, y), in pixels; pixel (row, column) covers x from column to column + 1.
+        A line is as long as it can be.
+    """
+    across = _runs(np.diff(np.pad(mask, ((1, 1), (0, 0))).astype(np.int8), axis=0))
+    down = _runs(np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1).T)
+    return np.concatenate([across[:, :, ::-1], down]).astype(float)
+
+
+def _runs(edges: Int[np.ndarray, "L n"]) -> Int[np.ndarray, "S 2 2"]:
+    """First and one past the last of equal neighbours that are not zero, each (line, place)."""
+    padded = np.pad(edges, ((0, 0), (1, 1)))
+    changes = np.diff(padded, axis=1) != 0
+    starts = np.argwhere(changes[:, :-1] & (edges != 0))
+    last = np.argwhere(changes[:, 1:] & (edges != 0))
+    return np.stack([starts, last + np.array([0, 1])], axis=1)
+
+
+def _width_of(column: Column, row_height: float) -> float:
+    height, width = next(panel for panel in column.panels if panel).rgb.shape[:2]
+    return float(row_height * width / height + GAP)
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    return textwrap.wrap(text, max(20, int((width - 2 * MARGIN) / NOTE_LETTER)))
+
+
+def _shortened(title: str, width: float) -> str:
+    letters = max(6, int(width / LETTER))
+    return title if len(title) <= letters else title[: letters - 1] + "…"
+
+
+def _draw(axes: Axes, panel: Panel, place: tuple[float, float, float, float]) -> None:
+    x, y, width, height = place
+    rows, columns = panel.rgb.shape[:2]
+    scale = np.array([width / columns, height / rows])
+    corners = (x, x + width, y + height, y)
+    axes.imshow(panel.rgb, extent=corners, interpolation="antialiased", aspect="auto")
+    if panel.mask is not None:
+        lines = mask_outline(panel.mask) * scale + (x, y)
+        for colour, thickness in (("white", 1.5), (OUTLINE, 0.7)):
+            axes.add_collection(
+                LineCollection(lines, colors=colour, linewidths=thickness, capstyle="projecting")
+            )
+    if panel.point_yx is not None:
+        axes.plot(
+            *(np.array(panel.point_yx[::-1]) * scale + (x, y)),
+            marker="o",
+            markersize=5,
+            markerfacecolor="none",
+            markeredgecolor=OUTLINE,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )
