@@ -1,0 +1,95 @@
+"""One frozen dataclass per command: its options, their defaults and their help text.
+
+Standard library only, so that the command line can describe itself without loading torch. A field
+becomes `--field-name`, or a positional argument if its metadata says so, and takes several values
+if `several` names their type. Types are checked by the command line and in `--config FILE.yaml`
+alike.
+"""
+
+from crate_interp.config.inside import (
+    AblateConfig,
+    AtlasConfig,
+    AtomsConfig,
+    AttentionConfig,
+    AttributeConfig,
+    LayersConfig,
+    PcaConfig,
+)
+from crate_interp.config.models import (
+    ConvertConfig,
+    DownloadConfig,
+    ModelsConfig,
+    ProfileConfig,
+)
+from crate_interp.config.options import (
+    AttentionFigure,
+    BatchSize,
+    Feature,
+    Foreground,
+    KeepBy,
+    LabelledBy,
+    ModelConfig,
+    ObserveConfig,
+    OnError,
+    Precision,
+    PrecisionChoice,
+    Refine,
+    Resolution,
+    Solver,
+    Spent,
+    Unit,
+)
+from crate_interp.config.segmentation import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    MaskCutConfig,
+    SaliencyBenchmarkConfig,
+    SemanticBenchmarkConfig,
+    VocBenchmarkConfig,
+)
+from crate_interp.config.training import (
+    CurvesConfig,
+    EvaluateClassifierConfig,
+    ReconstructConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AblateConfig",
+    "AtlasConfig",
+    "AtomsConfig",
+    "AttentionConfig",
+    "AttentionFigure",
+    "AttributeConfig",
+    "BatchSize",
+    "BenchmarkConfig",
+    "ConvertConfig",
+    "CurvesConfig",
+    "DownloadConfig",
+    "EvaluateClassifierConfig",
+    "EvaluateConfig",
+    "Feature",
+    "Foreground",
+    "KeepBy",
+    "LabelledBy",
+    "LayersConfig",
+    "MaskCutConfig",
+    "ModelConfig",
+    "ModelsConfig",
+    "ObserveConfig",
+    "OnError",
+    "PcaConfig",
+    "Precision",
+    "PrecisionChoice",
+    "ProfileConfig",
+    "ReconstructConfig",
+    "Refine",
+    "Resolution",
+    "SaliencyBenchmarkConfig",
+    "SemanticBenchmarkConfig",
+    "Solver",
+    "Spent",
+    "TrainConfig",
+    "Unit",
+    "VocBenchmarkConfig",
+]

@@ -1,0 +1,217 @@
+"""Looking inside a model, and changing it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from crate_interp.config.options import (
+    AttentionFigure,
+    Feature,
+    Foreground,
+    KeepBy,
+    ObserveConfig,
+    option,
+)
+from crate_interp.errors import InputError
+
+__all__ = [
+    "AblateConfig",
+    "AtlasConfig",
+    "AtomsConfig",
+    "AttentionConfig",
+    "AttributeConfig",
+    "LayersConfig",
+    "PcaConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig(ObserveConfig):
+    """Draw what the heads of a model attend to, and measure how far and how widely they look."""
+
+    output: Path = option("folder of the figures (PNG, PDF) and their numbers (npz, CSV)")
+    figure: list[AttentionFigure] = option(
+        "heads: maps, masks and outlines of each image; layers: all blocks by all heads of each "
+        "image; semantics: chosen heads down, images across; rollout: after each block, images "
+        "across; curves: distance, entropy and rollout by block",
+        ["heads"],
+        several=AttentionFigure,
+    )
+    block: int = option("block to read, from 0; negative counts from the last", -1)
+    head: Literal["all", "mean"] | int = option(
+        "of heads and layers: each head, their mean, or one head, from 0", "all"
+    )
+    query: str | None = option(
+        "Y,X: attention of the patch at this pixel of the original image, not of the class token",
+        None,
+    )
+    threshold: float = option("share that a mask keeps", 0.6)
+    threshold_by: KeepBy = option(
+        "what is shared out: the mass of attention (DINO) or the patches (CRATE)", "mass"
+    )
+    heads: str = option(
+        "heads of semantics: numbers such as 0,3,5; auto: the four whose attended patches have the "
+        "most similar keys in all images",
+        "auto",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.threshold <= 1:
+            raise InputError(f"threshold: expected a share in (0, 1], found {self.threshold}")
+        if not self.figure:
+            raise InputError("figure: expected at least one, found none")
+        self.query_yx, self.head_numbers  # noqa: B018  # refuse what cannot be read
+
+    @property
+    def query_yx(self) -> tuple[int, int] | None:
+        """Pixel of `query`, row first."""
+        if self.query is None:
+            return None
+        numbers = _numbers_of(self.query)
+        if numbers is None or len(numbers) != 2:
+            raise InputError(f"query: expected Y,X such as 120,64, found {self.query!r}")
+        return numbers[0], numbers[1]
+
+    @property
+    def head_numbers(self) -> list[int] | None:
+        """Numbers of `heads`, each once; `None` for auto."""
+        if self.heads == "auto":
+            return None
+        numbers = _numbers_of(self.heads)
+        if numbers is None:
+            raise InputError(f"heads: expected auto or numbers as 0,3,5, found {self.heads!r}")
+        return list(dict.fromkeys(numbers))
+
+
+def _numbers_of(text: str) -> list[int] | None:
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PcaConfig(ObserveConfig):
+    """Colour the patches of images by their principal components: alike parts, alike colours."""
+
+    feature: Feature = option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
+    block: int = option("block to read, from 0; negative counts from the last", -1)
+    foreground: Foreground = option(
+        "grey of the first component, 0 to 1, above which a patch is coloured (auto: by Otsu's "
+        "method; none: all patches are)",
+        "auto",
+    )
+    output: Path = option("PNG file; PDF and npz are written beside it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.foreground, str) and not 0 <= self.foreground < 1:
+            raise InputError(
+                f"foreground: expected auto, none or 0 <= T < 1, found {self.foreground}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig(ObserveConfig):
+    """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
+
+    model: str = option("names of one model or more, separated by commas; see `models`")
+    output: Path = option("PNG file; PDF and CSV are written beside it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.model.split(",")
+        if not all(names):
+            raise InputError(f"model: expected names separated by commas, found {self.model!r}")
+        if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
+            raise InputError("--model-args and a file of --weights go with one model only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtlasConfig(ObserveConfig):
+    """Catalogue the atoms of a block: how often each fires, where most, and for which classes.
+
+    Of a folder of class folders, and of the built-in scenes, the classes are known.
+    """
+
+    output: Path = option("folder of the atlas: index.html, atlas.npz, sheet.png, thumbnails/")
+    block: int = option("block to read, from 0; negative counts from the last", -1)
+    strongest: int = option("patches to keep of each atom, each of another image", 10)
+    sheet: list[int] | None = option(
+        "atoms of the sheet (default: twelve, the most selective of each class; without classes, "
+        "from rare to frequent)",
+        None,
+        several=int,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strongest < 1:
+            raise InputError(f"strongest: expected at least 1, found {self.strongest}")
+
+
+@dataclass(frozen=True)
+class AtomsConfig:
+    """Show the atoms that write a patch, a masked region, or a whole picture, by contribution."""
+
+    image: Path = option("the picture", positional=True)
+    atlas: Path = option("folder of an atlas; it says which model, block and size to use")
+    patch: str | None = option("Y,X: a pixel of the patch (default: the whole picture)", None)
+    mask: Path | None = option("PNG of the picture's size; what is not black is chosen", None)
+    count: int = option("atoms to show", 8)
+    output: Path = option("the PNG; a PDF and a CSV go with it", Path("atoms.png"))
+    model: str | None = option("where the atlas's model is now, if not where it was", None)
+    weights: Path | None = option("where its weight file is now, if not where it was", None)
+    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
+
+    def __post_init__(self) -> None:
+        if self.patch is not None and self.mask is not None:
+            raise InputError("give --patch Y,X or --mask FILE, not both")
+        if self.patch is not None and not re.fullmatch(r"-?\d+,-?\d+", self.patch):
+            raise InputError(f"patch: expected Y,X in pixels, found {self.patch!r}")
+        if self.count < 1:
+            raise InputError(f"count: expected at least 1, found {self.count}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig(ObserveConfig):
+    """Silence heads or atoms, one at a time, and rank them by what changes."""
+
+    output: Path = option("folder: figure (PNG, PDF), ranking (CSV), numbers of each image (npz)")
+    target: Literal["heads", "atoms"] = option(
+        "what to silence; atoms are sparse codes, for ViTs the neurons of the MLP", "heads"
+    )
+    block: int | Literal["all"] = option("from 0; negative counts from the last", "all")
+    effect: Literal["logit", "mask"] = option(
+        "what may change: the score of a class, or the mask of MaskCut's first object (1 - IoU)",
+        "logit",
+    )
+    class_: int | None = option("number of the class (default: the predicted one)", None)
+    measured: int = option(
+        "atoms to silence: so many of the largest first-order estimate (--effect logit) or of the "
+        "largest written energy (--effect mask), mean over the images; 0: all",
+        100,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_ is not None and self.effect == "mask":
+            raise InputError("--class goes with --effect logit; a mask has no class")
+        if self.measured < 0:
+            raise InputError(f"measured: expected 0 or more, found {self.measured}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeConfig(ObserveConfig):
+    """Draw what speaks for a class: attention, relevance of attention, integrated gradients."""
+
+    output: Path = option("the PNG; a PDF and an npz of the same name are put beside it")
+    class_: int | None = option("number of the class (default: the predicted one)", None)
+    steps: int = option("points on the path of integrated gradients", 50)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise InputError(f"steps: expected at least 1, found {self.steps}")

@@ -1,0 +1,108 @@
+"""What the options of all commands are made of."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from crate_interp.errors import InputError
+
+__all__ = [
+    "AttentionFigure",
+    "BatchSize",
+    "Feature",
+    "Foreground",
+    "KeepBy",
+    "LabelledBy",
+    "ModelConfig",
+    "ObserveConfig",
+    "OnError",
+    "Precision",
+    "PrecisionChoice",
+    "Refine",
+    "Resolution",
+    "Solver",
+    "Spent",
+    "Unit",
+    "option",
+]
+
+AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
+BatchSize = int | Literal["auto"]
+KeepBy = Literal["mass", "entries"]
+LabelledBy = Literal["kmeans", "linear"]
+Feature = Literal[
+    "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
+]
+Foreground = Literal["auto", "none"] | float
+Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "float16"]
+OnError = Literal["raise", "skip"]
+Refine = Literal["none", "crf", "pydensecrf"]
+Resolution = Literal["full", "grid"]
+Solver = Literal["lanczos", "dense"]
+Spent = Literal["steps", "pictures", "seconds"]
+Unit = Literal["class", "object"]
+
+
+def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
+    """Make a field of a command's options.
+
+    Args:
+        help: What `--help` says of it.
+        default: Without one, the option is required.
+        **metadata: `positional`, or `several`, the type of several values.
+    """
+    metadata["help"] = help
+    if default is ...:
+        return field(metadata=metadata)
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: copy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What commands that put images through a model have in common."""
+
+    model: str = option("model name, alias, or one of our safetensors files; see `models`")
+    weights: Path | None = option(
+        "weight file in any official layout, not the released one; `random`: untrained", None
+    )
+    model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
+    size: int | None = option(
+        "side of the square that images are resized to (default: the model's own test size, or "
+        "480 rounded down to whole patches)",
+        None,
+    )
+    stride: int | None = option("pixels between patches, if denser than the patch size", None)
+    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: PrecisionChoice = option(
+        "number type of the forward pass (auto: the fastest that keeps the masks)", "auto"
+    )
+    batch_size: BatchSize = option("images in a forward pass (auto: by tokens and memory)", "auto")
+    workers: int | None = option(
+        "processes that read images, and threads that finish them (default: half of the cores, at "
+        "most 8); 0: no processes, and one thread",
+        None,
+    )
+    limit: int | None = option("only the first images", None)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value not in (None, "auto") and value < 1:
+                raise InputError(f"{name}: expected at least 1, found {value}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers: expected 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveConfig(ModelConfig):
+    """What commands that look inside a model have in common."""
+
+    images: list[Path] = option(
+        "image files or folders, or `demo` for the built-in scenes", positional=True, several=Path
+    )

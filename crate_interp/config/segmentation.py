@@ -1,0 +1,165 @@
+"""MaskCut, its score, and the benchmarks of labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crate_interp.config.options import (
+    Feature,
+    KeepBy,
+    LabelledBy,
+    ModelConfig,
+    Refine,
+    Resolution,
+    Solver,
+    Unit,
+    option,
+)
+from crate_interp.errors import InputError
+
+__all__ = [
+    "BenchmarkConfig",
+    "EvaluateConfig",
+    "MaskCutConfig",
+    "SaliencyBenchmarkConfig",
+    "SemanticBenchmarkConfig",
+    "VocBenchmarkConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCutConfig(ModelConfig):
+    """Find objects with MaskCut, without labels, and score them as COCO does."""
+
+    coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
+    coco_root: Path | None = option("folder of the COCO splits and annotations", None)
+    images: list[Path] | None = option(
+        "image files or folders, instead of --coco", None, several=Path
+    )
+    annotations: Path | None = option("COCO annotations of --images, to score against", None)
+    output: Path | None = option("run folder (default: runs/maskcut-MODEL-DATA)", None)
+    tau: float = option("patches are alike above this cosine similarity", 0.15)
+    max_masks: int = option("masks an image, at most", 3)
+    feature: Feature = option("what to compare (auto: subspace for CRATE, key for ViT)", "auto")
+    block: int = option("block to read, from 0; negative counts from the last", -1)
+    refine: Refine = option(
+        "refinement at input resolution; pydensecrf needs the extra crf", "none"
+    )
+    solver: Solver = option("eigenvector solver", "lanczos")
+    visualize: int = option("draw overlays of the first images, and a sheet of them", 16)
+    strict: bool = option("stop at the first image that cannot be read", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.coco is None) == (self.images is None):
+            raise InputError("give either --coco SPLIT or --images DIR_OR_FILES")
+        if self.annotations is not None and self.images is None:
+            raise InputError("--annotations goes with --images; --coco brings its own")
+        if self.max_masks < 1:
+            raise InputError(f"max_masks: expected at least 1, found {self.max_masks}")
+        if self.visualize < 0:
+            raise InputError(f"visualize: expected 0 or more, found {self.visualize}")
+        if not -1 < self.tau < 1:
+            raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a COCO results file: AP of boxes and masks, class-agnostic unless told otherwise."""
+
+    results: Path = option("results JSON as COCO defines it", positional=True)
+    coco: str | None = option("COCO split the results belong to, or `demo`", None)
+    coco_root: Path | None = option("folder of the COCO splits and annotations", None)
+    annotations: Path | None = option("a COCO annotation file, instead of --coco", None)
+    category_aware: bool = option("match categories, as for a trained detector", False)
+
+    def __post_init__(self) -> None:
+        if (self.coco is None) == (self.annotations is None):
+            raise InputError("give either --coco SPLIT or --annotations FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(ModelConfig):
+    """What the benchmarks of labelled images have in common."""
+
+    feature: Feature = option("features to use (auto: subspace for CRATE, key for ViT)", "auto")
+    block: int = option("block to read, from 0; negative counts from the last", -1)
+    output: Path | None = option("run folder (default: runs/BENCHMARK-MODEL-DATA)", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocBenchmarkConfig(BenchmarkConfig):
+    """Score attention masks by mIoU on VOC 2012, by the protocols of the papers."""
+
+    data: Path = option(
+        "folder of JPEGImages, SegmentationClass and ImageSets; or `demo`: the built-in scenes",
+        positional=True,
+    )
+    split: str = option("list of images, ImageSets/Segmentation/SPLIT.txt", "val")
+    protocol: KeepBy = option(
+        "patches that a mask keeps: the share of the patches (entries: CRATE papers) or of the "
+        "attention (mass: DINO)",
+        "entries",
+    )
+    keep: float = option("that share", 0.6)
+    per: Unit = option("what has a best head: a class of an image (CRATE), or an object", "class")
+    background: bool = option("background counts as a class", False)
+    resolution: Resolution = option("compare at the image's pixels, or on the patch grid", "full")
+    pictures: int = option("draw the masks of the first images", 6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.keep <= 1:
+            raise InputError(f"keep: expected a share in (0, 1], found {self.keep}")
+        if self.pictures < 0:
+            raise InputError(f"pictures: expected 0 or more, found {self.pictures}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticBenchmarkConfig(BenchmarkConfig):
+    """Score semantic segmentation by a model's features: clusters, or a linear probe."""
+
+    data: Path = option(
+        "folder as VOC or as ADE20K has it; or `demo`: the built-in scenes", positional=True
+    )
+    method: LabelledBy = option(
+        "k-means of the features, a cluster a class, matched to the classes; or logistic "
+        "regression of them, learnt on --train-split",
+        "kmeans",
+    )
+    split: str = option("part of the data to score on", "val")
+    train_split: str = option("part of the data that a linear probe learns from", "train")
+    patches: int = option(
+        "patches, of all images together, that clusters or probe learn from", 200_000
+    )
+    seed: int = option("of the choice of the patches, and of k-means", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patches < 1 or self.seed < 0:
+            raise InputError(
+                f"patches, seed: expected at least 1 and 0, found {self.patches}, {self.seed}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyBenchmarkConfig(BenchmarkConfig):
+    """Score masks of the salient object: TokenCut, attention, the first principal component."""
+
+    images: Path = option("folder of images", positional=True)
+    masks: Path = option(
+        "folder of their masks, of the same names, white being the object", positional=True
+    )
+    tau: float = option("of TokenCut: patches are alike above this cosine similarity", 0.2)
+    keep: float = option("share of the attention, by mass, that its mask keeps", 0.6)
+    pictures: int = option("draw the masks of the first images", 6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1 < self.tau < 1:
+            raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
+        if not 0 < self.keep <= 1:
+            raise InputError(f"keep: expected a share in (0, 1], found {self.keep}")
+        if self.pictures < 0:
+            raise InputError(f"pictures: expected 0 or more, found {self.pictures}")
