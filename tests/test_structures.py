@@ -81,7 +81,7 @@ def test_patch_at_is_where_a_mask_of_the_patch_lies(original_hw, stride):
         row, column = geometry.patch_at(y, x)
         assert shown[y, x] == row * columns + column
     for y, x in ((-1, 0), (0, -1), (original_hw[0], 0), (0, original_hw[1])):
-        with pytest.raises(InputError, match=rf"pixel {y},{x} \(y,x\) is out of range"):
+        with pytest.raises(InputError, match=rf"pixel {y},{x} lies outside the image"):
             geometry.patch_at(y, x)
 
 
@@ -148,17 +148,6 @@ def test_original_to_grid_takes_the_pixel_that_holds_the_centre(geometry):
             )
         )
         np.testing.assert_array_equal(found[:, row, column], given[:, y, x])
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_patch_at_is_the_patch_whose_centre_is_nearest(geometry):
-    boxes = np.array([geometry.patch_box(*at) for at in np.ndindex(geometry.grid_hw)])
-    centres = (boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2  # y, x
-    scale = np.divide(geometry.input_hw, geometry.original_hw)
-    for y, x in np.ndindex(geometry.original_hw):
-        distances = np.abs((centres - (y + 0.5, x + 0.5)) * scale).sum(axis=1)
-        row, column = geometry.patch_at(y, x)
-        assert distances[row * geometry.grid_hw[1] + column] <= distances.min() + 1e-9
 
 
 def test_patch_box_lies_in_the_original_frame():

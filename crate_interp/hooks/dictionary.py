@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.hooks.sites import Site, blocks_of
+from crate_interp.hooks.sites import Site, atom_site, blocks_of
 from crate_interp.models.crate_alpha import ODL
 
 __all__ = ["AtomContributions", "atom_contributions", "written_dictionary"]

@@ -81,12 +81,6 @@ class _Reading:
         self, record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
     ) -> ObservedImage:
         geometry = self.observer.geometry(image.original_hw)
-        height, width = image.original_hw
-        if height < geometry.patch_hw[0] or width < geometry.patch_hw[1]:
-            raise InputError(
-                f"{record.path}: {height} x {width} pixels (height, width) are smaller than a "
-                f"patch of {geometry.patch_hw[0]} x {geometry.patch_hw[1]}"
-            )
         patch = self._patch_of(record, geometry)
         layers = {
             number: attention_map(activations, self.num_heads, number, patch)[0]
@@ -100,6 +94,7 @@ class _Reading:
         if self.keys:
             of_patches = activations.patch_features(Site.KEY, self.block)[0].T
             keys = attended_keys(maps.flatten(1), of_patches).cpu()
+        height, width = image.original_hw
         shown_hw = PICTURE_HEIGHT, max(1, round(PICTURE_HEIGHT * width / height))
         return ObservedImage(
             resize_image(record.read(), shown_hw),

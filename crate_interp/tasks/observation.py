@@ -13,6 +13,7 @@ from typing import TypeVar
 from crate_interp.config import ModelConfig, ObserveConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_coco, open_images
 from crate_interp.engine import Finished, StageClock, process_images
+from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import (
@@ -112,13 +113,21 @@ def process_pictures(
         done: Ids of images that are not wanted.
 
     Yields:
-        Every image that is not done; one that failed is named on standard error as well.
+        Every image that is not done; one that failed, or is smaller than a patch, is named on
+        standard error as well.
     """
+
+    def checked(
+        record: ImageRecord, image: ResizedImage, output: Output, stage: StageClock
+    ) -> Result:
+        _check_size(record, image, observer)
+        return finish(record, image, output, stage)
+
     outcomes = process_images(
         records,
         methodcaller("read_resized", observer.input_hw),
         forward,
-        finish,
+        checked,
         batch_size=batch_size,
         workers=workers,
         done=done,
@@ -130,6 +139,16 @@ def process_pictures(
                 progress.write(f"failed: {image.error}", file=sys.stderr)
             yield image
             progress.update()
+
+
+def _check_size(record: ImageRecord, image: ResizedImage, observer: Observer) -> None:
+    height, width = image.original_hw
+    patch_height, patch_width = observer.geometry(image.original_hw).patch_hw
+    if height < patch_height or width < patch_width:
+        raise InputError(
+            f"{record.path}: {height} x {width} pixels (height, width) are smaller than a "
+            f"patch of {patch_height} x {patch_width}"
+        )
 
 
 def _one(batch: Activations, number: int) -> Activations:

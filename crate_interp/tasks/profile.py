@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from crate_interp.config import Precision, ProfileConfig
 from crate_interp.errors import InputError

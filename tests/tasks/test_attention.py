@@ -110,7 +110,7 @@ def test_query_is_the_patch_at_that_pixel(pictures, tmp_path, model, capsys):
     assert run(pictures, output, *options) == 1
     error = capsys.readouterr().err
     assert "a.png: query: pixel 27,11 lies outside the image" in error
-    assert "0,0 to 23,23" in error
+    assert "expected y from 0 to 23 and x from 0 to 23" in error
     assert not (output / "a.npz").exists()
     for name in ("b", "c"):
         activations, (height, width) = recorded(pictures / f"{name}.png", model)

@@ -114,9 +114,9 @@ def test_pca_of_an_empty_folder_or_of_damaged_pictures_is_an_error(tmp_path, cap
         PcaConfig(images=[tmp_path], model="demo", output=tmp_path / "a.png", foreground=-1.0)
 
 
-def test_pca_of_a_picture_smaller_than_a_patch_is_that_of_the_resized_one(tmp_path):
+def test_pca_of_a_picture_smaller_than_a_patch_names_it(tmp_path, capsys):
     Image.fromarray(np.array([[[200, 0, 0], [0, 0, 90]]], np.uint8)).save(tmp_path / "a.png")
-    output = tmp_path / "figure.png"
-    command = ["pca", str(tmp_path / "a.png"), "--model", "demo", "--output", str(output)]
-    assert main([*command, *OPTIONS]) == 0
-    assert numbers_of(output.with_suffix(".npz"))["grey"].shape == (1, 6, 6)
+    output = str(tmp_path / "figure.png")
+    command = ["pca", str(tmp_path / "a.png"), "--model", "demo", "--output", output]
+    assert main([*command, *OPTIONS]) == 2
+    assert "a.png: 1 x 2 pixels (height, width) are smaller than a patch" in capsys.readouterr().err
