@@ -47,7 +47,7 @@ def main() -> None:
             exact = MaskCut(model, size=size)
             features = [exact.features([image])[0] for image in images]
             masks = [
-                exact.instances(image, feature).masks
+                exact.instances(image, exact.cut(feature[None])[0]).masks
                 for image, feature in zip(images, features, strict=True)
             ]
             for precision in arguments.precisions:
@@ -57,7 +57,11 @@ def main() -> None:
                     found = rounded.features([image])[0]
                     spread = (feature - feature.mean(dim=1, keepdim=True)).norm()
                     errors.append(float((found - feature).norm() / spread))
-                    ious.append(agreement(rounded.instances(image, found).masks, expected))
+                    ious.append(
+                        agreement(
+                            rounded.instances(image, rounded.cut(found[None])[0]).masks, expected
+                        )
+                    )
                 print(
                     f"| {name} | {size} | {precision} | {np.mean(errors):.1e} "
                     f"| {np.mean(ious):.4f} |",
