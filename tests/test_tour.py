@@ -1,0 +1,29 @@
+"""The notebook of the tour runs, in any folder, and names no path of a machine."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+NOTEBOOK = Path(__file__).parents[1] / "pipelines" / "tour.ipynb"
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq"
+)
+def test_the_tour_runs_without_an_error(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient", reason="the extra dev brings nbclient")
+    pytest.importorskip("ipykernel", reason="the extra dev brings ipykernel")
+    nbformat = pytest.importorskip("nbformat", reason="nbclient brings nbformat")
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=200, resources=resources).execute()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert sum("image/jpeg" in str(cell.outputs) for cell in code) >= 11
+
+
+def test_the_tour_names_no_path_of_a_machine():
+    found = re.findall(r"/(?:work|home|tmp|root|Users)/[^\"' ]*", NOTEBOOK.read_text("utf-8"))
+    assert found == []
