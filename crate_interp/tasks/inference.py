@@ -93,8 +93,8 @@ def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:
 
     `auto` is the fastest type that keeps the masks: those of trained models on COCO pictures are to
     have a mean IoU of 0.99 with float32's. That is float16 on CUDA devices with tensor cores, and
-    bfloat16 in attention alone on processors that have it (0.993 to 0.9998 at 96 and 192 px). All
-    of the forward pass in bfloat16, whose residual stream has 8 bits then, leaves 0.96 to 0.98.
+    bfloat16 in attention alone on processors that have it (0.994 to 0.9996 at 192 px). All of
+    the forward pass in bfloat16, whose residual stream has 8 bits then, leaves 0.95 to 0.98.
 
     Args:
         asked: A number type, which is returned, or `auto`.
