@@ -177,22 +177,19 @@ def inference_precision(precision: Precision, model: nn.Module) -> AbstractConte
 @cache
 def has_fast_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 (AVX512-BF16 or AMX), and PyTorch has oneDNN."""
-    processor = Path("/proc/cpuinfo")
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and processor.exists()
-        and "avx512_bf16" in processor.read_text()
-    )
+    return "avx512_bf16" in _processor()
 
 
 @cache
 def _is_faster() -> bool:
-    processor = Path("/proc/cpuinfo")
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and processor.exists()
-        and "AuthenticAMD" in processor.read_text()
+    has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return has_avx512 and "AuthenticAMD" in _processor()
+
+
+def _processor() -> str:
+    """What Linux says of it; nothing where PyTorch has no oneDNN."""
+    file = Path("/proc/cpuinfo")
+    has_onednn = torch.backends.mkldnn.is_available() and hasattr(
+        torch.ops.mkldnn, "_linear_pointwise"
     )
+    return file.read_text() if has_onednn and file.exists() else ""
