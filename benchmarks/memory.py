@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--refine", default="crf")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    marks = sorted({arguments.images // 10, arguments.images // 2, arguments.images - 1})
+    marks = sorted({arguments.images * part // 10 for part in (1, 5, 9)})
     if marks[0] < 1:
         parser.error("--images: expected at least 10")
     with tempfile.TemporaryDirectory() as name:
