@@ -133,7 +133,7 @@ def _rounded_attention(
     keys = (key - key.mean(dim=2, keepdim=True)).flatten(0, 1).bfloat16().contiguous()
     mean = value.mean(dim=2).flatten(0, 1)
     values = (value.flatten(0, 1) - mean[:, None]).transpose(1, 2).bfloat16().contiguous()
-    out = torch.empty(queries.shape)
+    out = torch.empty(queries.shape, dtype=query.dtype)
     for head in range(len(queries)):
         largest = _linear(queries[head], keys[head, ::_ONE_IN].contiguous()).amax(dim=1)
         shifted, padded = (F.pad(part[head], (0, _PADDING)) for part in (queries, keys))
