@@ -18,11 +18,11 @@ from crate_interp.hooks import (
     Scale,
     Site,
     Target,
-    available_sites,
     channels_of,
     check_classifier,
     choose_classes,
     count_units,
+    default_feature,
     intervene,
     record,
     scores_from,
@@ -122,7 +122,7 @@ def mask_of(
         pixels: Normalised images.
         tau: Patches are alike above this cosine similarity.
     """
-    site = Site.SUBSPACE if Site.SUBSPACE in available_sites(model) else Site.KEY
+    site = default_feature(model)
     with torch.inference_mode(), record(model, [site], [-1], stop_early=True) as recorder:
         model(pixels)
     found = recorder.activations

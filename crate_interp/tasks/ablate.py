@@ -82,7 +82,7 @@ def run(config: AblateConfig) -> int:
     if config.precision == "auto":  # effects are small differences, which fewer bits would lose
         observer = replace(observer, precision="float32")
     records = open_pictures(config).records
-    site = Site.HEADS if config.target == "heads" else atom_site(observer.model)
+    site = _site_of(observer, config)
     units = _all_units(observer.model, site, config)
     if config.effect == "logit":
         check_classifier(observer.model, config.class_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def run(config: AttributeConfig) -> int:
         return [_attribute(observer, images[0].rgb, config)]
 
     def finish(record: ImageRecord, _: Any, found: _Attribution, __: Any) -> _Attribution:
-        return _Attribution(**{**vars(found), "name": record.file_name})
+        return replace(found, name=record.file_name)
 
     workers = workers_of(config.workers)
     outcomes = process_pictures(observer, records, forward, finish, 1, workers)

@@ -21,11 +21,10 @@ from crate_interp.hooks import Observer, Site, available_sites
 from crate_interp.segmentation import attention_masks, principal_component, tokencut
 from crate_interp.structures import Activations, Instances
 from crate_interp.tasks.benchmark_files import Example, draw_examples, format_table, percent
-from crate_interp.tasks.observation import load_observer, observe
+from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_saliency
 from crate_interp.tasks.resumable import (
     default_output,
-    feature_of,
     finish_run,
     observe_into,
     settings_of,

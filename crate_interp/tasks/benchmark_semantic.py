@@ -26,11 +26,10 @@ from crate_interp.evaluation.patch_classifier import (
 from crate_interp.hooks import Observer, Site
 from crate_interp.structures import Activations
 from crate_interp.tasks.benchmark_files import format_table, percent, write_class_scores
-from crate_interp.tasks.observation import load_observer, observe
+from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.resumable import (
     default_output,
     describe_images,
-    feature_of,
     finish_run,
     observe_into,
     settings_of,

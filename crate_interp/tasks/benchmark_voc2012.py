@@ -39,11 +39,10 @@ from crate_interp.tasks.benchmark_files import (
     percent,
     write_class_scores,
 )
-from crate_interp.tasks.observation import load_observer, observe
+from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_attention_miou
 from crate_interp.tasks.resumable import (
     default_output,
-    feature_of,
     finish_run,
     observe_into,
     settings_of,

@@ -10,11 +10,11 @@ from operator import methodcaller
 from pathlib import Path
 from typing import TypeVar
 
-from crate_interp.config import ModelConfig, ObserveConfig
+from crate_interp.config import BenchmarkConfig, ModelConfig, ObserveConfig, PcaConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_coco, open_images
 from crate_interp.engine import Finished, StageClock, process_images
 from crate_interp.errors import InputError
-from crate_interp.hooks import Observer, Site
+from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import (
     batch_size_of,
@@ -25,7 +25,7 @@ from crate_interp.tasks.inference import (
 )
 from crate_interp.tasks.progress import progress_bar
 
-__all__ = ["load_observer", "observe", "open_pictures", "process_pictures"]
+__all__ = ["feature_of", "load_observer", "observe", "open_pictures", "process_pictures"]
 
 Output = TypeVar("Output")
 Result = TypeVar("Result")
@@ -41,6 +41,18 @@ def load_observer(config: ModelConfig) -> Observer:
     model, _ = load_model(config.model, config.weights, config.model_args)
     precision = precision_of(config.precision, device)
     return Observer(model.to(device), config.size, config.stride, precision)
+
+
+def feature_of(config: BenchmarkConfig | PcaConfig, observer: Observer) -> Site:
+    """Find the site of an option `--feature`.
+
+    Raises:
+        InputError: The model has no such site, or no such block.
+    """
+    if config.feature == "auto":
+        return default_feature(observer.model, config.block)
+    record(observer.model, [config.feature], [config.block])
+    return Site(config.feature)
 
 
 def open_pictures(config: ObserveConfig) -> ImageSet:

@@ -15,12 +15,12 @@ from crate_interp.config import PcaConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, resize_image
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.hooks import Observer, blocks_of, default_feature, record
+from crate_interp.hooks import Observer, blocks_of
 from crate_interp.segmentation import JointPCA, joint_pca
 from crate_interp.structures import Activations
 from crate_interp.tasks.figures import check_figure_path, save_figure
 from crate_interp.tasks.inference import describe_model
-from crate_interp.tasks.observation import load_observer, observe, open_pictures
+from crate_interp.tasks.observation import feature_of, load_observer, observe, open_pictures
 from crate_interp.visualization import pca_figure
 
 __all__ = ["run"]
@@ -44,10 +44,7 @@ def run(config: PcaConfig) -> int:
     check_figure_path(config.output)
     images = open_pictures(config)
     observer = load_observer(config)
-    feature: str = config.feature
-    if feature == "auto":
-        feature = default_feature(observer.model, config.block).value
-    record(observer.model, [feature], [config.block])  # refuses what the model lacks
+    feature = feature_of(config, observer).value
     config.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=config.output.parent) as file:
         features, seen = _collect(observer, images, feature, config, file)

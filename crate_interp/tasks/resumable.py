@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crate_interp.config import BenchmarkConfig, ModelConfig
+from crate_interp.config import ModelConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.hooks import Observer, Site, default_feature, record
+from crate_interp.hooks import Observer, Site
 from crate_interp.models import resolve_weights
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import RANDOM, batch_size_of, describe_model, describe_weights
@@ -28,7 +28,6 @@ __all__ = [
     "default_output",
     "describe_images",
     "failure_of",
-    "feature_of",
     "finish_run",
     "observe_into",
     "settings_of",
@@ -45,18 +44,6 @@ def weights_of(config: ModelConfig) -> dict[str, Any]:
     if config.weights == RANDOM:
         return describe_weights(None)
     return describe_weights(resolve_weights(config.model, config.weights))
-
-
-def feature_of(config: BenchmarkConfig, observer: Observer) -> Site:
-    """Find the site of an option `--feature`.
-
-    Raises:
-        InputError: The model has no such site, or no such block.
-    """
-    if config.feature == "auto":
-        return default_feature(observer.model, config.block)
-    record(observer.model, [config.feature], [config.block])
-    return Site(config.feature)
 
 
 def settings_of(
