@@ -71,6 +71,10 @@ class ImageGeometry:
         rows, columns = self._input_of_original()
         return maps[:, rows][:, :, columns]
 
+    def grid_to_original(self, maps: Shaped[np.ndarray, "M h w"]) -> Shaped[np.ndarray, "M H2 W2"]:
+        """Bring masks or maps of the patch grid to the original image, by way of the input."""
+        return self.input_to_original(self.grid_to_input(maps))
+
     def original_to_grid(
         self, labels: Shaped[np.ndarray, "*M H2 W2"]
     ) -> Shaped[np.ndarray, "*M h w"]:

@@ -77,6 +77,7 @@ def test_patch_at_is_where_a_mask_of_the_patch_lies(original_hw, stride):
     rows, columns = geometry.grid_hw
     numbers = np.arange(rows * columns).reshape(1, rows, columns)
     shown = geometry.input_to_original(geometry.grid_to_input(numbers))[0]
+    np.testing.assert_array_equal(geometry.grid_to_original(numbers)[0], shown)
     for y, x in np.ndindex(original_hw):
         row, column = geometry.patch_at(y, x)
         assert shown[y, x] == row * columns + column

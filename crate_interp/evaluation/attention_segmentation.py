@@ -150,7 +150,7 @@ def image_overlaps(
         labels = geometry.original_to_grid(labels)
         objects = None if objects is None else geometry.original_to_grid(objects)
     else:
-        masks = geometry.input_to_original(geometry.grid_to_input(masks))
+        masks = geometry.grid_to_original(masks)
     truth, classes = truth_masks(labels, objects, protocol.background)
     overlaps = overlaps_of(masks & (labels != VOID), truth)
     return ImageOverlaps(classes, overlaps[:-2], overlaps[-2], overlaps[-1])

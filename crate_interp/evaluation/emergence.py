@@ -169,7 +169,7 @@ class _Measures:
             metric.update(patches.unflatten(1, geometry.grid_hw), geometry, objects)
         salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
         largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
-        self.salient.update(geometry.input_to_original(geometry.grid_to_input(salient)), largest)
+        self.salient.update(geometry.grid_to_original(salient), largest)
         (cut,) = predictor.cut(features)
         instances = predictor.instances(image.rgb, cut, image.original_hw)
         self.results += results_of(instances, record.image_id)

@@ -272,7 +272,7 @@ class AttentionFiles:
         rows, columns = image.rgb.shape[:2]
         shown_hw = (rows, columns) if height is None else (height, max(1, height * columns // rows))
         geometry = self._observer.geometry(shown_hw)
-        return geometry.input_to_original(geometry.grid_to_input(maps))
+        return geometry.grid_to_original(maps)
 
     def _note(self, *parts: str) -> str:
         config = self._config

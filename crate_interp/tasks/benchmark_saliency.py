@@ -116,7 +116,7 @@ class _Benchmark:
 
     def on_original(self, grid: np.ndarray, image: ResizedImage) -> np.ndarray:
         geometry = self.observer.geometry(image.original_hw)
-        return np.asarray(geometry.input_to_original(geometry.grid_to_input(grid[None]))[0])
+        return np.asarray(geometry.grid_to_original(grid[None])[0])
 
     def entry_of(
         self, record: ImageRecord, image: ResizedImage, activations: Activations, stage: StageClock

@@ -166,7 +166,7 @@ class _Benchmark:
             labels = self.data.labels_of(record, image.original_hw)
             geometry = self.observer.geometry(image.original_hw)
             predicted = classifier.predict(self.features(activations)).reshape(geometry.grid_hw)
-            predicted = geometry.input_to_original(geometry.grid_to_input(predicted[None]))[0]
+            predicted = geometry.grid_to_original(predicted[None])[0]
             classes = len(self.data.classes)
             confusion = confusion_of(labels, predicted, classes, classes)
             pairs = np.column_stack([*confusion.nonzero(), confusion[confusion.nonzero()]])

@@ -158,7 +158,7 @@ class _Benchmark:
         masks, protocol = self.masks_of(activations), replace(self.protocol, resolution="full")
         found = image_overlaps(masks, geometry, labels, objects, protocol)
         truth, classes = truth_masks(labels, objects, protocol.background)
-        masks = geometry.input_to_original(geometry.grid_to_input(masks))
+        masks = geometry.grid_to_original(masks)
         best, rgb = found.heads.argmax(axis=0), record.read()
         shown = (truth, masks[best], masks[-2:-1], masks[-1:])
         names = ", ".join(self.data.classes[label] for label in np.unique(classes))
