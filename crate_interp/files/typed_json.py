@@ -1,0 +1,96 @@
+"""JSON as values of a declared type; what does not fit is refused with its place in the file."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from crate_interp.errors import InputError
+
+__all__ = ["checked_as", "parse_json_as", "read_bytes", "read_json_as"]
+
+Kind = TypeVar("Kind")
+
+
+def read_json_as(path: str | os.PathLike[str], kind: type[Kind]) -> Kind:
+    """Read a JSON file as a value of a type.
+
+    Args:
+        path: The file.
+        kind: A `msgspec.Struct`, a `TypedDict`, `dict[...]`, `list[...]`, or any other type that
+            msgspec decodes. Keys that it does not name are left out.
+
+    Raises:
+        InputError: The file cannot be read, is no JSON (NaN, infinity, half a surrogate pair and
+            nesting beyond Python's recursion limit are none), or does not fit the type.
+    """
+    return parse_json_as(read_bytes(path), kind, str(path))
+
+
+def parse_json_as(content: bytes | str, kind: type[Kind], source: str) -> Kind:
+    """Read a JSON text as a value of a type.
+
+    Args:
+        content: The text, UTF-8 if bytes.
+        kind: As for `read_json_as`.
+        source: Name of the file or option that the text comes from, for messages.
+
+    Raises:
+        InputError: As `read_json_as`.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{source}: {_expected_found(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InputError(f"{source}: not a JSON file: {error}") from None
+
+
+def checked_as(value: Any, kind: type[Kind], source: str) -> Kind:
+    """Check that a Python value, as JSON or YAML has them, is of a type.
+
+    Args:
+        value: Dictionaries, lists, texts, numbers, booleans and `None`.
+        kind: As for `read_json_as`.
+        source: Name of the file or option that the value comes from, for messages.
+
+    Returns:
+        The value, converted to the type.
+
+    Raises:
+        InputError: The value does not fit the type.
+    """
+    try:
+        return msgspec.convert(value, type=kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{source}: {_expected_found(str(error))}") from None
+    except (UnicodeError, RecursionError) as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file as a whole.
+
+    Raises:
+        InputError: It cannot be read: it is missing, a folder, or its name is none.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def _expected_found(message: str) -> str:
+    """Put msgspec's message in this package's words: place, expected, found."""
+    message, _, place = message.partition(" - at ")
+    message = message.replace("`", "")
+    parts = re.fullmatch(r"Expected (.*), got (.*)", message, re.DOTALL)
+    if parts:
+        message = f"expected {parts[1]}, found {parts[2]}"
+    place = place.strip("`").removeprefix("$").removeprefix(".")
+    return f"{place}: {message}" if place else message
