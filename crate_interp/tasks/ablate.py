@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -39,6 +38,7 @@ from crate_interp.hooks.sites import blocks_of
 from crate_interp.models import inference_precision
 from crate_interp.tasks.figures import save_figure
 from crate_interp.tasks.inference import batch_size_of, workers_of
+from crate_interp.tasks.number_files import about_of, write_arrays, write_table
 from crate_interp.tasks.observation import load_observer, open_pictures, process_pictures
 from crate_interp.visualization import atom_effects_figure, head_effects_figure
 
@@ -95,7 +95,8 @@ def run(config: AblateConfig) -> int:
     names, effects, classes = _each_image(
         partial(_measure, units=measured), records, observer, config
     )
-    _write(config, measured, names, effects, classes, estimate)
+    arrays = _arrays_of(config, measured, names, effects, classes)
+    _write(config, arrays, estimate, about_of(config, observer))
     save_figure(_figure(config, measured, effects, len(units.block)), _file(config, "png"))
     _report(config, measured, effects, estimate)
     return int(len(names) < len(records))
@@ -214,15 +215,13 @@ def _unit(config: AblateConfig) -> str:
     return config.target.removesuffix("s")
 
 
-def _write(
+def _arrays_of(
     config: AblateConfig,
     units: _Units,
     names: list[str],
     effects: Float[np.ndarray, "I R"],
     classes: list[int],
-    estimate: Numbers | None,
-) -> None:
-    config.output.mkdir(parents=True, exist_ok=True)
+) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         "file_names": np.array(names),
         "block": units.block,
@@ -231,19 +230,26 @@ def _write(
     arrays |= {"effects": effects}
     if config.effect == "logit":
         arrays |= {"classes": np.array(classes)}
+    return arrays
+
+
+def _write(
+    config: AblateConfig,
+    arrays: dict[str, Any],
+    estimate: Numbers | None,
+    about: Mapping[str, Any],
+) -> None:
+    effects = arrays["effects"]
+    columns = {f"{config.effect}_effect": effects.mean(axis=0), "deviation": effects.std(axis=0)}
     if estimate is not None:
-        arrays |= {"estimate": estimate}
-    np.savez_compressed(_file(config, "npz"), **arrays)
-    with _file(config, "csv").open("w", newline="") as stream:
-        table = csv.writer(stream)
-        header = ["rank", "block", _unit(config), f"{config.effect}_effect", "deviation"]
-        table.writerow(header + ([] if estimate is None else ["estimate"]))
-        for rank, row in enumerate(_ranking(effects), start=1):
-            numbers = [effects[:, row].mean(), effects[:, row].std()]
-            numbers += [] if estimate is None else [estimate[row]]
-            table.writerow(
-                [rank, units.block[row], units.number[row], *(f"{n:.6g}" for n in numbers)]
-            )
+        arrays["estimate"] = columns["estimate"] = estimate
+    write_arrays(_file(config, "npz"), arrays, about)
+    units = ("block", _unit(config))
+    rows = [
+        [rank, *(arrays[name][row] for name in units), *(f"{c[row]:.6g}" for c in columns.values())]
+        for rank, row in enumerate(_ranking(effects), start=1)
+    ]
+    write_table(_file(config, "csv"), ("rank", *units, *columns), rows, about)
 
 
 def _figure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from crate_interp.structures import ImageGeometry
 from crate_interp.tasks.atlas import atom_row, describe_site
 from crate_interp.tasks.atlas_files import StoredAtlas, read_atlas
 from crate_interp.tasks.figures import check_figure_path, save_figure
+from crate_interp.tasks.number_files import about_of, write_table
 from crate_interp.tasks.observation import load_observer
 from crate_interp.visualization import atom_sheet
 
@@ -53,25 +53,27 @@ def run(config: AtomsConfig) -> int:
     where = "picture" if outline is None else "region" if config.mask else "patch"
     title = f"What writes this {where}? {describe_site(source)}"
     save_figure(atom_sheet(rows, title, rgb, outline), config.output)
-    _write_csv(config.output.with_suffix(".csv"), stored, contributions)
+    _write_csv(config, stored, contributions, observer)
     print(f"{chosen.sum()} of {chosen.size} patches; atom, share of what the block writes there:")
     _report(config, stored, contributions, order)
     return 0
 
 
+def _model_of(config: AtomsConfig, stored: StoredAtlas) -> ModelConfig:
+    source = stored.source
+    return ModelConfig(
+        model=config.model or source.model,
+        weights=config.weights or (Path(source.weights) if source.weights else None),
+        model_args=dict(source.model_args),
+        size=source.geometry.input_hw[0],
+        stride=source.stride,
+        device=config.device,
+    )
+
+
 def _observer_of(config: AtomsConfig, stored: StoredAtlas) -> Observer:
     source = stored.source
-    weights = config.weights or (Path(source.weights) if source.weights else None)
-    observer = load_observer(
-        ModelConfig(
-            model=config.model or source.model,
-            weights=weights,
-            model_args=dict(source.model_args),
-            size=source.geometry.input_hw[0],
-            stride=source.stride,
-            device=config.device,
-        )
-    )
+    observer = load_observer(_model_of(config, stored))
     found = parameters_checksum(observer.model)
     if found != source.parameters_sha256:
         raise InputError(
@@ -118,23 +120,24 @@ def _read_mask(path: Path, expected_hw: tuple[int, int]) -> Bool[np.ndarray, "H 
     return mask
 
 
-def _write_csv(path: Path, stored: StoredAtlas, contributions: AtomContributions) -> None:
+def _write_csv(
+    config: AtomsConfig,
+    stored: StoredAtlas,
+    contributions: AtomContributions,
+    observer: Observer,
+) -> None:
     atlas, classes = stored.atlas, stored.source.classes
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["atom", "share", "norm", "patch_frequency", "selectivity", "class"])
-        for atom in np.argsort(-contributions.share, kind="stable").tolist():
-            best = int(atlas.best_class[atom])
-            writer.writerow(
-                [
-                    atom,
-                    repr(float(contributions.share[atom])),
-                    repr(float(contributions.norm[atom])),
-                    f"{atlas.patch_frequency[atom]:.6g}",
-                    f"{atlas.selectivity[atom]:.6g}",
-                    classes[best] if best >= 0 else "",
-                ]
-            )
+    rows = []
+    for atom in np.argsort(-contributions.share, kind="stable").tolist():
+        best = int(atlas.best_class[atom])
+        share, norm = (float(values[atom]) for values in (contributions.share, contributions.norm))
+        statistics = (atlas.patch_frequency[atom], atlas.selectivity[atom])
+        name = classes[best] if best >= 0 else ""
+        rows.append([atom, repr(share), repr(norm), *(f"{n:.6g}" for n in statistics), name])
+    header = ("atom", "share", "norm", "patch_frequency", "selectivity", "class")
+    about = about_of(_model_of(config, stored), observer)
+    about["settings"] |= {"image": config.image, "patch": config.patch, "mask": config.mask}
+    write_table(config.output.with_suffix(".csv"), header, rows, about)
 
 
 def _report(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log
@@ -22,6 +21,7 @@ from crate_interp.hooks import Observer
 from crate_interp.segmentation import attention_masks
 from crate_interp.tasks.figures import save_figure
 from crate_interp.tasks.inference import describe_model
+from crate_interp.tasks.number_files import about_of, write_arrays, write_table
 from crate_interp.visualization import attention_curves, head_figure, layer_figure, maps_figure
 
 __all__ = ["AttentionFiles", "ObservedImage"]
@@ -70,6 +70,7 @@ class AttentionFiles:
     ) -> None:
         self._config, self._observer, self._block = config, observer, block
         self._names = _names_of(images.records)
+        self._about = about_of(config, observer)
         self._shown: list[tuple[str, ObservedImage]] = []
         self._rollouts: list[Float[np.ndarray, "L h w"]] = []
         self._keys: list[Float[Tensor, "K+1 D"]] = []
@@ -99,8 +100,7 @@ class AttentionFiles:
             self._keys.append(image.keys)
         if len(self._shown) < MOST_IMAGES:
             self._shown.append((name, image))
-        config.output.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(config.output / f"{name}.npz", **numbers)
+        write_arrays(config.output / f"{name}.npz", numbers, self._about)
 
     def finish(self) -> None:
         """Write the files of all images together.
@@ -292,10 +292,7 @@ class AttentionFiles:
     def _write_table(
         self, name: str, header: Sequence[str], rows: Iterable[Sequence[float]]
     ) -> None:
-        path = self._config.output / f"{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
+        write_table(self._config.output / f"{name}.csv", header, rows, self._about)
 
 
 def _names_of(records: Sequence[ImageRecord]) -> dict[int, str]:

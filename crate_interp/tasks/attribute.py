@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from crate_interp.hooks import (
 )
 from crate_interp.tasks.figures import check_figure_path, save_figure
 from crate_interp.tasks.inference import batch_size_of, workers_of
+from crate_interp.tasks.number_files import about_of, write_arrays
 from crate_interp.tasks.observation import load_observer, open_pictures, process_pictures
 from crate_interp.visualization import attribution_figure
 
@@ -102,7 +104,7 @@ def run(config: AttributeConfig) -> int:
         [f"{one.name}: class {one.number}, p = {one.probability:.2f}" for one in found],
     )
     save_figure(figure, config.output)
-    _write(config, found)
+    _write(config, found, about_of(config, observer))
     return int(len(found) < len(records))
 
 
@@ -132,20 +134,20 @@ def _attribute(
     )
 
 
-def _write(config: AttributeConfig, found: list[_Attribution]) -> None:
+def _write(config: AttributeConfig, found: list[_Attribution], about: Mapping[str, Any]) -> None:
     sums = np.array([one.gradients.sum() for one in found])
     differences = np.array([one.difference for one in found])
     numbers = config.output.with_suffix(".npz")
-    np.savez_compressed(
-        numbers,
-        file_names=np.array([one.name for one in found]),
-        classes=np.array([one.number for one in found]),
-        probabilities=np.array([one.probability for one in found]),
-        attention=np.stack([one.attention for one in found]),
-        relevance=np.stack([one.relevance for one in found]),
-        integrated_gradients=np.stack([one.gradients for one in found]),
-        score_differences=differences,
-    )
+    arrays = {
+        "file_names": np.array([one.name for one in found]),
+        "classes": np.array([one.number for one in found]),
+        "probabilities": np.array([one.probability for one in found]),
+        "attention": np.stack([one.attention for one in found]),
+        "relevance": np.stack([one.relevance for one in found]),
+        "integrated_gradients": np.stack([one.gradients for one in found]),
+        "score_differences": differences,
+    }
+    write_arrays(numbers, arrays, about)
     missed = float(np.abs(sums - differences).mean() / np.abs(differences).mean())
     hint = "; more --steps bring them nearer" if missed > _MISSED else ""
     print(

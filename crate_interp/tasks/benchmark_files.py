@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from crate_interp.tasks.figures import save_figure
+from crate_interp.tasks.number_files import write_table
 from crate_interp.visualization import class_scores_figure, comparison_figure
 
 __all__ = ["Example", "draw_examples", "format_table", "percent", "write_class_scores"]
@@ -50,8 +50,9 @@ def write_class_scores(
     counts: Int64[np.ndarray, " C"],
     scores: Mapping[str, Float[np.ndarray, " C"]],
     label: str,
+    about: Mapping[str, Any],
 ) -> str:
-    """Write scores by class as CSV, PNG and PDF.
+    """Write scores by class as CSV (with its record as JSON), PNG and PDF.
 
     Args:
         path: Of the PNG.
@@ -59,17 +60,17 @@ def write_class_scores(
         counts: Images that each class occurs in; classes without one are left out.
         scores: By method, shares of 1.
         label: What the scores are, for the figure.
+        about: What they were made of, as `about_of` has it.
 
     Returns:
         A table to print.
     """
     kept: list[int] = np.flatnonzero(counts).tolist()
-    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["class", "images", *scores])
-        for number in kept:
-            values = [float(column[number]) for column in scores.values()]
-            writer.writerow([classes[number], int(counts[number]), *values])
+    cells = [
+        [classes[n], int(counts[n]), *(float(column[n]) for column in scores.values())]
+        for n in kept
+    ]
+    write_table(path.with_suffix(".csv"), ["class", "images", *scores], cells, about)
     names = [f"{classes[number]} ({counts[number]})" for number in kept]
     shown = {method: column[kept] for method, column in scores.items()}
     means = {method: float(np.nanmean(column)) for method, column in shown.items()}

@@ -21,6 +21,7 @@ from crate_interp.hooks import Observer, Site, available_sites
 from crate_interp.segmentation import attention_masks, principal_component, tokencut
 from crate_interp.structures import Activations, Instances
 from crate_interp.tasks.benchmark_files import Example, draw_examples, format_table, percent
+from crate_interp.tasks.number_files import weights_of
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_saliency
 from crate_interp.tasks.resumable import (
@@ -28,7 +29,6 @@ from crate_interp.tasks.resumable import (
     finish_run,
     observe_into,
     settings_of,
-    weights_of,
 )
 from crate_interp.tasks.run_folder import open_run_folder
 from crate_interp.visualization import draw_instances

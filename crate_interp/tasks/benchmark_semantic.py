@@ -26,6 +26,7 @@ from crate_interp.evaluation.patch_classifier import (
 from crate_interp.hooks import Observer, Site
 from crate_interp.structures import Activations
 from crate_interp.tasks.benchmark_files import format_table, percent, write_class_scores
+from crate_interp.tasks.number_files import versions, weights_of
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.resumable import (
     default_output,
@@ -33,7 +34,6 @@ from crate_interp.tasks.resumable import (
     finish_run,
     observe_into,
     settings_of,
-    weights_of,
 )
 from crate_interp.tasks.run_folder import open_run_folder
 
@@ -86,6 +86,7 @@ def run(config: SemanticBenchmarkConfig) -> int:
             _images_of_class(entries, len(data.classes)),
             {"IoU": score.iou, "accuracy": score.accuracy},
             "IoU and accuracy of all pixels of a class (%)",
+            {"weights": weights, "settings": settings, "versions": versions()},
         )
         print(
             f"{by_class}\n\n{settings['model']} at {settings['size']} px on {len(entries)} images "

@@ -39,6 +39,7 @@ from crate_interp.tasks.benchmark_files import (
     percent,
     write_class_scores,
 )
+from crate_interp.tasks.number_files import versions, weights_of
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_attention_miou
 from crate_interp.tasks.resumable import (
@@ -46,7 +47,6 @@ from crate_interp.tasks.resumable import (
     finish_run,
     observe_into,
     settings_of,
-    weights_of,
 )
 from crate_interp.tasks.run_folder import open_run_folder
 from crate_interp.visualization import draw_instances
@@ -91,6 +91,7 @@ def run(config: VocBenchmarkConfig) -> int:
             score.images_of_class,
             score.by_class,
             f"IoU by {config.protocol} (%, mean over the images of a class)",
+            {"weights": weights, "settings": settings, "versions": versions()},
         )
         if config.pictures:
             shown = records[: config.pictures]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from crate_interp.models import create_on_meta, names_a_file, resolve_name
 from crate_interp.structures import Activations
 from crate_interp.tasks.figures import check_figure_path, save_figure
 from crate_interp.tasks.inference import describe_model
+from crate_interp.tasks.number_files import about_of, write_table
 from crate_interp.tasks.observation import load_observer, observe, open_pictures
 from crate_interp.visualization import Curve, Panel, draw_curves
 
@@ -46,12 +46,14 @@ class _Measured:
         sites: What was read of it.
         file_names: Of the images.
         numbers: By name: `coding_rate`, and `sparsity` and `objective` where there are any.
+        about: What they were made of.
     """
 
     name: str
     sites: tuple[Site, ...]
     file_names: list[str]
     numbers: dict[str, Float[np.ndarray, "B L"]]
+    about: Mapping[str, Any]
 
 
 def run(config: LayersConfig) -> int:
@@ -72,10 +74,9 @@ def run(config: LayersConfig) -> int:
     x_label = f"block (band: standard deviation of {found} images)" if found > 1 else "block"
     vector = save_figure(draw_curves(_panels_of(measured), x_label), config.output)
     table = config.output.with_suffix(".csv")
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, (*COLUMNS, "objective"))
-        writer.writeheader()
-        writer.writerows(row for one in measured for row in _rows_of(one))
+    columns = (*COLUMNS, "objective")
+    rows = [[row.get(name, "") for name in columns] for one in measured for row in _rows_of(one)]
+    write_table(table, columns, rows, {"models": [one.about for one in measured]})
     for one in measured:
         for name, values in one.numbers.items():
             first, last = (_mean_and_deviation(values)[0][block] for block in (0, -1))
@@ -121,7 +122,8 @@ def _measure(config: LayersConfig, images: ImageSet) -> _Measured:
         values = [getattr(one, name) for one in found]
         if values[0] is not None:
             numbers[name] = torch.cat(values).cpu().numpy()
-    return _Measured(describe_model(config.model, config.weights), sites, file_names, numbers)
+    name, about = describe_model(config.model, config.weights), about_of(config, observer)
+    return _Measured(name, sites, file_names, numbers, about)
 
 
 def _panels_of(measured: Sequence[_Measured]) -> list[Panel]:

@@ -38,8 +38,9 @@ from crate_interp.tasks.inference import (
     workers_of,
 )
 from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
+from crate_interp.tasks.number_files import versions
 from crate_interp.tasks.progress import progress_bar
-from crate_interp.tasks.resumable import default_output, failure_of, settings_of, versions
+from crate_interp.tasks.resumable import default_output, failure_of, settings_of
 from crate_interp.tasks.run_folder import RunFolder, open_run_folder
 
 __all__ = ["run"]

@@ -20,6 +20,7 @@ from crate_interp.segmentation import JointPCA, joint_pca
 from crate_interp.structures import Activations
 from crate_interp.tasks.figures import check_figure_path, save_figure
 from crate_interp.tasks.inference import describe_model
+from crate_interp.tasks.number_files import about_of, write_arrays
 from crate_interp.tasks.observation import feature_of, load_observer, observe, open_pictures
 from crate_interp.visualization import pca_figure
 
@@ -65,7 +66,7 @@ def run(config: PcaConfig) -> int:
     )
     vector = save_figure(figure, config.output)
     numbers = config.output.with_suffix(".npz")
-    np.savez_compressed(numbers, **_numbers_of(found, seen))
+    write_arrays(numbers, _numbers_of(found, seen), about_of(config, observer))
     print(f"{note}\n{config.output}, {vector.name}: {len(pictures)} of {len(seen)} images")
     print(f"{numbers.name}: grey, foreground, components and colours of all {len(seen)}")
     return int(len(seen) < len(images))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import gc
 import statistics
@@ -25,7 +24,8 @@ from crate_interp.models import (
     inference_precision,
     resolve_name,
 )
-from crate_interp.tasks.inference import device_of
+from crate_interp.tasks.inference import describe_weights, device_of
+from crate_interp.tasks.number_files import versions, write_table
 
 __all__ = ["run"]
 
@@ -100,11 +100,10 @@ def run(config: ProfileConfig) -> int:
         )
     _print_table(rows, config, device)
     if config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        with config.output.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(asdict(rows[0])))
-            writer.writeheader()
-            writer.writerows(map(asdict, rows))
+        settings = {name: value for name, value in asdict(config).items() if name != "output"}
+        about = {"weights": describe_weights(None), "settings": settings, "versions": versions()}
+        cells = [list(asdict(row).values()) for row in rows]
+        write_table(config.output, list(asdict(rows[0])), cells, about)
         print(config.output)
     return 0
 

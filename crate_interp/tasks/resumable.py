@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
@@ -18,9 +16,9 @@ from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site
-from crate_interp.models import resolve_weights
 from crate_interp.structures import Activations
-from crate_interp.tasks.inference import RANDOM, batch_size_of, describe_model, describe_weights
+from crate_interp.tasks.inference import batch_size_of, describe_model
+from crate_interp.tasks.number_files import versions
 from crate_interp.tasks.observation import observe
 from crate_interp.tasks.run_folder import RunFolder
 
@@ -31,19 +29,10 @@ __all__ = [
     "finish_run",
     "observe_into",
     "settings_of",
-    "versions",
-    "weights_of",
 ]
 
 # Makes the journal's entry of an image, but for its id, name and seconds.
 Entry = Callable[[ImageRecord, ResizedImage, Activations, StageClock], dict[str, Any]]
-
-
-def weights_of(config: ModelConfig) -> dict[str, Any]:
-    """Describe the weight file of a command, for its settings and its summary."""
-    if config.weights == RANDOM:
-        return describe_weights(None)
-    return describe_weights(resolve_weights(config.model, config.weights))
 
 
 def settings_of(
@@ -157,11 +146,3 @@ def finish_run(
         print(f"{len(failed)} images failed: see `failed` in summary.json")
     print(f"all numbers are in {folder.path}")
     return 1 if failed else 0
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    packages = ("crate-interp", "torch", "timm", "numpy", "scipy", "pycocotools")
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }
