@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from crate_interp.config.options import (
     AttentionFigure,
@@ -15,7 +15,15 @@ from crate_interp.config.options import (
     ObserveConfig,
     option,
 )
-from crate_interp.errors import InputError
+from crate_interp.config.ranges import (
+    AtLeastOne,
+    Index,
+    Natural,
+    Range,
+    Share,
+    check_ranges,
+)
+from crate_interp.errors import InputError, shorten
 
 __all__ = [
     "AblateConfig",
@@ -26,6 +34,9 @@ __all__ = [
     "LayersConfig",
     "PcaConfig",
 ]
+
+Few = Annotated[int, Range(1, 1000)]  # atoms or patches that are drawn or kept
+Points = Annotated[int, Range(1, 10_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +51,15 @@ class AttentionConfig(ObserveConfig):
         ["heads"],
         several=AttentionFigure,
     )
-    block: int = option("block to read, from 0; negative counts from the last", -1)
-    head: Literal["all", "mean"] | int = option(
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
+    head: Literal["all", "mean"] | Index = option(
         "of heads and layers: each head, their mean, or one head, from 0", "all"
     )
     query: str | None = option(
         "Y,X: attention of the patch at this pixel of the original image, not of the class token",
         None,
     )
-    threshold: float = option("share that a mask keeps", 0.6)
+    threshold: Share = option("share that a mask keeps", 0.6)
     threshold_by: KeepBy = option(
         "what is shared out: the mass of attention (DINO) or the patches (CRATE)", "mass"
     )
@@ -60,8 +71,6 @@ class AttentionConfig(ObserveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.threshold <= 1:
-            raise InputError(f"threshold: expected a share in (0, 1], found {self.threshold}")
         if not self.figure:
             raise InputError("figure: expected at least one, found none")
         self.query_yx, self.head_numbers  # noqa: B018  # refuse what cannot be read
@@ -73,7 +82,7 @@ class AttentionConfig(ObserveConfig):
             return None
         numbers = _numbers_of(self.query)
         if numbers is None or len(numbers) != 2:
-            raise InputError(f"query: expected Y,X such as 120,64, found {self.query!r}")
+            raise InputError(f"query: expected Y,X such as 120,64, found {shorten(self.query)}")
         return numbers[0], numbers[1]
 
     @property
@@ -83,13 +92,14 @@ class AttentionConfig(ObserveConfig):
             return None
         numbers = _numbers_of(self.heads)
         if numbers is None:
-            raise InputError(f"heads: expected auto or numbers as 0,3,5, found {self.heads!r}")
+            raise InputError(f"heads: expected auto or numbers as 0,3,5, found {shorten(self.heads)}")
         return list(dict.fromkeys(numbers))
 
 
 def _numbers_of(text: str) -> list[int] | None:
     parts = [part.strip() for part in text.split(",")]
-    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else None
+    numbers = all(re.fullmatch("[0-9]{1,9}", part) for part in parts)
+    return [int(part) for part in parts] if numbers else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +107,13 @@ class PcaConfig(ObserveConfig):
     """Colour the patches of images by their principal components: alike parts, alike colours."""
 
     feature: Feature = option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
-    block: int = option("block to read, from 0; negative counts from the last", -1)
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
     foreground: Foreground = option(
         "grey of the first component, 0 to 1, above which a patch is coloured (auto: by Otsu's "
         "method; none: all patches are)",
         "auto",
     )
     output: Path = option("PNG file; PDF and npz are written beside it")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.foreground, str) and not 0 <= self.foreground < 1:
-            raise InputError(
-                f"foreground: expected auto, none or 0 <= T < 1, found {self.foreground}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +127,7 @@ class LayersConfig(ObserveConfig):
         super().__post_init__()
         names = self.model.split(",")
         if not all(names):
-            raise InputError(f"model: expected names separated by commas, found {self.model!r}")
+            raise InputError(f"model: expected names separated by commas, found {shorten(self.model)}")
         if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
             raise InputError("--model-args and a file of --weights go with one model only")
 
@@ -137,42 +140,38 @@ class AtlasConfig(ObserveConfig):
     """
 
     output: Path = option("folder of the atlas: index.html, atlas.npz, sheet.png, thumbnails/")
-    block: int = option("block to read, from 0; negative counts from the last", -1)
-    strongest: int = option("patches to keep of each atom, each of another image", 10)
-    sheet: list[int] | None = option(
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
+    strongest: Few = option("patches to keep of each atom, each of another image", 10)
+    sheet: list[Index] | None = option(
         "atoms of the sheet (default: twelve, the most selective of each class; without classes, "
         "from rare to frequent)",
         None,
         several=int,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.strongest < 1:
-            raise InputError(f"strongest: expected at least 1, found {self.strongest}")
-
 
 @dataclass(frozen=True)
 class AtomsConfig:
     """Show the atoms that write a patch, a masked region, or a whole picture, by contribution."""
 
+    continues: ClassVar[bool] = False
+
     image: Path = option("the picture", positional=True)
     atlas: Path = option("folder of an atlas; it says which model, block and size to use")
     patch: str | None = option("Y,X: a pixel of the patch (default: the whole picture)", None)
     mask: Path | None = option("PNG of the picture's size; what is not black is chosen", None)
-    count: int = option("atoms to show", 8)
+    count: Few = option("atoms to show", 8)
     output: Path = option("the PNG; a PDF and a CSV go with it", Path("atoms.png"))
     model: str | None = option("where the atlas's model is now, if not where it was", None)
     weights: Path | None = option("where its weight file is now, if not where it was", None)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.patch is not None and self.mask is not None:
             raise InputError("give --patch Y,X or --mask FILE, not both")
-        if self.patch is not None and not re.fullmatch(r"-?\d+,-?\d+", self.patch):
-            raise InputError(f"patch: expected Y,X in pixels, found {self.patch!r}")
-        if self.count < 1:
-            raise InputError(f"count: expected at least 1, found {self.count}")
+        if self.patch is not None and not re.fullmatch(r"-?[0-9]{1,9},-?[0-9]{1,9}", self.patch):
+            raise InputError(f"patch: expected Y,X in pixels, found {shorten(self.patch)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +182,13 @@ class AblateConfig(ObserveConfig):
     target: Literal["heads", "atoms"] = option(
         "what to silence; atoms are sparse codes, for ViTs the neurons of the MLP", "heads"
     )
-    block: int | Literal["all"] = option("from 0; negative counts from the last", "all")
+    block: Index | Literal["all"] = option("from 0; negative counts from the last", "all")
     effect: Literal["logit", "mask"] = option(
         "what may change: the score of a class, or the mask of MaskCut's first object (1 - IoU)",
         "logit",
     )
-    class_: int | None = option("number of the class (default: the predicted one)", None)
-    measured: int = option(
+    class_: Index | None = option("number of the class (default: the predicted one)", None)
+    measured: Natural = option(
         "atoms to silence: so many of the largest first-order estimate (--effect logit) or of the "
         "largest written energy (--effect mask), mean over the images; 0: all",
         100,
@@ -199,8 +198,6 @@ class AblateConfig(ObserveConfig):
         super().__post_init__()
         if self.class_ is not None and self.effect == "mask":
             raise InputError("--class goes with --effect logit; a mask has no class")
-        if self.measured < 0:
-            raise InputError(f"measured: expected 0 or more, found {self.measured}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +205,5 @@ class AttributeConfig(ObserveConfig):
     """Draw what speaks for a class: attention, relevance of attention, integrated gradients."""
 
     output: Path = option("the PNG; a PDF and an npz of the same name are put beside it")
-    class_: int | None = option("number of the class (default: the predicted one)", None)
-    steps: int = option("points on the path of integrated gradients", 50)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise InputError(f"steps: expected at least 1, found {self.steps}")
+    class_: Index | None = option("number of the class (default: the predicted one)", None)
+    steps: Points = option("points on the path of integrated gradients", 50)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from crate_interp.config.options import (
+    Pictures,
     Precision,
     option,
 )
+from crate_interp.config.ranges import Range, Side, check_ranges
 from crate_interp.errors import InputError
 
 __all__ = [
@@ -19,10 +21,14 @@ __all__ = [
     "ProfileConfig",
 ]
 
+Classes = Annotated[int, Range(0, 1_000_000)]
+
 
 @dataclass(frozen=True)
 class DownloadConfig:
     """Fetch a data set and check it; a broken download goes on where it stopped."""
+
+    continues: ClassVar[bool] = True
 
     name: str | None = option("data set, for instance coco-val2017", None, positional=True)
     list: bool = option("say what can be fetched, and where it goes", False)
@@ -36,6 +42,8 @@ class DownloadConfig:
 @dataclass(frozen=True)
 class ConvertConfig:
     """Turn a weight file of any official layout into safetensors with its metadata."""
+
+    continues: ClassVar[bool] = False
 
     input: Path = option("weight file (.npz, .pth, .pth.tar, safetensors)", positional=True)
     output: Path = option("the safetensors file to write", positional=True)
@@ -51,6 +59,8 @@ class ConvertConfig:
 class ModelsConfig:
     """List models: parameters, patch and input size, weights, and whether they are here."""
 
+    continues: ClassVar[bool] = False
+
     pattern: str | None = option("names to list, with * and ?", None, positional=True)
 
 
@@ -58,17 +68,15 @@ class ModelsConfig:
 class ProfileConfig:
     """Compare models by parameters, FLOPs, activations, images a second and peak memory."""
 
+    continues: ClassVar[bool] = False
+
     models: list[str] = option("model names or aliases", positional=True, several=str)
-    size: int = option("side of the square input, pixels", 224)
-    num_classes: int | None = option("outputs of the head (default: each model's own)", None)
-    batch_size: int = option("images in a forward pass, for speed and memory", 1)
+    size: Side = option("side of the square input, pixels", 224)
+    num_classes: Classes | None = option("outputs of the head (default: each model's own)", None)
+    batch_size: Pictures = option("images in a forward pass, for speed and memory", 1)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: Precision = option("number type of the forward pass", "float32")
     output: Path | None = option("CSV file of the table", None)
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if self.num_classes is not None and self.num_classes < 0:
-            raise InputError(f"num_classes: expected 0 or more, found {self.num_classes}")
+        check_ranges(self)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from crate_interp.errors import InputError
+from crate_interp.config.ranges import (
+    AtLeastOne,
+    Range,
+    ReadProcesses,
+    Side,
+    check_ranges,
+)
 
 __all__ = [
     "AttentionFigure",
@@ -19,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "ObserveConfig",
     "OnError",
+    "Pictures",
     "Precision",
     "PrecisionChoice",
     "Refine",
@@ -30,13 +37,16 @@ __all__ = [
 ]
 
 AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
-BatchSize = int | Literal["auto"]
+Pictures = Annotated[int, Range(1, 65_536)]  # at once
+Stride = Annotated[int, Range(1, 1024)]
+BatchSize = Pictures | Literal["auto"]
 KeepBy = Literal["mass", "entries"]
 LabelledBy = Literal["kmeans", "linear"]
 Feature = Literal[
     "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
 ]
-Foreground = Literal["auto", "none"] | float
+Threshold = Annotated[float, Range(0, 1, (1,), "auto, none or 0 <= T < 1")]
+Foreground = Literal["auto", "none"] | Threshold
 Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "float16"]
 OnError = Literal["raise", "skip"]
@@ -67,36 +77,33 @@ def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
 class ModelConfig:
     """What commands that put images through a model have in common."""
 
+    continues: ClassVar[bool] = False
+
     model: str = option("model name, alias, or one of our safetensors files; see `models`")
     weights: Path | None = option(
         "weight file in any official layout, not the released one; `random`: untrained", None
     )
     model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
-    size: int | None = option(
+    size: Side | None = option(
         "side of the square that images are resized to (default: the model's own test size, or "
         "480 rounded down to whole patches)",
         None,
     )
-    stride: int | None = option("pixels between patches, if denser than the patch size", None)
+    stride: Stride | None = option("pixels between patches, if denser than the patch size", None)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: PrecisionChoice = option(
         "number type of the forward pass (auto: the fastest that keeps the masks)", "auto"
     )
     batch_size: BatchSize = option("images in a forward pass (auto: by tokens and memory)", "auto")
-    workers: int | None = option(
+    workers: ReadProcesses | None = option(
         "processes that read images, and threads that finish them (default: half of the cores, at "
         "most 8); 0: no processes, and one thread",
         None,
     )
-    limit: int | None = option("only the first images", None)
+    limit: AtLeastOne | None = option("only the first images", None)
 
     def __post_init__(self) -> None:
-        for name in ("size", "stride", "batch_size", "limit"):
-            value = getattr(self, name)
-            if value not in (None, "auto") and value < 1:
-                raise InputError(f"{name}: expected at least 1, found {value}")
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers: expected 0 or more, found {self.workers}")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 from crate_interp.config.options import (
     Feature,
@@ -16,6 +17,7 @@ from crate_interp.config.options import (
     Unit,
     option,
 )
+from crate_interp.config.ranges import Cosine, Index, Natural, Range, Seed, Share
 from crate_interp.errors import InputError
 
 __all__ = [
@@ -27,10 +29,16 @@ __all__ = [
     "VocBenchmarkConfig",
 ]
 
+Masks = Annotated[int, Range(1, 1000)]
+Rows = Annotated[int, Range(0, 100)]  # of a figure
+Patches = Annotated[int, Range(1, 100_000_000)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCutConfig(ModelConfig):
     """Find objects with MaskCut, without labels, and score them as COCO does."""
+
+    continues: ClassVar[bool] = True
 
     coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
     coco_root: Path | None = option("folder of the COCO splits and annotations", None)
@@ -39,15 +47,15 @@ class MaskCutConfig(ModelConfig):
     )
     annotations: Path | None = option("COCO annotations of --images, to score against", None)
     output: Path | None = option("run folder (default: runs/maskcut-MODEL-DATA)", None)
-    tau: float = option("patches are alike above this cosine similarity", 0.15)
-    max_masks: int = option("masks an image, at most", 3)
+    tau: Cosine = option("patches are alike above this cosine similarity", 0.15)
+    max_masks: Masks = option("masks an image, at most", 3)
     feature: Feature = option("what to compare (auto: subspace for CRATE, key for ViT)", "auto")
-    block: int = option("block to read, from 0; negative counts from the last", -1)
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
     refine: Refine = option(
         "refinement at input resolution; pydensecrf needs the extra crf", "none"
     )
     solver: Solver = option("eigenvector solver", "lanczos")
-    visualize: int = option("draw overlays of the first images, and a sheet of them", 16)
+    visualize: Natural = option("draw overlays of the first images, and a sheet of them", 16)
     strict: bool = option("stop at the first image that cannot be read", False)
 
     def __post_init__(self) -> None:
@@ -56,17 +64,14 @@ class MaskCutConfig(ModelConfig):
             raise InputError("give either --coco SPLIT or --images DIR_OR_FILES")
         if self.annotations is not None and self.images is None:
             raise InputError("--annotations goes with --images; --coco brings its own")
-        if self.max_masks < 1:
-            raise InputError(f"max_masks: expected at least 1, found {self.max_masks}")
-        if self.visualize < 0:
-            raise InputError(f"visualize: expected 0 or more, found {self.visualize}")
-        if not -1 < self.tau < 1:
-            raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
+
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Score a COCO results file: AP of boxes and masks, class-agnostic unless told otherwise."""
+
+    continues: ClassVar[bool] = False
 
     results: Path = option("results JSON as COCO defines it", positional=True)
     coco: str | None = option("COCO split the results belong to, or `demo`", None)
@@ -83,8 +88,10 @@ class EvaluateConfig:
 class BenchmarkConfig(ModelConfig):
     """What the benchmarks of labelled images have in common."""
 
+    continues: ClassVar[bool] = True
+
     feature: Feature = option("features to use (auto: subspace for CRATE, key for ViT)", "auto")
-    block: int = option("block to read, from 0; negative counts from the last", -1)
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
     output: Path | None = option("run folder (default: runs/BENCHMARK-MODEL-DATA)", None)
 
 
@@ -102,18 +109,12 @@ class VocBenchmarkConfig(BenchmarkConfig):
         "attention (mass: DINO)",
         "entries",
     )
-    keep: float = option("that share", 0.6)
+    keep: Share = option("that share", 0.6)
     per: Unit = option("what has a best head: a class of an image (CRATE), or an object", "class")
     background: bool = option("background counts as a class", False)
     resolution: Resolution = option("compare at the image's pixels, or on the patch grid", "full")
-    pictures: int = option("draw the masks of the first images", 6)
+    pictures: Rows = option("draw the masks of the first images", 6)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.keep <= 1:
-            raise InputError(f"keep: expected a share in (0, 1], found {self.keep}")
-        if self.pictures < 0:
-            raise InputError(f"pictures: expected 0 or more, found {self.pictures}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +131,11 @@ class SemanticBenchmarkConfig(BenchmarkConfig):
     )
     split: str = option("part of the data to score on", "val")
     train_split: str = option("part of the data that a linear probe learns from", "train")
-    patches: int = option(
+    patches: Patches = option(
         "patches, of all images together, that clusters or probe learn from", 200_000
     )
-    seed: int = option("of the choice of the patches, and of k-means", 0)
+    seed: Seed = option("of the choice of the patches, and of k-means", 0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patches < 1 or self.seed < 0:
-            raise InputError(
-                f"patches, seed: expected at least 1 and 0, found {self.patches}, {self.seed}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +146,6 @@ class SaliencyBenchmarkConfig(BenchmarkConfig):
     masks: Path = option(
         "folder of their masks, of the same names, white being the object", positional=True
     )
-    tau: float = option("of TokenCut: patches are alike above this cosine similarity", 0.2)
-    keep: float = option("share of the attention, by mass, that its mask keeps", 0.6)
-    pictures: int = option("draw the masks of the first images", 6)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not -1 < self.tau < 1:
-            raise InputError(f"tau: expected a cosine between -1 and 1, found {self.tau}")
-        if not 0 < self.keep <= 1:
-            raise InputError(f"keep: expected a share in (0, 1], found {self.keep}")
-        if self.pictures < 0:
-            raise InputError(f"pictures: expected 0 or more, found {self.pictures}")
+    tau: Cosine = option("of TokenCut: patches are alike above this cosine similarity", 0.2)
+    keep: Share = option("share of the attention, by mass, that its mask keeps", 0.6)
+    pictures: Rows = option("draw the masks of the first images", 6)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from crate_interp.config.options import (
     OnError,
+    Pictures,
     Precision,
     Spent,
     option,
 )
+from crate_interp.config.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
 from crate_interp.errors import InputError
 
 __all__ = [
@@ -21,10 +23,14 @@ __all__ = [
     "TrainConfig",
 ]
 
+Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a model by a recipe; a stopped run goes on with the same command."""
+
+    continues: ClassVar[bool] = True
 
     recipe: Path = option(
         "recipe, a YAML file; see pipelines/train_*.yaml and pretrain_*.yaml", positional=True
@@ -38,6 +44,8 @@ class TrainConfig:
 @dataclass(frozen=True)
 class CurvesConfig:
     """Draw loss, accuracy and probes of training runs in one figure, as PNG and PDF."""
+
+    continues: ClassVar[bool] = False
 
     runs: list[Path] = option("run folders of `train`", positional=True, several=Path)
     output: Path = option("the PNG; a PDF of the same name is put beside it", Path("curves.png"))
@@ -55,6 +63,8 @@ class CurvesConfig:
 @dataclass(frozen=True)
 class EvaluateClassifierConfig:
     """Measure top-1 and top-5 accuracy of a classifier, or of a CLIPA model without a head."""
+
+    continues: ClassVar[bool] = False
 
     model: str = option("model name, alias, or one of our safetensors files; see `models`")
     data: str = option(
@@ -79,27 +89,24 @@ class EvaluateClassifierConfig:
         ["a photo of a {}."],
         several=str,
     )
-    size: int | None = option("side of the square input, pixels (default: the model's own)", None)
-    batch_size: int = option("pictures in a forward pass", 64)
-    workers: int = option("processes that read pictures", 2)
+    size: Side | None = option("side of the square input, pixels (default: the model's own)", None)
+    batch_size: Pictures = option("pictures in a forward pass", 64)
+    workers: ReadProcesses = option("processes that read pictures", 2)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: Precision = option("number type of the forward pass", "float32")
-    limit: int | None = option("only so many pictures, evenly spread over the data", None)
+    limit: AtLeastOne | None = option("only so many pictures, evenly spread over the data", None)
     on_error: OnError = option("what a picture that cannot be read does", "raise")
     output: Path | None = option("JSON file of the result", None)
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}: expected at least 1, found {value}")
-        if self.workers < 0:
-            raise InputError(f"workers: expected 0 or more, found {self.workers}")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
 class ReconstructConfig:
     """Hide patches of pictures and draw what a CRATE-MAE predicts of them."""
+
+    continues: ClassVar[bool] = False
 
     images: list[Path] = option("image files or folders", positional=True, several=Path)
     output: Path = option("the figure, a PNG; a PDF of the same name goes with it")
@@ -110,9 +117,9 @@ class ReconstructConfig:
         "weight file in the official layout, not the released one; ours goes without --model", None
     )
     model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
-    mask_ratio: float = option("share of the patches to hide", 0.75)
-    seed: int = option("of the choice of patches", 0)
-    size: int | None = option(
+    mask_ratio: Hidden = option("share of the patches to hide", 0.75)
+    seed: Seed = option("of the choice of patches", 0)
+    size: Side | None = option(
         "side of the square that the middle of a picture is resized to (default: the model's)", None
     )
     normalised_target: Literal["auto", "yes", "no"] = option(
@@ -122,11 +129,6 @@ class ReconstructConfig:
     )
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.model is None and self.weights is None:
             raise InputError("give --model NAME, --weights FILE, or both")
-        if not 0 < self.mask_ratio < 1:
-            raise InputError(f"mask_ratio: expected between 0 and 1, found {self.mask_ratio}")
-        if self.size is not None and self.size < 1:
-            raise InputError(f"size: expected at least 1, found {self.size}")
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, found {self.seed}")

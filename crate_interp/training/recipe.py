@@ -7,13 +7,33 @@ import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from crate_interp.errors import InputError
+from crate_interp.config.ranges import (
+    BelowOne,
+    Fraction,
+    Natural,
+    Range,
+    ReadProcesses,
+    Seed,
+    Share,
+    Side,
+    check_ranges,
+)
+from crate_interp.errors import InputError, shorten
 
 __all__ = ["Recipe", "Stage"]
 
-Range = tuple[float, float]
+Positive = Annotated[int, Range(0, 1_000_000_000, (0,))]
+Classes = Annotated[int, Range(0, 1_000_000)]
+Objects = Annotated[int, Range(1, 100)]
+Diameter = Annotated[float, Range(0, 2, (0,))]
+Epochs = Annotated[float, Range(0, 1_000_000, (0,))]
+WarmUp = Annotated[float, Range(0, 1_000_000)]
+Rate = Annotated[float, Range(0, 100, (0,))]
+Strength = Annotated[float, Range(0, 100)]
+Norm = Annotated[float, Range(0, 1e9, (0,))]
+Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
 # Reconstruction has no labels, a mask instead of left out patches, and a decoder behind the layers.
 _OF_CLASSIFICATION = (
     "num_classes",
@@ -37,11 +57,11 @@ class Stage:
         patch_drop: As in the recipe.
     """
 
-    share: float
-    image_size: int | None = None
-    scene_objects: tuple[int, int] | None = None
-    scene_object_size: Range | None = None
-    patch_drop: float | None = None
+    share: Norm
+    image_size: Side | None = None
+    scene_objects: tuple[Objects, Objects] | None = None
+    scene_object_size: tuple[Diameter, Diameter] | None = None
+    patch_drop: BelowOne | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,7 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     initial_weights: str | None = None
     task: Literal["classification", "reconstruction"] = "classification"
-    mask_ratio: float = 0.75
+    mask_ratio: Hidden = 0.75
     normalised_target: bool = True
 
     data: str = "scenes"
@@ -139,103 +159,84 @@ class Recipe:
     data_args: dict[str, Any] = field(default_factory=dict)
     train_split: str = "train"
     validation_split: str | None = "validation"
-    num_classes: int | None = None
+    num_classes: Classes | None = None
     on_error: Literal["raise", "skip"] = "raise"
-    scene_objects: tuple[int, int] = (1, 3)
-    scene_object_size: Range = (0.3, 0.75)
-    validation_scenes: int = 512
+    scene_objects: tuple[Objects, Objects] = (1, 3)
+    scene_object_size: tuple[Diameter, Diameter] = (0.3, 0.75)
+    validation_scenes: Positive = 512
 
-    image_size: int = 224
-    crop_area: Range | None = (0.08, 1.0)
-    crop_pct: float | None = None
+    image_size: Side = 224
+    crop_area: tuple[Share, Share] | None = (0.08, 1.0)
+    crop_pct: Share | None = None
     interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
-    flip: float = 0.5
-    color_jitter: float = 0.0
+    flip: Fraction = 0.5
+    color_jitter: Strength = 0.0
     auto_augment: str | None = None
-    random_erasing: float = 0.0
+    random_erasing: Fraction = 0.0
 
-    batch_size: int = 256
-    accumulation: int = 1
-    epochs: float | None = None
-    steps: int | None = None
-    warmup_epochs: float | None = None
-    warmup_steps: int | None = None
+    batch_size: Positive = 256
+    accumulation: Positive = 1
+    epochs: Epochs | None = None
+    steps: Positive | None = None
+    warmup_epochs: WarmUp | None = None
+    warmup_steps: Natural | None = None
     optimizer: Literal["adamw", "lion"] = "adamw"
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 0.0
-    warmup_learning_rate: float = 0.0
-    betas: Range | None = None
-    weight_decay: float = 0.05
-    layer_decay: float | None = None
-    clip_norm: float | None = None
+    learning_rate: Rate = 1e-3
+    min_learning_rate: Strength = 0.0
+    warmup_learning_rate: Strength = 0.0
+    betas: tuple[BelowOne, BelowOne] | None = None
+    weight_decay: Strength = 0.05
+    layer_decay: Fraction | None = None
+    clip_norm: Norm | None = None
 
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mix_probability: float = 1.0
-    mix_switch_probability: float = 0.5
-    drop_path: float = 0.0
-    patch_drop: float = 0.0
+    label_smoothing: BelowOne = 0.0
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
+    mix_probability: Fraction = 1.0
+    mix_switch_probability: Fraction = 0.5
+    drop_path: BelowOne = 0.0
+    patch_drop: BelowOne = 0.0
     stages: tuple[Stage, ...] = ()
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
-    ema_decay: float | None = None
+    ema_decay: Fraction | None = None
     compile: bool = False
 
-    seed: int = 0
-    workers: int = 1
-    log_every: int = 20
-    evaluate_every: int = 0
-    probe_every: int = 0
+    seed: Seed = 0
+    workers: ReadProcesses = 1
+    log_every: Positive = 20
+    evaluate_every: Natural = 0
+    probe_every: Natural = 0
     probe_set: str = "demo"
-    probe_pictures: int = 32
-    probe_size: int | None = None
-    save_every: int = 1000
-    keep: int = 2
+    probe_pictures: Positive = 32
+    probe_size: Side | None = None
+    save_every: Positive = 1000
+    keep: Positive = 2
     sharding: Literal["none", "fsdp"] = "none"
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if (self.epochs is None) == (self.steps is None):
             raise InputError("the length of a run: give either epochs or steps")
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise InputError("the warm-up: give either warmup_epochs or warmup_steps")
         if self.data == "scenes" and (self.epochs is not None or self.warmup_epochs is not None):
             raise InputError("scenes are endless: give steps and warmup_steps, not epochs")
-        positive: tuple[str, ...] = ("image_size", "batch_size", "accumulation", "epochs", "steps")
-        positive += ("learning_rate", "validation_scenes", "probe_pictures", "probe_size")
-        for name in (*positive, "log_every", "save_every", "keep"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name}: expected more than 0, found {value}")
-        natural = ("warmup_epochs", "warmup_steps", "workers", "evaluate_every", "probe_every")
-        for name in (*natural, "seed"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InputError(f"{name}: expected 0 or more, found {value}")
-        shares: tuple[str, ...] = (
-            "flip",
-            "random_erasing",
-            "mix_probability",
-            "mix_switch_probability",
-        )
-        shares += ("patch_drop", "label_smoothing", "drop_path", "ema_decay", "layer_decay")
-        for name in shares:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{name}: expected 0 to 1, found {value}")
         if self.batch_size % self.accumulation:
             raise InputError(
                 f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
                 f"found {self.batch_size}"
             )
-        if not 0 < self.mask_ratio < 1:
-            raise InputError(f"mask_ratio: expected between 0 and 1, found {self.mask_ratio}")
+        for name in ("scene_objects", "scene_object_size", "crop_area"):
+            least, most = getattr(self, name) or (0, 0)
+            if least > most:
+                raise InputError(f"{name}: expected the smaller number first, found {least}, {most}")
         if self.task == "reconstruction":
             for name in _OF_CLASSIFICATION:
                 if getattr(self, name):
                     raise InputError(
                         f"{name}: is for the task classification; expected it left out of one of "
-                        f"reconstruction, found {getattr(self, name)}"
+                        f"reconstruction, found {shorten(getattr(self, name))}"
                     )
         self.staged  # noqa: B018  (refuses a wrong stage)
 
@@ -245,11 +246,9 @@ class Recipe:
         found: list[Recipe] = []
         for number, stage in enumerate(self.stages, start=1):
             own = {name: value for name, value in vars(stage).items() if value is not None}
-            if not own.pop("share") > 0:
-                raise InputError(
-                    f"stage {number}: share: expected more than 0, found {stage.share}"
-                )
+            del own["share"]
             try:
+                check_ranges(stage)
                 found.append(dataclasses.replace(self, stages=(), **own))
             except InputError as error:
                 raise InputError(f"stage {number}: {error}") from error
