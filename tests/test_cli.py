@@ -65,7 +65,10 @@ def test_version_is_the_packages(capsys):
             "share in (0, 1], found 0",
         ),
         (["benchmark", "voc2012", "x", "--model", "demo", "--pictures", "-1"], "pictures"),
-        (["benchmark", "semantic", "x", "--model", "demo", "--patches", "0"], "patches: expected at least 1"),
+        (
+            ["benchmark", "semantic", "x", "--model", "demo", "--patches", "0"],
+            "patches: expected at least 1",
+        ),
         (["benchmark", "saliency", "x", "y", "--model", "demo", "--tau", "1"], "found 1.0"),
         (["evaluate", "results.json"], "either --coco SPLIT or --annotations"),
         (["download"], "name a data set"),

@@ -16,7 +16,6 @@ from crate_interp.config.options import (
     option,
 )
 from crate_interp.config.ranges import (
-    AtLeastOne,
     Index,
     Natural,
     Range,
@@ -92,7 +91,9 @@ class AttentionConfig(ObserveConfig):
             return None
         numbers = _numbers_of(self.heads)
         if numbers is None:
-            raise InputError(f"heads: expected auto or numbers as 0,3,5, found {shorten(self.heads)}")
+            raise InputError(
+                f"heads: expected auto or numbers as 0,3,5, found {shorten(self.heads)}"
+            )
         return list(dict.fromkeys(numbers))
 
 
@@ -127,7 +128,9 @@ class LayersConfig(ObserveConfig):
         super().__post_init__()
         names = self.model.split(",")
         if not all(names):
-            raise InputError(f"model: expected names separated by commas, found {shorten(self.model)}")
+            raise InputError(
+                f"model: expected names separated by commas, found {shorten(self.model)}"
+            )
         if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
             raise InputError("--model-args and a file of --weights go with one model only")
 

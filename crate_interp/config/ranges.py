@@ -48,9 +48,11 @@ class Range:
         """Say what was expected where `number` was found."""
         if self.words:
             return self.words
-        if number < self.minimum or number in self.without:
-            return f"{'more than' if self.minimum in self.without else 'at least'} {self.minimum}"
-        return f"a number of at most {self.maximum}"
+        if number > self.maximum:
+            return f"a number of at most {self.maximum}"
+        if self.minimum in self.without:
+            return f"more than {self.minimum}"
+        return f"at least {self.minimum}" if self.minimum else "0 or more"
 
 
 AtLeastOne = Annotated[int, Range(1, 1_000_000_000)]
@@ -75,22 +77,22 @@ def check_ranges(settings: Any) -> None:
     Raises:
         InputError: A number is out of its range; the message names the field.
     """
-    ranges = _ranges_of(type(settings))
-    for field in fields(settings):
-        expected = ranges.get(field.name)
-        for number in _numbers(getattr(settings, field.name)) if expected else ():
+    kind: Any = type(settings)
+    for name, expected in _ranges_of(kind).items():
+        for number in _numbers(getattr(settings, name)):
             if number not in expected:
                 raise InputError(
-                    f"{field.name.rstrip('_')}: expected {expected.expected(number)}, "
+                    f"{name.rstrip('_')}: expected {expected.expected(number)}, "
                     f"found {shorten(number)}"
                 )
 
 
 @cache
-def _ranges_of(kind: type) -> dict[str, Range]:
+def _ranges_of(kind: Any) -> dict[str, Range]:
     hints = get_type_hints(kind, include_extras=True)
-    ranges = {name: next(_ranges_in(hint), None) for name, hint in hints.items()}
-    return {name: range_ for name, range_ in ranges.items() if range_ is not None}
+    return {
+        field.name: range_ for field in fields(kind) for range_ in _ranges_in(hints[field.name])
+    }
 
 
 def _ranges_in(hint: Any) -> Iterator[Range]:

@@ -66,7 +66,6 @@ class MaskCutConfig(ModelConfig):
             raise InputError("--annotations goes with --images; --coco brings its own")
 
 
-
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Score a COCO results file: AP of boxes and masks, class-agnostic unless told otherwise."""
@@ -116,7 +115,6 @@ class VocBenchmarkConfig(BenchmarkConfig):
     pictures: Rows = option("draw the masks of the first images", 6)
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class SemanticBenchmarkConfig(BenchmarkConfig):
     """Score semantic segmentation by a model's features: clusters, or a linear probe."""
@@ -135,7 +133,6 @@ class SemanticBenchmarkConfig(BenchmarkConfig):
         "patches, of all images together, that clusters or probe learn from", 200_000
     )
     seed: Seed = option("of the choice of the patches, and of k-means", 0)
-
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from crate_interp.config.ranges import (
     ReadProcesses,
     Seed,
     Share,
-    Side,
     check_ranges,
 )
 from crate_interp.errors import InputError, shorten
@@ -25,6 +24,7 @@ from crate_interp.errors import InputError, shorten
 __all__ = ["Recipe", "Stage"]
 
 Positive = Annotated[int, Range(0, 1_000_000_000, (0,))]
+Pixels = Annotated[int, Range(0, 16_384, (0,))]
 Classes = Annotated[int, Range(0, 1_000_000)]
 Objects = Annotated[int, Range(1, 100)]
 Diameter = Annotated[float, Range(0, 2, (0,))]
@@ -58,7 +58,7 @@ class Stage:
     """
 
     share: Norm
-    image_size: Side | None = None
+    image_size: Pixels | None = None
     scene_objects: tuple[Objects, Objects] | None = None
     scene_object_size: tuple[Diameter, Diameter] | None = None
     patch_drop: BelowOne | None = None
@@ -95,7 +95,7 @@ class Recipe:
         scene_objects: Fewest and most objects in a scene.
         scene_object_size: Smallest and largest diameter of an object, shares of the picture.
         validation_scenes: How many held-out scenes validation has.
-        image_size: Side of the square input, pixels; a whole number of patches.
+        image_size: Pixels of the square input, pixels; a whole number of patches.
         crop_area: Share of the picture's area that a random crop has; `None`: no augmentation.
         crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
             and where training does not crop either.
@@ -140,7 +140,7 @@ class Recipe:
         probe_set: Pictures of the probes, in COCO's format: `demo` (the built-in scenes), another
             split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
         probe_pictures: How many of them.
-        probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
+        probe_size: Pixels of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
         keep: How many checkpoints are kept.
         sharding: What several processes do with weights and optimizer state: each holds all of
@@ -165,7 +165,7 @@ class Recipe:
     scene_object_size: tuple[Diameter, Diameter] = (0.3, 0.75)
     validation_scenes: Positive = 512
 
-    image_size: Side = 224
+    image_size: Pixels = 224
     crop_area: tuple[Share, Share] | None = (0.08, 1.0)
     crop_pct: Share | None = None
     interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"
@@ -209,7 +209,7 @@ class Recipe:
     probe_every: Natural = 0
     probe_set: str = "demo"
     probe_pictures: Positive = 32
-    probe_size: Side | None = None
+    probe_size: Pixels | None = None
     save_every: Positive = 1000
     keep: Positive = 2
     sharding: Literal["none", "fsdp"] = "none"
@@ -230,7 +230,9 @@ class Recipe:
         for name in ("scene_objects", "scene_object_size", "crop_area"):
             least, most = getattr(self, name) or (0, 0)
             if least > most:
-                raise InputError(f"{name}: expected the smaller number first, found {least}, {most}")
+                raise InputError(
+                    f"{name}: expected the smaller number first, found {least}, {most}"
+                )
         if self.task == "reconstruction":
             for name in _OF_CLASSIFICATION:
                 if getattr(self, name):
