@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 
 __all__ = ["checked_as", "parse_json_as", "read_bytes", "read_json_as"]
 
@@ -55,7 +56,7 @@ def checked_as(value: Any, kind: type[Kind], source: str) -> Kind:
 
     Args:
         value: Dictionaries, lists, texts, numbers, booleans and `None`.
-        kind: As for `read_json_as`.
+        kind: As for `read_json_as`; `Path` as well, for a text that can name a file.
         source: Name of the file or option that the value comes from, for messages.
 
     Returns:
@@ -65,9 +66,12 @@ def checked_as(value: Any, kind: type[Kind], source: str) -> Kind:
         InputError: The value does not fit the type.
     """
     try:
-        return msgspec.convert(value, type=kind)
+        return msgspec.convert(value, type=kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {_expected_found(str(error))}") from None
+        message = str(error)
+        if " - at " in message:
+            raise InputError(f"{source}: {_expected_found(message)}") from None
+        raise InputError(f"{source}: expected {_words(kind)}, found {shorten(value)}") from None
     except (UnicodeError, RecursionError) as error:
         raise InputError(f"{source}: {error}") from None
 
@@ -83,6 +87,40 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def _decode(kind: type, value: Any) -> Any:
+    """Make what msgspec does not know: paths."""
+    if kind is not Path or not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"expected {kind.__name__}")
+    return Path(os.fsdecode(os.fsencode(value)))  # half a surrogate pair is in no file's name
+
+
+_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+    type(None): "null",
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+}
+
+
+def _words(kind: Any) -> str:
+    """Say in words what values a type has."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(parts[0])
+    if origin is Literal:
+        return ", ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " or ".join(_words(part) for part in parts)
+    if origin is tuple and Ellipsis not in parts:
+        return f"a list of {len(parts)}, each {_words(parts[0])}"
+    return _NAMES.get(origin or kind, getattr(kind, "__name__", str(kind)))
 
 
 def _expected_found(message: str) -> str:

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import jsonargparse
-import yaml
-
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
+from crate_interp.files import checked_as, parse_yaml, read_yaml
 from crate_interp.training.recipe import Recipe, Stage
 
 __all__ = ["read_recipe"]
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML whose mappings may not name a key twice; yaml itself would take the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a dictionary of a mapping.
-
-        Raises:
-            ConstructorError: A key occurs twice.
-        """
-        names = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in names[:number]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
@@ -46,56 +26,54 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         InputError: There is no such file, it is no mapping, a key is unknown (the nearest is
             offered) or missing, or a value is of the wrong type or out of range.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    content = _mapping_of(read_yaml(path), str(path))
+    changed: dict[str, Any] = {}
     for change in changes:
         key, separator, value = change.partition("=")
         if not separator:
-            raise InputError(f"--set {change}: expected key=value")
-        try:
-            content[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {change}: the value is not YAML: {error}") from error
+            raise InputError(f"--set {shorten(change)}: expected key=value")
+        changed[key.strip()] = parse_yaml(value, f"--set {shorten(change)}")
+    values = _values_of(Recipe, changed, "--set ")
+    unchanged = {key: value for key, value in content.items() if key not in changed}
+    values |= _values_of(Recipe, unchanged, f"{path}: ")
+    if "model" not in values:
+        raise InputError(f"{path}: no key 'model': a recipe names its model")
     try:
-        return _recipe_of(content)
+        return Recipe(**values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _recipe_of(content: dict[Any, Any]) -> Recipe:
-    _refuse_unknown(content, Recipe)
-    if "model" not in content:
-        raise InputError("no key 'model': a recipe names its model")
-    stages = content.get("stages")
-    for number, stage in enumerate(stages if isinstance(stages, list) else [], start=1):
-        try:
-            _refuse_unknown(stage, Stage)
-        except InputError as error:
-            raise InputError(f"stage {number}: {error}") from error
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    hints = get_type_hints(Recipe)
-    for name in content:
-        parser.add_argument(f"--{name}", type=hints[name])
-    try:
-        parsed = parser.parse_object({str(key): value for key, value in content.items()})
-        values = parser.instantiate(parsed)
-    except jsonargparse.ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
-    return Recipe(**{name: values[name] for name in content})
-
-
-def _refuse_unknown(content: Any, settings: type[Recipe] | type[Stage]) -> None:
-    if not isinstance(content, dict):
-        raise InputError(f"expected a mapping of keys, found {content!r}")
+def _values_of(
+    settings: type[Recipe] | type[Stage], content: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """Give the values of a mapping the types of a recipe's keys, or of a stage's."""
     names = [option.name for option in dataclasses.fields(settings)]
-    for key in content:
+    hints = get_type_hints(settings)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(key[:100], names, n=1, cutoff=0.5)
             offer = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown key {key!r}{offer}")
+            raise InputError(f"{source}unknown key {shorten(key)}{offer}")
+        if key == "stages" and isinstance(value, list):
+            values[key] = tuple(
+                _stage_of(stage, f"{source}stage {number}")
+                for number, stage in enumerate(value, start=1)
+            )
+        else:
+            values[key] = checked_as(value, hints[key], f"{source}{key}")
+    return values
+
+
+def _stage_of(content: Any, source: str) -> Stage:
+    values = _values_of(Stage, _mapping_of(content, source), f"{source}: ")
+    if "share" not in values:
+        raise InputError(f"{source}: no key 'share': a stage has one of the run's updates")
+    return Stage(**values)
+
+
+def _mapping_of(content: Any, source: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected a mapping of keys, found {shorten(content)}")
+    return content

@@ -1,6 +1,7 @@
 """JSON of a declared type: what fits, and the place of what does not."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -55,6 +56,30 @@ def test_checked_as_is_strict():
         checked_as({"id": 3.5}, Entry, "settings")
     with pytest.raises(InputError, match=r"line: .*id"):
         parse_json_as("{}", Entry, "line")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        ("many", int, "expected a whole number, found 'many'"),
+        (True, int, "expected a whole number, found True"),
+        (10**400, float | None, "expected a number or null, found an integer of about"),
+        ("red", Literal["auto", "none"] | float, "expected auto, none or a number, found 'red'"),
+        ([1, 2, 3], tuple[int, int], "expected a list of 2, each a whole number, found"),
+        (None, dict[str, Any], "expected a mapping, found None"),
+        ("a\0b", Path, "expected a path, found"),
+        ("\ud800", Path, "expected a path, found"),
+        (7, Path | None, "expected a path or null, found 7"),
+    ],
+)
+def test_checked_as_says_in_words_what_it_expects(value, kind, message):
+    with pytest.raises(InputError, match=f"^--option: {message}"):
+        checked_as(value, kind, "--option")
+
+
+def test_checked_as_makes_paths():
+    assert checked_as(["a", "b\udcff"], list[Path], "--option") == [Path("a"), Path("b\udcff")]
+    assert checked_as(None, Path | None, "--option") is None
 
 
 def test_input_errors_are_one_printable_line_of_500_characters():
