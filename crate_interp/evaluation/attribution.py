@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, check_classifier, record, scores_from
+from crate_interp.hooks.own_passes import changed, hooked
 from crate_interp.hooks.sites import blocks_of
 
 __all__ = [
@@ -193,11 +194,8 @@ def _sum_of(scores: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> Tensor:
 def _explicit_attention(attention: Any) -> Iterator[list[Float[Tensor, "B K N N"]]]:
     """Have attention multiplied out, and keep each map, which gradients then lead to."""
     maps: list[Tensor] = []
-    fused = attention.fused_attn
-    hook = attention.attn_drop.register_forward_hook(lambda _, __, output: maps.append(output))
-    attention.fused_attn = False
-    try:
+    with (
+        hooked(attention.attn_drop, lambda _, __, ___, output: maps.append(output)),
+        changed(attention, ["forward"], fused_attn=False),
+    ):
         yield maps
-    finally:
-        attention.fused_attn = fused
-        hook.remove()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.hooks.edits import Edit
-from crate_interp.hooks.recorder import uncompiled
+from crate_interp.hooks.own_passes import hooked, uncompiled
 from crate_interp.hooks.sites import HEAD_SITES, PLACES, Site, available_sites, blocks_of
 from crate_interp.structures import Activations
 
@@ -57,8 +57,8 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
 
     Edits of one place are made in the order of the mapping, those of an inner `intervene` after
     those of an outer one; `record` inside sees what the model goes on with. Fused attention stays
-    on, and gradients flow. When the block is left, also by an exception, no hook stays on the
-    model.
+    on, and gradients flow. Passes that other threads run on the same model are as they were. When
+    the block is left, also by an exception, no hook stays on the model.
 
     Args:
         model: A CRATE family model or a timm vision transformer.
@@ -74,11 +74,8 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
             change = _change_of(model, target, edit)
             path, enters = PLACES[Site(target.site)]
             module = blocks_of(model)[target.block].get_submodule(path)
-            if enters:
-                handle = module.register_forward_pre_hook(_on_input(change), with_kwargs=True)
-            else:
-                handle = module.register_forward_hook(_on_output(change))
-            hooks.callback(handle.remove)
+            hook = _on_input(change) if enters else _on_output(change)
+            hooks.enter_context(hooked(module, hook, before=enters))
         yield
 
 
@@ -190,4 +187,4 @@ def _on_input(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
 
 
 def _on_output(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    return lambda _, __, output: change(output)
+    return lambda _, __, ___, output: change(output)

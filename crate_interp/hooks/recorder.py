@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
+from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import (
     ATTENTION_SITES,
@@ -24,21 +23,11 @@ from crate_interp.hooks.sites import (
 from crate_interp.models.subspace import SubspaceAttention
 from crate_interp.structures import Activations
 
-__all__ = ["Recorder", "record", "uncompiled"]
+__all__ = ["Recorder", "record"]
 
 
-def uncompiled() -> AbstractContextManager[Any]:
-    """Run compiled models as they were written, inside a `with` block.
-
-    Compiled code runs no hooks, and would keep those that it is compiled with.
-    """
-    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()
-
-
-class _EverythingRecorded(Exception):  # noqa: N818  # not an error: ends a forward pass early
+# No `Exception`: when one passes, PyTorch goes through the hooks, which other threads may change.
+class _EverythingRecorded(BaseException):  # not an error: ends a forward pass early
     pass
 
 
@@ -72,7 +61,8 @@ class Recorder:
         if missing or self._grid_hw is None:
             raise InputError(
                 f"nothing was recorded at {missing or wanted}: run the model inside the `with` "
-                "block (before PyTorch 2.6 a compiled model runs no hooks: run the original)"
+                "block, in the same thread (before PyTorch 2.6 a compiled model runs no hooks: run "
+                "the original)"
             )
         return Activations(
             tensors={key: self._tensors[key] for key in wanted},
@@ -101,9 +91,8 @@ class Recorder:
         self._hooks.close()
         return kind is _EverythingRecorded
 
-    def _hook(self, module: nn.Module, hook: Any, pre: bool = False) -> None:
-        register = module.register_forward_pre_hook if pre else module.register_forward_hook
-        self._hooks.callback(register(hook, with_kwargs=True).remove)
+    def _hook(self, module: nn.Module, hook: Any, before: bool = False) -> None:
+        self._hooks.enter_context(hooked(module, hook, before))
 
     def _hook_block(self, number: int) -> None:
         block = blocks_of(self._model)[number]
@@ -111,7 +100,7 @@ class Recorder:
         if projected:
             attention = block.get_submodule("attn")
             if ATTENTION_SITES & set(projected):
-                self._hook(attention, _refuse_mask, pre=True)
+                self._hook(attention, _refuse_mask, before=True)
             self._hook(
                 attention.get_submodule("qkv"),
                 lambda _, __, ___, output: self._keep_projected(
@@ -126,7 +115,7 @@ class Recorder:
         path, enters = PLACES[site]
         module = block.get_submodule(path)
         if enters:
-            self._hook(module, lambda _, args, __: self._keep(site, number, args[0]), pre=True)
+            self._hook(module, lambda _, args, __: self._keep(site, number, args[0]), before=True)
         else:
             self._hook(module, lambda _, __, ___, output: self._keep(site, number, output))
 
@@ -188,8 +177,8 @@ def record(
             model(pixels)
         keys = recorder.activations[Site.KEY, -1]
 
-    Several forward passes may run inside; the last one is kept. When the block is left, also by an
-    exception, no hook stays on the model.
+    Several forward passes may run inside; the last one is kept. Those of other threads, on the same
+    model, are not seen. When the block is left, also by an exception, no hook stays on the model.
 
     Args:
         model: A CRATE family model or a timm vision transformer.
@@ -204,6 +193,7 @@ def record(
     Raises:
         InputError: No such block, or a site that a block of this model does not have.
     """
+    model = original_of(model)
     count = len(blocks_of(model))
     if isinstance(sites, str):  # a string is a sequence, of letters
         sites = [sites]

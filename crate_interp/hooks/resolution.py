@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any
 
 from timm.layers import Format, HybridEmbed
 
 from crate_interp.errors import InputError
+from crate_interp.hooks.own_passes import changed, original_of, seen_here, uncompiled
+from crate_interp.hooks.sites import blocks_of
 
 __all__ = ["any_resolution", "check_stride", "grid_size_of"]
 
 
 def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of patch tokens for an input of `input_hw` pixels."""
-    patch_embed = model.patch_embed
+    patch_embed = seen_here(model.patch_embed)
     if isinstance(patch_embed, HybridEmbed):  # its patches are cut from the stem's features
         rows, columns = patch_embed.dynamic_feat_size((input_hw[0], input_hw[1]))
         return int(rows), int(columns)
@@ -43,17 +46,13 @@ def check_stride(model: Any, stride: int) -> None:
         raise InputError(f"stride {stride}: expected 1 to the patch size {tuple(patch_hw)}")
 
 
-def _set(restore: ExitStack, owner: Any, name: str, value: Any) -> None:
-    restore.callback(setattr, owner, name, getattr(owner, name))
-    setattr(owner, name, value)
-
-
 @contextmanager
 def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
     """Let a vision transformer take any whole number of patches, non-square too, in a `with` block.
 
     The position embedding is resampled to the grid of each input (bicubic, as timm does; the class
-    token's entry is kept). Everything is as before when the block is left, also by an exception.
+    token's entry is kept). Only passes of the thread that runs the block are changed; for these,
+    compiled models run as they were written.
 
     Args:
         model: A CRATE family model or a timm vision transformer.
@@ -62,16 +61,27 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
             `None` leaves the model's own.
 
     Raises:
-        InputError: The stride is not between 1 and the patch size.
+        InputError: The stride is not between 1 and the patch size; a model that cannot change its
+            resolution.
     """
-    patch_embed = model.patch_embed
-    with ExitStack() as restore:
-        if not model.dynamic_img_size:
-            _set(restore, model, "dynamic_img_size", True)
-            _set(restore, patch_embed, "strict_img_size", False)
-            _set(restore, patch_embed, "flatten", False)
-            _set(restore, patch_embed, "output_fmt", Format.NHWC)
-        if stride is not None:
-            check_stride(model, stride)
-            _set(restore, patch_embed.proj, "stride", (stride, stride))
+    model = original_of(model)
+    blocks_of(model)
+    patch_embed = seen_here(model.patch_embed)
+    attributes: dict[str, Any] = {}
+    if stride is not None:
+        check_stride(model, stride)
+        attributes["proj"] = dense = copy(patch_embed.proj)
+        dense.stride = (stride, stride)
+    with ExitStack() as changes:
+        changes.enter_context(uncompiled())
+        if not seen_here(model).dynamic_img_size:
+            attributes |= {
+                "strict_img_size": False,
+                "flatten": False,
+                "output_fmt": Format.NHWC,
+            }
+            changes.enter_context(changed(model, ["_pos_embed"], dynamic_img_size=True))
+        if attributes:
+            methods = ["forward", "dynamic_feat_size"]
+            changes.enter_context(changed(model.patch_embed, methods, **attributes))
         yield
