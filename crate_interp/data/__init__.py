@@ -7,13 +7,13 @@ from crate_interp.data.coco import (
     coco_annotation_file,
     data_folder,
     open_coco,
-    open_images,
     read_coco,
 )
+from crate_interp.data.folders import list_images
+from crate_interp.data.image_files import ImageReadError
+from crate_interp.data.image_sets import open_images
 from crate_interp.data.images import (
-    ImageReadError,
     ResizedImage,
-    list_images,
     preprocess,
     read_image,
     resize_image,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from crate_interp.data.coco import ImageRecord, ImageSet
-from crate_interp.data.images import IMAGE_SUFFIXES, list_images
+from crate_interp.data.coco import ImageSet
+from crate_interp.data.folders import FoundImage, is_folder, search_folder
+from crate_interp.data.image_files import image_suffixes
+from crate_interp.data.image_sets import numbered
+from crate_interp.errors import InputError
 
 __all__ = ["ClassFolders", "open_class_folders"]
 
@@ -28,30 +32,43 @@ class ClassFolders:
     labels: Mapping[int, int]
 
 
-def open_class_folders(folder: Path) -> ClassFolders | None:
+def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | None:
     """Open a folder of class folders, `None` if it is none: if images lie directly in it.
 
     Hidden folders are no classes.
 
+    Args:
+        folder: Of the class folders.
+        recursive: Search the folders in the class folders, too.
+
     Raises:
-        InputError: A class folder holds no image.
+        InputError: The folder cannot be read, or a class folder holds no image.
     """
-    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    subfolders = [entry for entry in entries if entry.is_dir()]
-    if not subfolders or any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in entries):
+    try:
+        entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+    subfolders = [entry.name for entry in entries if is_folder(entry)]
+    if not subfolders or any(entry.suffix.lower() in image_suffixes() for entry in entries):
         return None
-    by_class = [
-        [(label, path) for path in list_images([subfolder])]
-        for label, subfolder in enumerate(subfolders)
-    ]
+    by_class: dict[str, list[FoundImage]] = {name: [] for name in subfolders}
+    for image in search_folder(folder, math.inf if recursive else 2):
+        by_class[Path(image.name).parts[0]].append(image)
+    empty = [name for name in subfolders if not by_class[name]]
+    if empty:
+        search_folder(folder / empty[0])  # says what it holds instead
+        raise InputError(f"{folder / empty[0]}: the same folder as another class")
+    labels = {name: label for label, name in enumerate(subfolders)}
     # In turn, so that the first images of the set are of all classes.
-    in_turn = [item for item in chain.from_iterable(zip_longest(*by_class)) if item is not None]
-    records = tuple(
-        ImageRecord(number, f"{path.parent.name}/{path.name}", path)
-        for number, (_, path) in enumerate(in_turn, start=1)
-    )
+    in_turn = [
+        image for image in chain.from_iterable(zip_longest(*by_class.values())) if image is not None
+    ]
+    records = numbered(in_turn)
     return ClassFolders(
         ImageSet(folder.absolute().name, records),
-        tuple(subfolder.name for subfolder in subfolders),
-        {number: label for number, (label, _) in enumerate(in_turn, start=1)},
+        tuple(subfolders),
+        {
+            record.image_id: labels[Path(image.name).parts[0]]
+            for record, image in zip(records, in_turn, strict=True)
+        },
     )

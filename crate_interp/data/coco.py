@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path, PureWindowsPath
@@ -16,7 +16,7 @@ import numpy as np
 import platformdirs
 from jaxtyping import UInt8
 
-from crate_interp.data.images import ResizedImage, list_images, read_image, resize_image
+from crate_interp.data.images import ResizedImage, read_image, resize_image
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError
 
@@ -26,11 +26,12 @@ __all__ = [
     "check_coco",
     "coco_annotation_file",
     "data_folder",
+    "images_by_name",
     "is_integer",
     "open_coco",
-    "open_images",
     "read_coco",
     "read_json",
+    "record_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class ImageRecord:
 
     Attributes:
         image_id: Unique in the set, as the annotations give it.
-        file_name: As the annotations give it, else the name of the file.
+        file_name: As the annotations give it; else the path from the folder that was searched,
+            or from a folder above, where that is needed to tell files apart.
         path: Where the file lies.
         hw: Height and width that the annotations give, pixels; `None` without annotations.
     """
@@ -153,40 +155,12 @@ def open_coco(split: str, root: Path | None = None) -> ImageSet:
     coco = read_coco(annotation_file)
     inside = folder.resolve()
     records = []
-    for file_name, image in _images_by_name(coco, annotation_file).items():
+    for file_name, image in images_by_name(coco, annotation_file).items():
         path = folder / file_name
         if not path.resolve().is_relative_to(inside):  # a symbolic link may lead anywhere
             raise InputError(f"{annotation_file}: file_name {file_name!r} leads outside {folder}")
-        records.append(_record(image, path))
+        records.append(record_of(image, path))
     return ImageSet(split, tuple(records), coco)
-
-
-def open_images(paths: Iterable[str | Path], annotations: Path | None = None) -> ImageSet:
-    """Open files and folders as a set, as `list_images` lists them.
-
-    Args:
-        paths: Image files and folders.
-        annotations: COCO annotation file. An image belongs to the entry whose `file_name` is the
-            end of its path; annotated images not among the paths are left out, and logged.
-
-    Returns:
-        The images with the ids of the annotation file, or numbered from 1 without one.
-
-    Raises:
-        InputError: There is no image, two images have one name, an image is not in the
-            annotations, or these are malformed or lead outside the folder of the images.
-    """
-    sources = [Path(path) for path in paths]
-    files = list_images(sources)
-    name = sources[0].absolute().name if len(sources) == 1 else "images"
-    if annotations is None:
-        return ImageSet(name, _numbered(files))
-    coco = read_coco(annotations)
-    matched = _match(files, _images_by_name(coco, annotations), annotations)
-    left_out = len(coco["images"]) - len(matched)
-    if left_out:
-        logger.warning("%s: %d images are not among the paths; left out", annotations, left_out)
-    return ImageSet(name, tuple(matched), coco)
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -278,7 +252,12 @@ def _check_entries(coco: Mapping[str, Any], section: str, source: str) -> set[in
     return ids
 
 
-def _images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str, Any]]:
+def images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str, Any]]:
+    """Entries of the images of an annotation file by their `file_name`.
+
+    Raises:
+        InputError: A `file_name` is missing, is not unique, or leads outside its folder.
+    """
     by_name: dict[str, dict[str, Any]] = {}
     for number, image in enumerate(coco["images"]):
         where, name = f"{source}: images[{number}]", image.get("file_name")
@@ -293,34 +272,8 @@ def _images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str
     return by_name
 
 
-def _numbered(files: list[Path]) -> tuple[ImageRecord, ...]:
-    named: dict[str, Path] = {}
-    for path in files:
-        if path.name in named:
-            raise InputError(f"{path} and {named[path.name]} have the same name")
-        named[path.name] = path
-    return tuple(ImageRecord(number, path.name, path) for number, path in enumerate(files, 1))
-
-
-def _match(
-    files: list[Path], by_name: dict[str, dict[str, Any]], annotations: Path
-) -> list[ImageRecord]:
-    matched: dict[str, ImageRecord] = {}
-    for path in files:
-        parts = path.absolute().parts
-        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-        file_name = next((end for end in ends if end in by_name), None)
-        if file_name is None:
-            raise InputError(f"{path}: not among the images of {annotations}")
-        if file_name in matched:
-            raise InputError(
-                f"{path} and {matched[file_name].path} are both {file_name!r} of {annotations}"
-            )
-        matched[file_name] = _record(by_name[file_name], path)
-    return list(matched.values())
-
-
-def _record(image: Mapping[str, Any], path: Path) -> ImageRecord:
+def record_of(image: Mapping[str, Any], path: Path) -> ImageRecord:
+    """The record of an annotated image, whose file lies at `path`."""
     hw = (image["height"], image["width"]) if "height" in image else None
     return ImageRecord(image["id"], image["file_name"], path, hw)
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from crate_interp.data.image_files import DECODING_ERRORS, opened_image
 from crate_interp.errors import InputError
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "ImageReadError",
     "ResizedImage",
-    "list_images",
     "preprocess",
     "read_image",
     "resize_image",
@@ -29,26 +26,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-# What Pillow's decoders raise on damaged files, beside OSError.
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,  # NotImplementedError: a kind of file that is known, in a variant that is not
-    TypeError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
-
-class ImageReadError(InputError):
-    """An image that cannot be read; the message names it and the reason."""
+_STRIP_PIXELS = 2**20  # converted at once: an image of 2**26 is to fit several times
+_ROTATED = range(2, 9)  # values of EXIF's orientation that move pixels
 
 
 class ResizedImage(NamedTuple):
@@ -67,36 +46,17 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     """Read an image file as RGB, as `to_rgb` describes.
 
     Args:
-        path: Any file that Pillow reads; of an animation, the first frame.
+        path: A file of a known format (see `image_files`); of an animation, the first frame.
 
     Returns:
         RGB in [0, 255], the size that the image is displayed at.
 
     Raises:
         ImageReadError: The file is missing, is no image, is damaged, or has more pixels than
-            Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+            `image_files.MAX_PIXELS`, 8192 x 8192.
     """
-    path = Path(path)
-    try:
-        if not path.stat().st_size:
-            raise ImageReadError(f"{path}: cannot be read: the file is empty")
-        with Image.open(path) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise ImageReadError(
-                    f"{path}: cannot be read: {image.width} x {image.height} pixels are more than "
-                    f"the limit of {limit}"
-                )
-            return to_rgb(image)
-    except UnidentifiedImageError as error:
-        raise ImageReadError(f"{path}: cannot be read: not an image, or of unknown kind") from error
-    except ImageReadError:
-        raise
-    except InputError as error:
-        raise ImageReadError(f"{path}: {error}") from error
-    except _DECODING_ERRORS as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ImageReadError(f"{path}: cannot be read: {reason}") from error
+    with opened_image(Path(path)) as image:
+        return to_rgb(image)
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
@@ -120,7 +80,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise InputError(f"image: expected pixels, found width x height of {image.size}")
-        return np.array(_eight_bit(_upright(image)))
+        return _rgb_of(_upright(image))
     if image.dtype != np.uint8:
         raise InputError(f"image array: expected uint8 in [0, 255], found {image.dtype}")
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -179,52 +139,26 @@ def preprocess(
     return pixels.sub_(shift).div_(scale).contiguous()
 
 
-def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """List the image files among files and folders.
-
-    A file is taken whatever its suffix. Of a folder, the files that lie directly in it and have
-    one of `IMAGE_SUFFIXES` are taken, sorted by name; folders in it are not entered, and hidden
-    files are left out.
-
-    Args:
-        paths: Files and folders, in the order in which their images are wanted.
-
-    Returns:
-        Every image once.
-
-    Raises:
-        InputError: A path does not exist, or a folder (or everything together) holds no image.
-    """
-    images: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(
-                entry
-                for entry in path.iterdir()
-                if entry.suffix.lower() in IMAGE_SUFFIXES
-                and not entry.name.startswith(".")
-                and entry.is_file()
-            )
-            if not found:
-                raise InputError(
-                    f"{path}: expected image files ({', '.join(sorted(IMAGE_SUFFIXES))}) in this "
-                    "folder, found none"
-                )
-            images += found
-        elif path.exists():
-            images.append(path)
-        else:
-            raise InputError(f"{path}: no such file or folder")
-    if not images:
-        raise InputError("expected image files or folders, found none")
-    return list(dict.fromkeys(images))
+def _rgb_of(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Convert strip by strip: a conversion has several copies of its image in memory."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    if height <= rows:
+        return np.array(_eight_bit(image))
+    rgb = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        rgb[top : top + rows] = np.asarray(_eight_bit(strip))
+    return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # so that a damaged image is not taken for damaged EXIF
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) not in _ROTATED:
+            return image
         return ImageOps.exif_transpose(image)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         name = getattr(image, "filename", "") or "image"
         logger.warning("%s: its EXIF data is damaged (%s); read without rotation", name, error)
         return image

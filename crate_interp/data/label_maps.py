@@ -11,15 +11,21 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
-from PIL import Image, UnidentifiedImageError
 
 from crate_interp.data.coco import ImageRecord, ImageSet
+from crate_interp.data.image_files import opened_image
 from crate_interp.errors import InputError
 
-__all__ = ["VOID", "LabelledSet", "class_masks", "read_label_map", "truth_masks"]
+__all__ = ["MAX_LABELS", "VOID", "LabelledSet", "class_masks", "read_label_map", "truth_masks"]
 
 VOID = 255
 """Label of a pixel that does not count."""
+
+MAX_LABELS = 2**24
+"""Largest label map, pixels: 4096 x 4096. To score one takes up to 60 bytes a pixel."""
+
+_MAX_SPLIT = 2**28  # pixels of the masks that a map is split into, together
+_LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
 
 LabelReader = Callable[[ImageRecord], UInt8[np.ndarray, "H W"]]
 
@@ -78,18 +84,15 @@ def read_label_map(path: Path, count: int) -> UInt8[np.ndarray, "H W"]:
         count: Labels are 0 to `count` - 1, and `VOID`.
 
     Raises:
-        InputError: The file is missing, damaged or of another kind, or a label is out of range.
+        InputError: The file is missing, damaged, too large or of another kind, or a label is out
+            of range.
     """
-    try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: cannot be read: {reason}") from error
-    if mode not in ("P", "L"):
-        raise InputError(
-            f"{path}: expected labels, as a palette or grey image of 8 bits, found mode {mode}"
-        )
+    with opened_image(path, formats=_LOSSLESS, max_pixels=MAX_LABELS) as image:
+        if image.mode not in ("P", "L"):
+            raise InputError(
+                f"expected labels, as a palette or grey image of 8 bits, found mode {image.mode}"
+            )
+        labels = np.array(image)
     wrong = np.unique(labels[(labels >= count) & (labels != VOID)])
     if wrong.size:
         raise InputError(
@@ -110,8 +113,16 @@ def class_masks(
 
     Returns:
         Masks, and the label of each, ascending.
+
+    Raises:
+        InputError: The masks would have more than 2^28 pixels together.
     """
     present = np.setdiff1d(np.unique(labels), [VOID, *([] if background is None else [background])])
+    if len(present) * labels.size > _MAX_SPLIT:
+        raise InputError(
+            f"labels: expected masks of {_MAX_SPLIT} pixels together at most, found "
+            f"{len(present)} labels in {labels.shape[0]} x {labels.shape[1]} pixels"
+        )
     return labels == present[:, None, None], present.astype(np.int64)
 
 
@@ -131,7 +142,7 @@ def truth_masks(
         Masks without void pixels, and the label of each: the commonest of its pixels.
 
     Raises:
-        InputError: The maps differ in size.
+        InputError: The maps differ in size, or as `class_masks`.
     """
     if objects is None:
         return class_masks(labels, background)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from crate_interp.data.coco import ImageRecord, ImageSet, data_folder, open_images
-from crate_interp.data.images import list_images, read_image
-from crate_interp.data.label_maps import VOID, LabelledSet, read_label_map
+from crate_interp.data.coco import ImageRecord, ImageSet, data_folder
+from crate_interp.data.folders import find_images, is_file, is_folder
+from crate_interp.data.image_files import opened_image
+from crate_interp.data.image_sets import numbered, open_images
+from crate_interp.data.images import to_rgb
+from crate_interp.data.label_maps import MAX_LABELS, VOID, LabelledSet, read_label_map
 from crate_interp.data.rle import decode_mask
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import write_scenes
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 
 __all__ = [
     "VOC_CLASSES",
@@ -35,6 +39,7 @@ VOC_CLASSES = (
 )
 ADE20K_CLASSES = 150
 SCENES = 64
+_LARGEST_LIST = 2**24  # bytes; those of VOC and ADE20K are of 20,000 and less
 _SCENE_SEEDS = {"val": 0, "train": 2}  # 0: the demo set of `open_coco`; 1 trained the demo models
 
 
@@ -52,11 +57,11 @@ def open_labelled(data: Path, split: str) -> LabelledSet:
     """
     if data == Path("demo") and not data.exists():
         return open_labelled_scenes(split)
-    if not data.is_dir():
+    if not is_folder(data):
         raise InputError(f"{data}: no such folder")
-    if (data / "ImageSets").is_dir():
+    if is_folder(data / "ImageSets"):
         return open_voc(data, split)
-    if (data / "annotations").is_dir():
+    if is_folder(data / "annotations"):
         return open_ade20k(data, {"val": "validation", "train": "training"}.get(split, split))
     raise InputError(
         f"{data}: expected ImageSets/, JPEGImages/ and SegmentationClass/ as in VOC, or images/ "
@@ -83,28 +88,19 @@ def open_voc(root: Path, split: str = "val") -> LabelledSet:
         Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective (IJCV 2015).
     """
     root = Path(root)
-    listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    try:
-        names = listing.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"{listing}: cannot be read: {reason}") from error
-    twice = len(names) != len(set(names))
-    if twice or not names or any(Path(name).name != name for name in names):
-        found = "none" if not names else "one twice" if twice else "a path"
-        raise InputError(f"{listing}: expected names of images, one a line, found {found}")
+    names = _listed(root / "ImageSets" / "Segmentation" / f"{_plain(split)}.txt")
     records = _records(root / "JPEGImages" / f"{name}.jpg" for name in names)
     _all_there(record.path for record in records)
     by_class, by_object = root / "SegmentationClass", root / "SegmentationObject"
     _all_there(by_class / f"{name}.png" for name in names)
-    if by_object.is_dir():
+    if is_folder(by_object):
         _all_there(by_object / f"{name}.png" for name in names)
     return LabelledSet(
         ImageSet(f"{root.absolute().name}-{split}", records),
         VOC_CLASSES,
         0,
         partial(_read_beside, by_class, len(VOC_CLASSES)),
-        partial(_read_beside, by_object, VOID) if by_object.is_dir() else None,
+        partial(_read_beside, by_object, VOID) if is_folder(by_object) else None,
     )
 
 
@@ -128,8 +124,8 @@ def open_ade20k(root: Path, split: str = "validation") -> LabelledSet:
         Zhou et al., Scene Parsing through ADE20K Dataset (CVPR 2017).
     """
     root = Path(root)
-    masks = root / "annotations" / split
-    records = _records(list_images([root / "images" / split]))
+    masks = root / "annotations" / _plain(split)
+    records = numbered(find_images([root / "images" / split]))
     _all_there(masks / f"{record.path.stem}.png" for record in records)
     return LabelledSet(
         ImageSet(f"{root.absolute().name}-{split}", records),
@@ -139,12 +135,14 @@ def open_ade20k(root: Path, split: str = "validation") -> LabelledSet:
     )
 
 
-def open_saliency(images: Path, masks: Path) -> LabelledSet:
+def open_saliency(images: Path, masks: Path, recursive: bool = False) -> LabelledSet:
     """Open images with a mask of the salient object, as ECSSD, DUTS and DUT-OMRON have them.
 
     Args:
         images: Folder of the images.
         masks: Folder of their masks, `<name>.png`, grey above 127 being the object.
+        recursive: Search the folders in the folder of the images, too; the masks lie in folders
+            of the same names.
 
     Returns:
         The images sorted by name, numbered from 1; label 1 is the object, 0 is background.
@@ -152,11 +150,13 @@ def open_saliency(images: Path, masks: Path) -> LabelledSet:
     Raises:
         InputError: There is no image, or a mask is missing.
     """
-    found = open_images([images])
-    _all_there(Path(masks) / f"{record.path.stem}.png" for record in found.records)
-    return LabelledSet(
-        found, ("background", "salient object"), 0, partial(_read_salient, Path(masks))
-    )
+    found = open_images([images], recursive=recursive)
+    mask_of = {
+        record.image_id: Path(masks) / _below(images, record.path).with_suffix(".png")
+        for record in found.records
+    }
+    _all_there(mask_of.values())
+    return LabelledSet(found, ("background", "salient object"), 0, partial(_read_salient, mask_of))
 
 
 def open_labelled_scenes(split: str = "val", count: int = SCENES) -> LabelledSet:
@@ -188,12 +188,43 @@ def open_labelled_scenes(split: str = "val", count: int = SCENES) -> LabelledSet
     )
 
 
+def _plain(split: str) -> str:
+    if not re.fullmatch(r"[\w.+-]{1,100}", split) or not split.strip("."):
+        raise InputError(f"split: expected a name such as val, found {shorten(split)}")
+    return split
+
+
+def _listed(path: Path) -> list[str]:
+    """Names of images, one a line."""
+    names = _text(path).split()
+    twice = len(names) != len(set(names))
+    if twice or not names or any(Path(name).name != name or name == ".." for name in names):
+        found = "none" if not names else "one twice" if twice else "a path"
+        raise InputError(f"{path}: expected names of images, one a line, found {found}")
+    return names
+
+
+def _text(path: Path) -> str:
+    """The content of a list, which is no large file."""
+    try:
+        if path.stat().st_size > _LARGEST_LIST:
+            raise InputError(f"{path}: expected a list of at most {_LARGEST_LIST} bytes")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file (UTF-8)"
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def _below(folder: Path, path: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+
+
 def _records(paths: Iterable[Path]) -> tuple[ImageRecord, ...]:
     return tuple(ImageRecord(number, path.name, path) for number, path in enumerate(paths, 1))
 
 
 def _all_there(paths: Iterable[Path]) -> None:
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such file{more}")
@@ -209,9 +240,10 @@ def _read_ade20k(folder: Path, record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
     return labels
 
 
-def _read_salient(folder: Path, record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
-    path = folder / f"{record.path.stem}.png"
-    grey = read_image(path)[:, :, 0]
+def _read_salient(mask_of: Mapping[int, Path], record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
+    path = mask_of[record.image_id]
+    with opened_image(path, max_pixels=MAX_LABELS) as image:
+        grey = to_rgb(image)[:, :, 0]
     if 0 < grey.max() <= 127:
         raise InputError(
             f"{path}: expected a mask of black and white (255), found no value above {grey.max()}"
@@ -220,9 +252,9 @@ def _read_salient(folder: Path, record: ImageRecord) -> UInt8[np.ndarray, "H W"]
 
 
 def _ade20k_classes(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
+    if not is_file(path):
         return tuple(f"class {number}" for number in range(1, ADE20K_CLASSES + 1))
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [line.split("\t") for line in _text(path).splitlines()[1:]]
     if len(rows) != ADE20K_CLASSES:
         raise InputError(
             f"{path}: expected a heading and {ADE20K_CLASSES} classes, found {len(rows)}"

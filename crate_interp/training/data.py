@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from crate_interp.data.image_files import only_image_formats, opened_image
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import InputError
@@ -96,10 +97,11 @@ class DatasetPictures:
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         if self._reader is None:
-            image, label = self._dataset[index]
-            return image.convert("RGB"), int(label)
+            with only_image_formats():  # these data sets open their pictures themselves
+                image, label = self._dataset[index]
+                return image.convert("RGB"), int(label)
         stream, label = self._reader[index]
-        with stream, Image.open(stream) as image:
+        with stream, opened_image(stream, "") as image:
             return image.convert("RGB"), int(label)
 
     def _name(self, index: int) -> str:

@@ -37,3 +37,27 @@ def test_class_without_an_image_is_named(tmp_path):
     (tmp_path / "dog").mkdir()
     with pytest.raises(InputError, match="dog: expected image files"):
         open_class_folders(tmp_path)
+
+
+def test_what_classes_leave_out_is_told_in_one_line(tmp_path, caplog):
+    for name in ("cat/1.png", "dog/1.png", "cat/more/2.png", "dog/more/3.png"):
+        write(tmp_path / name)
+    (tmp_path / "dog" / "4.eps").touch()
+    assert len(open_class_folders(tmp_path).images) == 2
+    assert caplog.messages == [
+        f"{tmp_path}: 3 entries left out: 2 folders (--recursive), 1 .eps (not read here)"
+    ]
+    folders = open_class_folders(tmp_path, recursive=True)
+    names = [record.file_name for record in folders.images.records]
+    assert names == ["cat/1.png", "dog/1.png", "cat/more/2.png", "dog/more/3.png"]
+    assert list(folders.labels.values()) == [0, 1, 0, 1]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(InputError, match="gone: cannot be read: No such file"):
+        open_class_folders(tmp_path / "gone")
+    write(tmp_path / "dog" / "1.png")
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"cat: expected image files .*left out: 1 broken link"):
+        open_class_folders(tmp_path)

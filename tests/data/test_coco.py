@@ -17,9 +17,9 @@ from crate_interp.data.coco import (
     data_folder,
     is_integer,
     open_coco,
-    open_images,
     read_coco,
 )
+from crate_interp.data.image_sets import open_images
 from crate_interp.errors import InputError
 
 
@@ -179,14 +179,6 @@ def test_open_images_numbers_images_in_the_order_of_names(tmp_path):
         (1, "a.png", None),
         (2, "b.png", None),
     ]
-
-
-def test_open_images_refuses_two_images_of_one_name(tmp_path):
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.png").touch()
-    with pytest.raises(InputError, match="same name"):
-        open_images([tmp_path / "one", tmp_path / "two"])
 
 
 def test_open_images_takes_ids_from_annotations(tmp_path, caplog):

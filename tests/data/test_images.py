@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
+from crate_interp.data.folders import list_images
+from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import (
-    ImageReadError,
-    list_images,
     preprocess,
     read_image,
     resize_image,

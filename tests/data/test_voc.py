@@ -108,6 +108,10 @@ def test_voc_without_objects_says_so(voc):
         ("../a\n", "found a path"),
         ("a\nc\nd\n", r"c.jpg: no such file, and 1 more"),
         (b"\xff\xfe", "not a text file"),
+        ("..\n", "found a path"),
+        ("x" * 300, "no such file"),
+        (b"a\0b", r"a\\x00b.jpg: no such file"),
+        ("/" * 5000 + "a", "found a path"),
     ],
 )
 def test_voc_refuses_lists(voc, listing, message):
@@ -116,6 +120,22 @@ def test_voc_refuses_lists(voc, listing, message):
     if listing is not None:
         path.write_bytes(listing if isinstance(listing, bytes) else listing.encode())
     with pytest.raises(InputError, match=message):
+        open_voc(voc)
+
+
+@pytest.mark.parametrize("split", ["../../x", "a\0b", "y" * 300, "..", ""])
+def test_splits_that_are_no_names_are_refused(voc, ade20k, split):
+    for opened in (open_voc, open_ade20k):
+        with pytest.raises(InputError, match="split: expected a name such as val"):
+            opened(voc, split)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark_but_is_no_large_file(voc, monkeypatch):
+    path = voc / "ImageSets" / "Segmentation" / "val.txt"
+    path.write_text("a\nb\n", encoding="utf-8-sig")
+    assert len(open_voc(voc).images) == 2
+    monkeypatch.setattr("crate_interp.data.voc._LARGEST_LIST", 5)
+    with pytest.raises(InputError, match=r"val.txt: expected a list of at most 5 bytes"):
         open_voc(voc)
 
 
@@ -167,6 +187,9 @@ def test_ade20k_numbers_its_classes_from_zero(ade20k):
     assert open_ade20k(ade20k).classes[149] == "name 150"
     (ade20k / "objectInfo150.txt").write_text("Idx\n1\n")
     with pytest.raises(InputError, match="150 classes, found 1"):
+        open_ade20k(ade20k)
+    (ade20k / "objectInfo150.txt").write_bytes(b"Idx\n\xff\xfe\n")
+    with pytest.raises(InputError, match=r"objectInfo150.txt: cannot be read: not a text file"):
         open_ade20k(ade20k)
 
 
@@ -229,3 +252,20 @@ def test_every_label_map_of_real_voc_is_read(shared_data):
         labels = found.labels_of(record, record.read().shape[:2])
         assert class_masks(labels, 0)[1].size
         assert (labels == VOID).any()
+
+
+def test_masks_that_would_take_all_memory_are_refused():
+    labels = np.arange(200, dtype=np.uint8).repeat(2**14).reshape(1280, 2560)
+    with pytest.raises(InputError, match="found 199 labels in 1280 x 2560 pixels"):
+        class_masks(labels, 0)
+
+
+def test_salient_masks_lie_in_folders_of_the_same_names(tmp_path):
+    for name, value in (("x/a", 255), ("y/a", 0)):
+        save_labels(tmp_path / "masks" / f"{name}.png", np.full((2, 3), value), "L")
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (3, 2)).save(tmp_path / "images" / f"{name}.jpg")
+    found = open_saliency(tmp_path / "images", tmp_path / "masks", recursive=True)
+    assert [record.file_name for record in found.images.records] == ["x/a.jpg", "y/a.jpg"]
+    values = [found.labels_of(record, (2, 3)).max() for record in found.images.records]
+    assert values == [1, 0]
