@@ -50,6 +50,7 @@ def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(description=config_class.__doc__)
     parser.add_argument("--config", action="config", help="YAML file of the options below")
     hints = get_type_hints(config_class)
+    groups: dict[str, Any] = {}
     for option in dataclasses.fields(config_class):
         required = option.default is option.default_factory is dataclasses.MISSING
         arguments: dict[str, Any] = {"help": option.metadata["help"]}
@@ -71,7 +72,10 @@ def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
         else:
             names = ["--" + option.name.rstrip("_").replace("_", "-")]  # `class_` is `--class`
             arguments |= {"required": required, "dest": option.name}
-        parser.add_argument(*names, **arguments)
+        group: str = option.metadata.get("group", "")
+        if group and group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        (groups[group] if group else parser).add_argument(*names, **arguments)
     return parser
 
 

@@ -23,9 +23,12 @@ from crate_interp.config.models import (
     ProfileConfig,
 )
 from crate_interp.config.options import (
+    FIGURE_OPTIONS,
     AttentionFigure,
     BatchSize,
     Feature,
+    FigureConfig,
+    FigureFormat,
     Foreground,
     KeepBy,
     LabelledBy,
@@ -56,6 +59,7 @@ from crate_interp.config.training import (
 )
 
 __all__ = [
+    "FIGURE_OPTIONS",
     "AblateConfig",
     "AtlasConfig",
     "AtomsConfig",
@@ -70,6 +74,8 @@ __all__ = [
     "EvaluateClassifierConfig",
     "EvaluateConfig",
     "Feature",
+    "FigureConfig",
+    "FigureFormat",
     "Foreground",
     "KeepBy",
     "LabelledBy",

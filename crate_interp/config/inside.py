@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from crate_interp.config.options import (
     AttentionFigure,
     Feature,
+    FigureConfig,
     Foreground,
     KeepBy,
     ObserveConfig,
@@ -20,7 +21,6 @@ from crate_interp.config.ranges import (
     Natural,
     Range,
     Share,
-    check_ranges,
 )
 from crate_interp.errors import InputError, shorten
 
@@ -154,7 +154,7 @@ class AtlasConfig(ObserveConfig):
 
 
 @dataclass(frozen=True)
-class AtomsConfig:
+class AtomsConfig(FigureConfig):
     """Show the atoms that write a patch, a masked region, or a whole picture, by contribution."""
 
     continues: ClassVar[bool] = False
@@ -170,7 +170,7 @@ class AtomsConfig:
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.patch is not None and self.mask is not None:
             raise InputError("give --patch Y,X or --mask FILE, not both")
         if self.patch is not None and not re.fullmatch(r"-?[0-9]{1,9},-?[0-9]{1,9}", self.patch):

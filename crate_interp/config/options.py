@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,11 +14,15 @@ from crate_interp.config.ranges import (
     Side,
     check_ranges,
 )
+from crate_interp.errors import InputError
 
 __all__ = [
+    "FIGURE_OPTIONS",
     "AttentionFigure",
     "BatchSize",
     "Feature",
+    "FigureConfig",
+    "FigureFormat",
     "Foreground",
     "KeepBy",
     "LabelledBy",
@@ -45,6 +49,7 @@ LabelledBy = Literal["kmeans", "linear"]
 Feature = Literal[
     "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
 ]
+FigureFormat = Literal["png", "pdf", "svg"]
 Threshold = Annotated[float, Range(0, 1, (1,), "auto, none or 0 <= T < 1")]
 Foreground = Literal["auto", "none"] | Threshold
 Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
@@ -56,6 +61,8 @@ Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]
 Unit = Literal["class", "object"]
 
+FIGURES = "figures"  # heading of the options that figures have in common
+
 
 def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
     """Make a field of a command's options.
@@ -63,7 +70,8 @@ def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
     Args:
         help: What `--help` says of it.
         default: Without one, the option is required.
-        **metadata: `positional`, or `several`, the type of several values.
+        **metadata: `positional`; `several`, the type of several values; `group`, a heading in
+            `--help`.
     """
     metadata["help"] = help
     if default is ...:
@@ -74,7 +82,31 @@ def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class FigureConfig:
+    """What commands that draw figures have in common: how these are written."""
+
+    format: list[FigureFormat] = option(
+        "files of each figure: png, pdf, svg, or several of them",
+        ["png", "pdf"],
+        several=FigureFormat,
+        group=FIGURES,
+    )
+    dpi: Annotated[int, Range(20, 2400)] = option(
+        "pixels an inch, of PNG files and of images in PDF and SVG", 200, group=FIGURES
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.format:
+            raise InputError("format: expected at least one, found none")
+
+
+# They change how a figure looks, not what it says: a run may go on with others.
+FIGURE_OPTIONS = frozenset(field.name for field in fields(FigureConfig))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(FigureConfig):
     """What commands that put images through a model have in common."""
 
     continues: ClassVar[bool] = False
@@ -101,9 +133,6 @@ class ModelConfig:
         None,
     )
     limit: AtLeastOne | None = option("only the first images", None)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

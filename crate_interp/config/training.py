@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from crate_interp.config.options import (
+    FigureConfig,
     OnError,
     Pictures,
     Precision,
@@ -42,7 +43,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class CurvesConfig:
+class CurvesConfig(FigureConfig):
     """Draw loss, accuracy and probes of training runs in one figure, as PNG and PDF."""
 
     continues: ClassVar[bool] = False
@@ -56,6 +57,7 @@ class CurvesConfig:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.output.suffix.lower() != ".png":
             raise InputError(f"output: expected a file name ending in .png, found {self.output}")
 
@@ -103,7 +105,7 @@ class EvaluateClassifierConfig:
 
 
 @dataclass(frozen=True)
-class ReconstructConfig:
+class ReconstructConfig(FigureConfig):
     """Hide patches of pictures and draw what a CRATE-MAE predicts of them."""
 
     continues: ClassVar[bool] = False
@@ -129,6 +131,6 @@ class ReconstructConfig:
     )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.model is None and self.weights is None:
             raise InputError("give --model NAME, --weights FILE, or both")

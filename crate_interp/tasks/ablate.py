@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from crate_interp.config import AblateConfig
@@ -36,11 +35,11 @@ from crate_interp.hooks import (
 )
 from crate_interp.hooks.sites import blocks_of
 from crate_interp.models import inference_precision
-from crate_interp.tasks.figures import save_figure
+from crate_interp.tasks.figures import list_files, save_figure
 from crate_interp.tasks.inference import batch_size_of, workers_of
 from crate_interp.tasks.number_files import about_of, write_arrays, write_table
 from crate_interp.tasks.observation import load_observer, open_pictures, process_pictures
-from crate_interp.visualization import atom_effects_figure, head_effects_figure
+from crate_interp.visualization import Figure, atom_effects_figure, head_effects_figure
 
 __all__ = ["run"]
 
@@ -97,8 +96,11 @@ def run(config: AblateConfig) -> int:
     )
     arrays = _arrays_of(config, measured, names, effects, classes)
     _write(config, arrays, estimate, about_of(config, observer))
-    save_figure(_figure(config, measured, effects, len(units.block)), _file(config, "png"))
+    figure = _figure(config, measured, effects, len(units.block))
+    drawn = save_figure(figure, _file(config, "png"), config)
     _report(config, measured, effects, estimate)
+    files = list_files([*drawn, _file(config, "csv"), _file(config, "npz")])
+    print(f"{files}: {len(effects)} images, {len(measured.block)} units")
     return int(len(names) < len(records))
 
 
@@ -284,6 +286,3 @@ def _report(
     if estimate is not None and config.effect == "logit":
         correlation = np.corrcoef(estimate, effects.mean(axis=0))[0, 1]
         print(f"first-order estimate and measurement: correlation {correlation:.3f}")
-    print(
-        f"{_file(config, 'png')}, .pdf, .csv, .npz: {len(effects)} images, {len(units.block)} units"
-    )

@@ -78,8 +78,10 @@ def run(config: AtlasConfig) -> int:
     _write_page(config.output, stored, [records[number] for number in shown])
     chosen = _chosen_atoms(atlas) if config.sheet is None else config.sheet
     rows = [atom_row(config.output, stored, atom) for atom in chosen]
-    save_figure(atom_sheet(rows, describe_site(source)), config.output / "sheet.png")
-    _report(config.output, atlas, failed)
+    drawn = save_figure(
+        atom_sheet(rows, describe_site(source)), config.output / "sheet.png", config
+    )
+    _report(config.output, [file.name for file in drawn], atlas, failed)
     return 1 if failed else 0
 
 
@@ -288,7 +290,7 @@ def _chosen_atoms(atlas: Atlas) -> list[int]:
     return [order[at] for at in np.argsort(ranks, kind="stable")[:SHEET_ATOMS]]
 
 
-def _report(folder: Path, atlas: Atlas, failed: int) -> None:
+def _report(folder: Path, drawn: Sequence[str], atlas: Atlas, failed: int) -> None:
     dead = int((atlas.fired_patches == 0).sum())
     print(
         f"{atlas.num_images} images, {atlas.num_atoms} atoms, of which {dead} never fire; an atom "
@@ -296,5 +298,5 @@ def _report(folder: Path, atlas: Atlas, failed: int) -> None:
     )
     if failed:
         print(f"{failed} images could not be read")
-    print(f"atlas.npz, sheet.png, sheet.pdf and thumbnails/ are in {folder}")
+    print(f"atlas.npz, {', '.join(drawn)} and thumbnails/ are in {folder}")
     print(f"open {folder / 'index.html'} to see the atoms")

@@ -15,7 +15,7 @@ from crate_interp.models import parameters_checksum
 from crate_interp.structures import ImageGeometry
 from crate_interp.tasks.atlas import atom_row, describe_site
 from crate_interp.tasks.atlas_files import StoredAtlas, read_atlas
-from crate_interp.tasks.figures import check_figure_path, save_figure
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
 from crate_interp.tasks.number_files import about_of, write_table
 from crate_interp.tasks.observation import load_observer
 from crate_interp.visualization import atom_sheet
@@ -52,10 +52,12 @@ def run(config: AtomsConfig) -> int:
     ]
     where = "picture" if outline is None else "region" if config.mask else "patch"
     title = f"What writes this {where}? {describe_site(source)}"
-    save_figure(atom_sheet(rows, title, rgb, outline), config.output)
+    drawn = save_figure(atom_sheet(rows, title, rgb, outline), config.output, config)
     _write_csv(config, stored, contributions, observer)
     print(f"{chosen.sum()} of {chosen.size} patches; atom, share of what the block writes there:")
-    _report(config, stored, contributions, order)
+    _report(stored, contributions, order)
+    files = [*drawn, config.output.with_suffix(".csv")]
+    print(f"{list_files(files)}: the CSV has all atoms")
     return 0
 
 
@@ -140,16 +142,11 @@ def _write_csv(
     write_table(config.output.with_suffix(".csv"), header, rows, about)
 
 
-def _report(
-    config: AtomsConfig,
-    stored: StoredAtlas,
-    contributions: AtomContributions,
-    order: list[int],
-) -> None:
+def _report(stored: StoredAtlas, contributions: AtomContributions, order: list[int]) -> None:
     atlas, classes = stored.atlas, stored.source.classes
     for atom in order:
         best = int(atlas.best_class[atom])
         name = f"{classes[best]} ({atlas.selectivity[atom]:.2f})" if best >= 0 else ""
         print(f"{atom:6d}  {100 * contributions.share[atom]:6.1f} %  {name}".rstrip())
     first = contributions.share[order].sum()
-    print(f"together {100 * first:.1f} %; {config.output}, .pdf and .csv (all atoms) are written")
+    print(f"together {100 * first:.1f} %")

@@ -19,7 +19,7 @@ from crate_interp.errors import InputError
 from crate_interp.evaluation import AttentionStatistics, head_agreement, uniform_distance
 from crate_interp.hooks import Observer
 from crate_interp.segmentation import attention_masks
-from crate_interp.tasks.figures import save_figure
+from crate_interp.tasks.figures import list_files, save_figure
 from crate_interp.tasks.inference import describe_model
 from crate_interp.tasks.number_files import about_of, write_arrays, write_table
 from crate_interp.visualization import attention_curves, head_figure, layer_figure, maps_figure
@@ -286,8 +286,7 @@ class AttentionFiles:
 
     def _save(self, figure: Any, name: str) -> None:
         path = self._config.output / f"{name}.png"
-        save_figure(figure, path)
-        print(path)
+        print(list_files(save_figure(figure, path, self._config)))
 
     def _write_table(
         self, name: str, header: Sequence[str], rows: Iterable[Sequence[float]]

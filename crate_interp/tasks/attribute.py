@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from crate_interp.hooks import (
     choose_classes,
     record,
 )
-from crate_interp.tasks.figures import check_figure_path, save_figure
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
 from crate_interp.tasks.inference import batch_size_of, workers_of
 from crate_interp.tasks.number_files import about_of, write_arrays
 from crate_interp.tasks.observation import load_observer, open_pictures, process_pictures
@@ -103,8 +104,10 @@ def run(config: AttributeConfig) -> int:
         },
         [f"{one.name}: class {one.number}, p = {one.probability:.2f}" for one in found],
     )
-    save_figure(figure, config.output)
-    _write(config, found, about_of(config, observer))
+    drawn = save_figure(figure, config.output, config)
+    numbers = config.output.with_suffix(".npz")
+    _write(numbers, found, about_of(config, observer))
+    print(f"{list_files([*drawn, numbers])}: {len(found)} images, {_completeness(config, found)}")
     return int(len(found) < len(records))
 
 
@@ -134,10 +137,7 @@ def _attribute(
     )
 
 
-def _write(config: AttributeConfig, found: list[_Attribution], about: Mapping[str, Any]) -> None:
-    sums = np.array([one.gradients.sum() for one in found])
-    differences = np.array([one.difference for one in found])
-    numbers = config.output.with_suffix(".npz")
+def _write(path: Path, found: list[_Attribution], about: Mapping[str, Any]) -> None:
     arrays = {
         "file_names": np.array([one.name for one in found]),
         "classes": np.array([one.number for one in found]),
@@ -145,12 +145,18 @@ def _write(config: AttributeConfig, found: list[_Attribution], about: Mapping[st
         "attention": np.stack([one.attention for one in found]),
         "relevance": np.stack([one.relevance for one in found]),
         "integrated_gradients": np.stack([one.gradients for one in found]),
-        "score_differences": differences,
+        "score_differences": np.array([one.difference for one in found]),
     }
-    write_arrays(numbers, arrays, about)
+    write_arrays(path, arrays, about)
+
+
+def _completeness(config: AttributeConfig, found: list[_Attribution]) -> str:
+    """How far integrated gradients are from what they should sum to."""
+    sums = np.array([one.gradients.sum() for one in found])
+    differences = np.array([one.difference for one in found])
     missed = float(np.abs(sums - differences).mean() / np.abs(differences).mean())
     hint = "; more --steps bring them nearer" if missed > _MISSED else ""
-    print(
-        f"{config.output}, .pdf, {numbers.name}: {len(found)} images, {config.steps} steps; "
-        f"integrated gradients miss the differences of scores by {missed:.2%}{hint}"
+    return (
+        f"{config.steps} steps; integrated gradients miss the differences of scores by "
+        f"{missed:.2%}{hint}"
     )

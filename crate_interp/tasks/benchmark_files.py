@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
+from crate_interp.config import FigureConfig
 from crate_interp.tasks.figures import save_figure
 from crate_interp.tasks.number_files import write_table
 from crate_interp.visualization import class_scores_figure, comparison_figure
@@ -51,8 +52,9 @@ def write_class_scores(
     scores: Mapping[str, Float[np.ndarray, " C"]],
     label: str,
     about: Mapping[str, Any],
+    options: FigureConfig,
 ) -> str:
-    """Write scores by class as CSV (with its record as JSON), PNG and PDF.
+    """Write scores by class as CSV (with its record as JSON), and as a figure.
 
     Args:
         path: Of the PNG.
@@ -61,6 +63,7 @@ def write_class_scores(
         scores: By method, shares of 1.
         label: What the scores are, for the figure.
         about: What they were made of, as `about_of` has it.
+        options: Of the figure.
 
     Returns:
         A table to print.
@@ -74,7 +77,7 @@ def write_class_scores(
     names = [f"{classes[number]} ({counts[number]})" for number in kept]
     shown = {method: column[kept] for method, column in scores.items()}
     means = {method: float(np.nanmean(column)) for method, column in shown.items()}
-    save_figure(class_scores_figure(names, shown, label, means), path)
+    save_figure(class_scores_figure(names, shown, label, means), path, options)
     rows = [
         [classes[n], str(counts[n]), *(percent(column[n]) for column in scores.values())]
         for n in kept
@@ -82,8 +85,10 @@ def write_class_scores(
     return format_table(["class", "images", *scores], rows)
 
 
-def draw_examples(path: Path, examples: Sequence[Example], titles: Sequence[str]) -> None:
-    """Draw examples as PNG and PDF, if there are any."""
+def draw_examples(
+    path: Path, examples: Sequence[Example], titles: Sequence[str], options: FigureConfig
+) -> None:
+    """Draw examples as a figure, if there are any."""
     if examples:
         pictures, captions = zip(*examples, strict=True)
-        save_figure(comparison_figure(pictures, titles, captions), path)
+        save_figure(comparison_figure(pictures, titles, captions), path, options)

@@ -72,7 +72,7 @@ def run(config: SaliencyBenchmarkConfig) -> int:
             shown = records[: config.pictures]
             outcomes = observe(observer, shown, *wanted, benchmark.example_of, config)
             examples = [image.result for image in outcomes if image.result is not None]
-            draw_examples(output / "masks.png", examples, ["truth", *results])
+            draw_examples(output / "masks.png", examples, ["truth", *results], config)
         print(f"{settings['model']} at {settings['size']} px on {len(entries)} images, %")
         rows = [
             [method, *(percent(score[key]) for key in ("max_f", "iou", "accuracy"))]

@@ -87,6 +87,7 @@ def run(config: SemanticBenchmarkConfig) -> int:
             {"IoU": score.iou, "accuracy": score.accuracy},
             "IoU and accuracy of all pixels of a class (%)",
             {"weights": weights, "settings": settings, "versions": versions()},
+            config,
         )
         print(
             f"{by_class}\n\n{settings['model']} at {settings['size']} px on {len(entries)} images "

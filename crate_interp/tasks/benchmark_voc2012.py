@@ -92,12 +92,13 @@ def run(config: VocBenchmarkConfig) -> int:
             score.by_class,
             f"IoU by {config.protocol} (%, mean over the images of a class)",
             {"weights": weights, "settings": settings, "versions": versions()},
+            config,
         )
         if config.pictures:
             shown = records[: config.pictures]
             outcomes = observe(observer, shown, *wanted, benchmark.example_of, config)
             examples = [image.result for image in outcomes if image.result is not None]
-            draw_examples(output / "masks.png", examples, _Benchmark.TITLES)
+            draw_examples(output / "masks.png", examples, _Benchmark.TITLES, config)
         results = _results_of(config, settings["model"], score)
         print(f"{by_class}\n\n{_report(config, settings, score, results)}")
         return finish_run(folder, results, failed, weights, settings)

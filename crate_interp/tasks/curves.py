@@ -98,7 +98,7 @@ def run(config: CurvesConfig) -> int:
     for title, wanted in _probe_panels(probes).items():
         panels.append(Panel(title, curves_of(probes, wanted)))
     figure = draw_curves([panel for panel in panels if panel.curves], x_label)
-    print(config.output, save_figure(figure, config.output), sep="\n")
+    print(*save_figure(figure, config.output, config), sep="\n")
     return 0
 
 

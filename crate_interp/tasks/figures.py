@@ -1,16 +1,17 @@
-"""Writing figures: a PNG to look at, and a PDF of the same name for print."""
+"""Writing figures, in the formats that were asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from crate_interp.config import FigureConfig
 from crate_interp.errors import InputError
+from crate_interp.files import write_whole
+from crate_interp.tasks.number_files import naming
+from crate_interp.visualization import Figure, write_figure
 
-__all__ = ["RESOLUTION", "check_figure_path", "save_figure"]
-
-RESOLUTION = 200  # pixels an inch, of the PNG and of pictures in the PDF
+__all__ = ["check_figure_path", "list_files", "save_figure"]
 
 
 def check_figure_path(path: Path) -> None:
@@ -23,19 +24,32 @@ def check_figure_path(path: Path) -> None:
         raise InputError(f"{path}: expected a file name that ends in .png")
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and as PDF, the same bytes for the same figure.
+def save_figure(figure: Figure, path: Path, options: FigureConfig) -> list[Path]:
+    """Write a figure, the same bytes for the same figure.
 
     Args:
         figure: To write.
-        path: Of the PNG; folders that are missing are made.
+        path: Of the PNG; other formats get a name that differs in the suffix. Folders that are
+            missing are made.
+        options: Formats, and pixels an inch.
 
     Returns:
-        Where the PDF is.
+        The files; each appears whole or not at all.
+
+    Raises:
+        InputError: A file cannot be written.
     """
     check_figure_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    vector = path.with_suffix(".pdf")
-    figure.savefig(path, dpi=RESOLUTION)
-    figure.savefig(vector, dpi=RESOLUTION, metadata={"CreationDate": None})
-    return vector
+    kinds = dict.fromkeys(options.format)  # each once
+    files = [path if kind == "png" else path.with_suffix(f".{kind}") for kind in kinds]
+    for file in files:
+        with naming(file), write_whole(file) as stream:
+            write_figure(figure, stream, file.suffix[1:], options.dpi)
+    return files
+
+
+def list_files(files: Sequence[Path]) -> str:
+    """Name files of one folder for a message: the first by its path, the others by their names."""
+    first, *others = files
+    return ", ".join([str(first), *(file.name for file in others)])

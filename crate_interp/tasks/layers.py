@@ -20,7 +20,7 @@ from crate_interp.evaluation import LayerObjective, layer_objective, objective_s
 from crate_interp.hooks import Site, blocks_of
 from crate_interp.models import create_on_meta, names_a_file, resolve_name
 from crate_interp.structures import Activations
-from crate_interp.tasks.figures import check_figure_path, save_figure
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
 from crate_interp.tasks.inference import describe_model
 from crate_interp.tasks.number_files import about_of, write_table
 from crate_interp.tasks.observation import load_observer, observe, open_pictures
@@ -72,7 +72,7 @@ def run(config: LayersConfig) -> int:
     measured = [_measure(model, images) for model in configs]
     found = min(len(one.file_names) for one in measured)
     x_label = f"block (band: standard deviation of {found} images)" if found > 1 else "block"
-    vector = save_figure(draw_curves(_panels_of(measured), x_label), config.output)
+    drawn = save_figure(draw_curves(_panels_of(measured), x_label), config.output, config)
     table = config.output.with_suffix(".csv")
     columns = (*COLUMNS, "objective")
     rows = [[row.get(name, "") for name in columns] for one in measured for row in _rows_of(one)]
@@ -81,7 +81,7 @@ def run(config: LayersConfig) -> int:
         for name, values in one.numbers.items():
             first, last = (_mean_and_deviation(values)[0][block] for block in (0, -1))
             print(f"{one.name}: {name} {first:.4g} in the first block, {last:.4g} in the last")
-    print(f"{config.output}, {vector.name}, {table.name}: {found} images")
+    print(f"{list_files([*drawn, table])}: {found} images")
     return int(found < len(images))
 
 

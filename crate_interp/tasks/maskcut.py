@@ -98,8 +98,8 @@ def run(config: MaskCutConfig) -> int:
         if scores:
             name, score = list(scores.items())[-1]
             title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"
-        draw_overlays(images, finished[: config.visualize], folder.path, title)
-    _report(output, scores, summary)
+        drawn = draw_overlays(images, finished[: config.visualize], folder.path, title, config)
+    _report(output, drawn, scores, summary)
     return 1 if failed else 0
 
 
@@ -248,7 +248,12 @@ def _seconds(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _report(output: Path, scores: Mapping[str, CocoScores], summary: Mapping[str, Any]) -> None:
+def _report(
+    output: Path,
+    drawn: Sequence[Path],
+    scores: Mapping[str, CocoScores],
+    summary: Mapping[str, Any],
+) -> None:
     if scores:
         print(format_table(scores["box"], scores.get("mask")))
     seconds = ", ".join(f"{k} {v:.3f}" for k, v in summary["seconds"]["per_image"].items())
@@ -256,6 +261,5 @@ def _report(output: Path, scores: Mapping[str, CocoScores], summary: Mapping[str
     if summary["failed"]:
         print(f"{len(summary['failed'])} images failed: see `failed` in summary.json")
     print(f"results.json, annotations.json, summary.json and images/ are in {output}")
-    sheet = output / "images" / "sheet.png"
-    if sheet.exists():
-        print(f"open {sheet} to see what was found")
+    if drawn:
+        print(f"open {drawn[0]} to see what was found")

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from crate_interp.config import FigureConfig
 from crate_interp.data import ImageSet, annotations_of, decode_mask, read_image
 from crate_interp.structures import Instances
+from crate_interp.tasks.figures import save_figure
 from crate_interp.visualization import draw_instances, overlay_sheet
 
 __all__ = ["annotation_file", "draw_overlays"]
@@ -42,11 +44,21 @@ def annotation_file(images: ImageSet, finished: Sequence[Mapping[str, Any]]) -> 
 
 
 def draw_overlays(
-    images: ImageSet, finished: Sequence[Mapping[str, Any]], output: Path, title: str
-) -> None:
-    """Draw each image with its masks to `images/`, and the first ones together on a sheet."""
+    images: ImageSet,
+    finished: Sequence[Mapping[str, Any]],
+    output: Path,
+    title: str,
+    options: FigureConfig,
+) -> list[Path]:
+    """Draw each image with its masks to `images/`, and the first ones together on a sheet.
+
+    The images alone are PNG files of as many pixels as the originals have; the sheet is a figure.
+
+    Returns:
+        The files of the sheet.
+    """
     if not finished:
-        return
+        return []
     folder = output / "images"
     folder.mkdir(exist_ok=True)
     paths = {record.image_id: record.path for record in images.records}
@@ -63,7 +75,7 @@ def draw_overlays(
         drawn.append(picture)
         captions.append(f"{entry['file_name']}: {len(instances)} mask{'s' * (len(instances) != 1)}")
     sheet = overlay_sheet(drawn[:SHEET_PICTURES], captions[:SHEET_PICTURES], title)
-    sheet.savefig(folder / "sheet.png", dpi=150)
+    return save_figure(sheet, folder / "sheet.png", options)
 
 
 def _instances_of(entry: Mapping[str, Any]) -> Instances:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from crate_interp.config import ModelConfig
+from crate_interp.config import FIGURE_OPTIONS, ModelConfig
 from crate_interp.errors import InputError
 from crate_interp.files import write_whole
 from crate_interp.hooks import Observer
@@ -46,7 +46,8 @@ def about_of(config: ModelConfig, observer: Observer) -> dict[str, Any]:
         config: Of the command.
         observer: With its model; tells the size, device and number type that `auto` stood for.
     """
-    settings = {name: value for name, value in asdict(config).items() if name not in _PRESENTATION}
+    shown = {*_PRESENTATION, *FIGURE_OPTIONS}
+    settings = {name: value for name, value in asdict(config).items() if name not in shown}
     settings |= {
         "model": describe_model(config.model, config.weights),
         "size": observer.size,

@@ -18,7 +18,7 @@ from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, blocks_of
 from crate_interp.segmentation import JointPCA, joint_pca
 from crate_interp.structures import Activations
-from crate_interp.tasks.figures import check_figure_path, save_figure
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
 from crate_interp.tasks.inference import describe_model
 from crate_interp.tasks.number_files import about_of, write_arrays
 from crate_interp.tasks.observation import feature_of, load_observer, observe, open_pictures
@@ -64,10 +64,10 @@ def run(config: PcaConfig) -> int:
         found.rgb[shown],
         note,
     )
-    vector = save_figure(figure, config.output)
+    drawn = save_figure(figure, config.output, config)
     numbers = config.output.with_suffix(".npz")
     write_arrays(numbers, _numbers_of(found, seen), about_of(config, observer))
-    print(f"{note}\n{config.output}, {vector.name}: {len(pictures)} of {len(seen)} images")
+    print(f"{note}\n{list_files(drawn)}: {len(pictures)} of {len(seen)} images")
     print(f"{numbers.name}: grey, foreground, components and colours of all {len(seen)}")
     return int(len(seen) < len(images))
 

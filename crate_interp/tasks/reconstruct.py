@@ -16,7 +16,7 @@ from crate_interp.data import list_images, preprocess, read_image
 from crate_interp.errors import InputError
 from crate_interp.models import CrateMaeAutoencoder, load_mae
 from crate_interp.models.masking import draw_mask
-from crate_interp.tasks.figures import check_figure_path, save_figure
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
 from crate_interp.visualization import reconstruction_figure
 
 __all__ = ["run"]
@@ -55,10 +55,10 @@ def run(config: ReconstructConfig) -> int:
     if model.normalised_target:
         note += " Mean and deviation of a hidden patch are the picture's own: they are no target."
     figure = reconstruction_figure(originals, hidden, predictions, note)
-    vector = save_figure(figure, config.output)
+    drawn = save_figure(figure, config.output, config)
     noise = _peak_signal_to_noise(originals, hidden, predictions)
     print(
-        f"{config.output}, {vector.name}: {len(paths)} pictures, {int(mask.sum())} of "
+        f"{list_files(drawn)}: {len(paths)} pictures, {int(mask.sum())} of "
         f"{mask.numel()} patches hidden, PSNR of these {noise:.1f} dB"
     )
     return 0

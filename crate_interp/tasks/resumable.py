@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crate_interp.config import ModelConfig
+from crate_interp.config import FIGURE_OPTIONS, ModelConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
@@ -51,7 +51,8 @@ def settings_of(
         weights: As `describe_weights` has it.
         presentation: Options that change where a run writes, or what it shows, not what it finds.
     """
-    settings = {name: value for name, value in asdict(config).items() if name not in presentation}
+    shown = {*presentation, *FIGURE_OPTIONS}
+    settings = {name: value for name, value in asdict(config).items() if name not in shown}
     return {
         **settings,
         "model": describe_model(config.model, config.weights),

@@ -21,11 +21,13 @@ from crate_interp.visualization.overlay import (
 from crate_interp.visualization.pca import pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import overlay_sheet
+from crate_interp.visualization.style import Figure, write_figure
 
 __all__ = [
     "AtomCard",
     "AtomRow",
     "Curve",
+    "Figure",
     "Panel",
     "Thumbnail",
     "atlas_page",
@@ -48,4 +50,5 @@ __all__ = [
     "overlay_sheet",
     "pca_figure",
     "reconstruction_figure",
+    "write_figure",
 ]

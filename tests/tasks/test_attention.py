@@ -12,7 +12,7 @@ from crate_interp import Observer, attention_masks, load_backbone
 from crate_interp.cli import main
 from crate_interp.evaluation import attended_keys, attention_statistics, head_agreement
 
-OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu"]
+OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu", "--dpi", "30"]
 EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]
 NAMES = ["a", "b", "c"]
 
@@ -20,7 +20,6 @@ NAMES = ["a", "b", "c"]
 @pytest.fixture(autouse=True)
 def small_figures(monkeypatch):
     """Figures are drawn at a fraction of their size, for speed."""
-    monkeypatch.setattr("crate_interp.tasks.figures.RESOLUTION", 30)
     monkeypatch.setattr("crate_interp.tasks.attention.PICTURE_HEIGHT", 48)
 
 

@@ -100,7 +100,7 @@ def test_run_writes_coco_files_that_agree_with_the_library(pictures, tmp_path, c
     assert len(written.anns) == len(results)
     assert all(a["area"] == decode_mask(a["segmentation"]).sum() for a in written.anns.values())
     names = {file.name for file in (output / "images").iterdir()}
-    assert names == {"1.png", "2.png", "3.png", "sheet.png"}
+    assert names == {"1.png", "2.png", "3.png", "sheet.png", "sheet.pdf"}
 
 
 def test_run_without_annotations_has_results_but_no_table(pictures, tmp_path, capsys):
@@ -118,7 +118,8 @@ def test_overlays_of_one_name_are_kept_apart(pictures, tmp_path):
     output = tmp_path / "run"
     assert run(tmp_path, output) == 0
     drawn = {path.name for path in (output / "images").iterdir()}
-    assert drawn == {"a.png.png", "a.jpg.png", "b.png", "sheet.png.png", "sheet.png"}
+    sheet = {"sheet.png", "sheet.pdf"}
+    assert drawn == {"a.png.png", "a.jpg.png", "b.png", "sheet.png.png"} | sheet
 
 
 def test_boxes_are_scored_alone_where_the_annotations_have_no_masks(pictures, tmp_path, capsys):

@@ -1,0 +1,92 @@
+"""How every figure is written, and how much room its words take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+
+__all__ = ["Figure", "joined", "shortened", "text_width", "wrapped", "write_figure"]
+
+# What a file would say of the hour it was written.
+_UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def write_figure(figure: Figure, file: IO[bytes] | Path, kind: str, dpi: int) -> None:
+    """Write a figure, the same bytes for the same figure.
+
+    Args:
+        figure: To write.
+        file: Where to.
+        kind: png, pdf or svg.
+        dpi: Pixels an inch, of a PNG and of images in the others.
+    """
+    # TrueType fonts, because venues refuse the Type 3 ones that matplotlib embeds by default. The
+    # salt makes the ids in an SVG the same each time.
+    with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "crate-interp"}):
+        figure.savefig(file, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, points: float, bold: bool = False) -> float:
+    """Width of one line of text, inches."""
+    font = FontProperties(size=points, weight="bold" if bold else "normal")
+    width = TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
+    return float(width / 72)
+
+
+def wrapped(text: str, inches: float, points: float, bold: bool = False) -> list[str]:
+    """Break text into lines that are no wider than a place.
+
+    Lines end at spaces, also at the text's own line breaks; a word that is wider than the place is
+    broken behind a mark such as `_` where it has one, or anywhere.
+    """
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}" if line else word
+            if text_width(longer, points, bold) <= inches:
+                line = longer
+                continue
+            lines += [line] if line else []
+            *full, line = _pieces(word, inches, points, bold)
+            lines += full
+        lines.append(line)
+    return lines
+
+
+def shortened(text: str, inches: float, points: float) -> str:
+    """Leave out the middle of a text that is wider than a place; its ends tell names apart."""
+    if text_width(text, points) <= inches:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        tail = kept // 2
+        candidate = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+        if text_width(candidate, points) <= inches:
+            return candidate
+    return "…"
+
+
+def _pieces(word: str, inches: float, points: float, bold: bool) -> list[str]:
+    pieces = []
+    while text_width(word, points, bold) > inches and len(word) > 1:
+        fits = len(word) - 1
+        while fits > 1 and text_width(word[:fits], points, bold) > inches:
+            fits -= 1
+        marks = [n for n in range(fits, fits // 2, -1) if not word[n - 1].isalnum()]
+        at = marks[0] if marks else fits
+        pieces.append(word[:at])
+        word = word[at:]
+    return [*pieces, word]
+
+
+def joined(parts: Sequence[str]) -> str:
+    """One caption of several parts, without the empty ones."""
+    return " · ".join(part for part in parts if part)
