@@ -1,0 +1,1 @@
+"""Seeded damage to every kind of file that the package reads; `python -m tests.fuzz --help`."""
