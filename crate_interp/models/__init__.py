@@ -5,7 +5,7 @@ from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint, wr
 from crate_interp.models.clipa import CrateClip, load_clip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.loading import (
-    ModelRecord,
+    RANDOM,
     create_backbone,
     create_on_meta,
     load_backbone,
@@ -16,6 +16,7 @@ from crate_interp.models.mae import CrateMaeAutoencoder
 from crate_interp.models.mae_files import load_mae
 from crate_interp.models.names import ModelName, resolve_name
 from crate_interp.models.onednn import fast_inference, has_fast_bfloat16, inference_precision
+from crate_interp.models.records import ModelRecord
 from crate_interp.models.weights import (
     is_available_locally,
     parameters_checksum,
@@ -24,6 +25,7 @@ from crate_interp.models.weights import (
 from crate_interp.models.zero_shot import embed_classes
 
 __all__ = [
+    "RANDOM",
     "Checkpoint",
     "CrateClip",
     "CrateMaeAutoencoder",

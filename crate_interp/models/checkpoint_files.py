@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import pickle
-import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +17,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, InputError
+from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.files import ARCHIVE_DAMAGE, array_sizes, read_arrays
+from crate_interp.models.torch_files import StoredTensor, TorchFile
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_safetensors"]
+__all__ = ["Checkpoint", "read_checkpoint", "read_metadata", "write_safetensors"]
 
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("state_dict", "model", "teacher")  # where training checkpoints keep the weights
 PREFIXES = ("module.", "_orig_mod.", "module.", "backbone.")  # of DDP, torch.compile, DINO
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Weights hardly compress: what says that it is much larger than its file is a trap. Heads of zeros
+# compress well, and models for tests are small.
+_LARGEST_FACTOR = 8
+_ALWAYS_ALLOWED = 64 << 20  # bytes
+_MAX_HEADER = 16 << 20  # bytes of a safetensors header: thousands of tensors have 1 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +44,41 @@ class Checkpoint:
         state_dict: Tensors on the CPU; those of a PyTorch file may be mapped from it, not copied.
         metadata: The safetensors metadata, or what numbers and texts lay beside the weights.
         path: The file.
+        allow_nonfinite: Whether weights may be NaN or infinite.
     """
 
     state_dict: dict[str, Tensor] = field(repr=False)
     metadata: dict[str, str]
     path: Path
+    allow_nonfinite: bool = False
+
+    def check_numbers(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse tensors that are no weights: not floating-point, or with NaN or infinity.
+
+        Args:
+            tensors: Those of the file that are about to be used, by the file's keys.
+
+        Raises:
+            CheckpointError: One of them is not; the message names it, but not the file.
+        """
+        for key, tensor in tensors.items():
+            if tensor.dtype not in _FLOATS:
+                raise CheckpointError(
+                    f"{shorten(key)}: expected float16, bfloat16, float32 or float64, found "
+                    f"{tensor.dtype}"
+                )
+            if self.allow_nonfinite or not tensor.numel():
+                continue
+            # NaN if there is one: no copy of the tensor
+            if not torch.stack(torch.aminmax(tensor)).isfinite().all():
+                count = int(tensor.numel() - tensor.isfinite().sum())
+                raise CheckpointError(
+                    f"{shorten(key)}: {count} of {tensor.numel()} weights are NaN or infinite; "
+                    "`--allow-nonfinite` takes them (in Python: allow_nonfinite=True)"
+                )
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Checkpoint:
     """Read a weight file; its kind is told by its content, not by its name.
 
     JAX `.npz` (only `params/*` is read, or everything where no key has that prefix; bfloat16 is
@@ -55,20 +87,21 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Args:
         path: The file.
+        allow_nonfinite: Let weights that are NaN or infinite be loaded, too.
 
     Returns:
         The tensors, by the file's own keys.
 
     Raises:
-        CheckpointError: There is no such file, it is empty, truncated or no checkpoint, or reading
-            it would execute code.
+        CheckpointError: There is no such file, it is empty, truncated or no checkpoint, reading it
+            would execute code, or it says that it is much larger than it is.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    with path.open("rb") as stream:
-        start = stream.read(64)
     try:
+        if not path.is_file():
+            raise CheckpointError("no such file")
+        with path.open("rb") as stream:
+            start = stream.read(64)
         if not start:
             raise CheckpointError("the file is empty")
         if start.startswith(b"PK\x03\x04"):
@@ -76,7 +109,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         elif start[8:9] == b"{":
             state_dict, metadata = _read_safetensors(path)
         elif start.startswith(b"\x80"):  # a pickle: PyTorch's format before 1.6
-            state_dict, metadata = _read_torch(path, mapped=False)
+            state_dict, metadata = _read_torch(path)
         else:
             raise CheckpointError(
                 f"not a checkpoint: expected .npz, PyTorch or safetensors, found {start[:24]!r}..."
@@ -85,7 +118,30 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError("the file holds no tensors")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error.__cause__
-    return Checkpoint(state_dict, metadata, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return Checkpoint(state_dict, metadata, path, allow_nonfinite)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read what texts lie beside the tensors of a safetensors file; none in files of other kinds.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+        if start[8:] != b"{":
+            return {}
+        _check_header(path, start)
+        with safe_open(path, framework="pt", device="cpu") as archive:
+            return dict(archive.metadata() or {})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error.__cause__
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
 def write_safetensors(
@@ -122,93 +178,109 @@ def _read_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except ARCHIVE_DAMAGE as error:
         raise CheckpointError(f"truncated or damaged zip archive ({error})") from error
     if any(name.endswith("/data.pkl") for name in names):
-        return _read_torch(path, mapped=True)
+        return _read_torch(path)
     if any(name.endswith(".npy") for name in names):
         return _read_npz(path), {}
-    raise CheckpointError(f"a zip archive without weights; it holds {names[:3]}")
+    raise CheckpointError(f"a zip archive without weights; it holds {shorten(names[:3])}")
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
-    with np.load(path, allow_pickle=False) as archive:
+    limit = max(_ALWAYS_ALLOWED, _LARGEST_FACTOR * path.stat().st_size)
+    try:
+        keys = array_sizes(path)
         # The optimizer's state beside params/ is larger than the weights: it is never read.
-        wanted = [key for key in archive.files if key.startswith("params/")] or archive.files
-        state_dict = {}
-        for key in wanted:
-            try:
-                state_dict[key.removeprefix("params/")] = _as_tensor(archive[key])
-            except (OSError, EOFError, ValueError, TypeError) as error:
-                raise CheckpointError(f"{key} cannot be read: {error}") from error
-            except (zipfile.BadZipFile, zlib.error) as error:
-                raise CheckpointError(f"{key} is damaged: {error}") from error
-    return state_dict
+        wanted = [key for key in keys if key.startswith("params/")] or [*keys]
+        arrays = read_arrays(path, limit, wanted)
+    except InputError as error:
+        raise CheckpointError(str(error).removeprefix(f"{path}: ")) from error
+    return {key.removeprefix("params/"): _as_tensor(key, array) for key, array in arrays.items()}
 
 
-def _as_tensor(array: Shaped[np.ndarray, ...]) -> Tensor:
+def _as_tensor(key: str, array: Shaped[np.ndarray, ...]) -> Tensor:
     if array.dtype == np.dtype("V2"):  # what numpy makes of bfloat16, which it does not know
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except TypeError:
+        raise CheckpointError(
+            f"{shorten(key)}: expected numbers that PyTorch has, found {array.dtype}"
+        ) from None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with path.open("rb") as stream:
+        _check_header(path, stream.read(8))
     try:
         with safe_open(path, framework="pt", device="cpu") as archive:
             state_dict = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
             return state_dict, dict(archive.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError) as error:
+        # The other errors are those of number types that PyTorch has not.
         raise CheckpointError(f"truncated or damaged safetensors ({error})") from error
 
 
-def _read_torch(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        # Training scripts keep their arguments beside the weights; a Namespace runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as stream:
-            # PyTorch takes a file for safetensors by its name, unless it is open already.
-            source = path if mapped and path.suffix != ".safetensors" else stream
-            content = torch.load(source, map_location="cpu", weights_only=True, mmap=source is path)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{_refusal(str(error))}") from error
-    except Exception as error:  # half a pickle may raise whatever it likes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"truncated or damaged PyTorch file ({reason})") from error
-    return _unwrapped(content)
-
-
-def _refusal(message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    if found or "weights_only" in message:
-        what = f"the pickle asks for {found[1]}" if found else "the pickle asks for more"
-        return (
-            f"refused: reading it would execute code ({what}, beyond tensors and plain values). "
-            "Where its origin is trusted, save its state_dict again as plain tensors"
+def _check_header(path: Path, start: bytes) -> None:
+    length, there = int.from_bytes(start[:8], "little"), path.stat().st_size - 8
+    if length > min(there, _MAX_HEADER):
+        raise CheckpointError(
+            f"truncated or damaged safetensors (a header of {length} bytes in a file of "
+            f"{there + 8}; expected at most {_MAX_HEADER})"
         )
-    return f"not a PyTorch checkpoint ({message.splitlines()[0]})"
 
 
-def _unwrapped(content: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    file = TorchFile.read(path)
+    stored, metadata = _unwrapped(file)
+    total, there = sum(tensor.bytes for tensor in stored.values()), path.stat().st_size
+    if total > _LARGEST_FACTOR * there + _ALWAYS_ALLOWED:
+        raise CheckpointError(f"its tensors would have {total} bytes, the file has {there}")
+    tensors = {}
+    for key, tensor in stored.items():
+        try:
+            tensors[key] = file.tensor(tensor)
+        except CheckpointError as error:
+            raise CheckpointError(f"{shorten(key)}: {error}") from error
+    return _without_prefixes(tensors), metadata
+
+
+def _unwrapped(file: TorchFile) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Find the weights in what a PyTorch file holds, and the plain values beside them."""
-    metadata: dict[str, str] = {}
-    while isinstance(content, Mapping):
-        inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    content, metadata = file.content, {}
+    for _ in range(len(WRAPPERS) + 1):
+        if not isinstance(content, dict):
+            raise CheckpointError(
+                f"expected a dict of tensors, found {_kind_of(content)}: not a checkpoint"
+            )
+        inner = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
             break
         for key, value in content.items():
-            scalar = value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
-            if isinstance(scalar, str | int | float):
-                metadata[str(key)] = str(scalar)
+            scalar = _scalar(file, value)
+            if scalar is not None:
+                metadata[str(key)] = scalar
         beside = [str(key) for key in content if key != inner and str(key) not in metadata]
         logger.info("weights read from %r; left aside: %s", inner, ", ".join(beside) or "nothing")
         content = content[inner]
-    else:
-        raise CheckpointError(
-            f"expected a dict of tensors, found {type(content).__name__}: not a checkpoint"
-        )
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, StoredTensor)}
     if not tensors:
-        raise CheckpointError(f"no tensors in it; it holds {[str(key) for key in content][:5]}")
-    return _without_prefixes(tensors), metadata
+        raise CheckpointError(f"no tensors in it; it holds {shorten([*map(str, content)][:5])}")
+    return tensors, metadata
+
+
+def _kind_of(content: Any) -> str:
+    return "Tensor" if isinstance(content, StoredTensor) else type(content).__name__
+
+
+def _scalar(file: TorchFile, value: Any) -> str | None:
+    """The text of a value beside the weights, if it is a single one."""
+    if isinstance(value, StoredTensor) and value.shape == ():
+        value = file.tensor(value).item()
+    if type(value) is int and value.bit_length() > 64:
+        return None  # Python prints no integer of thousands of digits
+    return str(value) if type(value) in (str, bool, int, float) else None
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

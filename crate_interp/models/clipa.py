@@ -235,6 +235,8 @@ def load_clip(
     name: str,
     weights: str | os.PathLike[str] | None = None,
     text_num_heads: int | None = None,
+    *,
+    allow_nonfinite: bool = False,
     **timm_arguments: Any,
 ) -> CrateClip:
     """Load CRATE-alpha-CLIPA with its text tower, whose sizes are read off the file.
@@ -243,6 +245,7 @@ def load_clip(
         name: A CLIPA model, as for `load_backbone`.
         weights: Its weight file in the official layout; `None` for the published weights.
         text_num_heads: Attention heads of the text tower; `None` for heads of 64 dimensions.
+        allow_nonfinite: Take weights that are NaN or infinite, too.
         **timm_arguments: For the vision tower, as for `load_backbone`.
 
     Returns:
@@ -253,16 +256,30 @@ def load_clip(
         InputError: The name is not that of a CLIPA model, or the heads do not divide the width.
     """
     path = resolve_weights(name, weights)
-    visual = load_backbone(name, None if names_a_file(name) else path, **timm_arguments)
+    visual = load_backbone(
+        name,
+        None if names_a_file(name) else path,
+        allow_nonfinite=allow_nonfinite,
+        **timm_arguments,
+    )
     if not isinstance(visual, CrateAlpha) or not visual.projection_head:
         raise InputError(f"{name}: expected a CRATE-alpha-CLIPA model")
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     text = TextTower(**_text_sizes(checkpoint, text_num_heads))
     load_part(text, checkpoint, TEXT_TOWER)
     model = CrateClip(visual, text)
     with torch.no_grad():
-        model.logit_scale.copy_(checkpoint.state_dict["logit_scale"])
+        model.logit_scale.copy_(_logit_scale(checkpoint))
     return model.eval()
+
+
+def _logit_scale(checkpoint: Checkpoint) -> Tensor:
+    scale = {"logit_scale": checkpoint.state_dict["logit_scale"]}
+    try:
+        checkpoint.check_numbers(scale)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
+    return scale["logit_scale"]
 
 
 def _text_sizes(checkpoint: Checkpoint, num_heads: int | None) -> dict[str, int]:
@@ -276,7 +293,7 @@ def _text_sizes(checkpoint: Checkpoint, num_heads: int | None) -> dict[str, int]
             raise CheckpointError(
                 f"{checkpoint.path}: {name}: expected {dims} dimensions, found shape {shape}"
             )
-    found = (re.match(r"transformer\.resblocks\.(\d+)\.", key) for key in weights)
+    found = (re.match(r"transformer\.resblocks\.(\d{1,3})\.", key) for key in weights)
     vocabulary, width = weights[names[0]].shape
     return {
         "vocabulary": vocabulary,

@@ -1,16 +1,14 @@
-"""Loads weight files of every layout into models, and tells what model a file is of.
+"""Loads weight files of every layout into models.
 
-To load a file into a model call `load_checkpoint_into`; `architecture_of` tells what model to build
-for it, `classes_in` how many classes it knows.
+To load a file into a model call `load_checkpoint_into`; `file_sizes.architecture_of` tells what
+model to build for it.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import CheckpointError
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
+from crate_interp.models.file_sizes import classes_of, first_of, outputs_of, unknown_layout
 from crate_interp.models.key_maps import LAYOUTS, Layout, Renamed, rename, rename_backbone
 from crate_interp.models.resampling import (
     Way,
@@ -28,8 +27,6 @@ from crate_interp.models.resampling import (
 from crate_interp.models.subspace import SubspaceAttention
 
 __all__ = [
-    "architecture_of",
-    "classes_in",
     "convert_state_dict",
     "load_checkpoint_into",
     "load_initial_into",
@@ -39,6 +36,16 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# What timm's conversion raises for tensors that are not of the shapes that it takes for granted.
+_TIMM_REFUSALS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+)
 CLASSIFIER = ("head.", "head_dist.")
 OtherClasses = Literal["follow", "refuse", "start anew"]
 
@@ -121,6 +128,7 @@ def load_part(part: nn.Module, checkpoint: Checkpoint, layout: Layout) -> None:
         problems = _problems(part, found)
         if problems:
             raise CheckpointError(f"its {layout.name} does not fit: {problems}")
+        _check_numbers(checkpoint, found)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
     part.load_state_dict(found.tensors)
@@ -149,49 +157,6 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
     return found.tensors
 
 
-def classes_in(checkpoint: Checkpoint) -> int | None:
-    """Count the classes of a checkpoint's classifier; `None` if it has none."""
-    return _classes_of(rename_backbone(checkpoint.state_dict))
-
-
-def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Read the sizes of a backbone off its weights.
-
-    Args:
-        checkpoint: Weights of any layout.
-
-    Returns:
-        Keyword arguments for `timm.create_model`: `embed_dim`, `depth`, `patch_size`, `img_size`
-        (of a square image), `num_classes` (outputs of the head, 0 without one), and where they can
-        be told, `num_heads` (JAX files) and `pre_logits` (CRATE). What the weights do not tell is
-        missing.
-
-    Raises:
-        CheckpointError: The layout is unknown.
-    """
-    found = rename_backbone(checkpoint.state_dict)
-    if found is None:
-        raise CheckpointError(f"{checkpoint.path}: {_unknown_layout(checkpoint.state_dict)}")
-    tensors = found.tensors
-    blocks = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))]
-    sizes: dict[str, Any] = {"depth": max(blocks) + 1}
-    sizes["num_classes"] = len(tensors["head.weight"]) if "head.weight" in tensors else 0
-    if found.num_heads is not None:
-        sizes["num_heads"] = found.num_heads
-    if "pre_logits.weight" in tensors:
-        sizes["pre_logits"] = True
-    patch_size = patch_size_of(tensors)
-    if patch_size is not None:
-        sizes["patch_size"] = patch_size
-    if "pos_embed" in tensors:
-        sizes["embed_dim"] = tensors["pos_embed"].shape[-1]
-        count = tensors["pos_embed"].shape[1]
-        side = next((math.isqrt(n) for n in (count, count - 1) if math.isqrt(n) ** 2 == n), None)
-        if side and patch_size:
-            sizes["img_size"] = side * patch_size
-    return sizes
-
-
 def _load(
     model: nn.Module,
     checkpoint: Checkpoint,
@@ -209,9 +174,14 @@ def _load(
             raise CheckpointError(
                 f"{found.layout.name} weights do not fit {type(model).__name__}: {problems}"
             )
+        _check_numbers(checkpoint, found)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
     model.load_state_dict(found.tensors)
+
+
+def _check_numbers(checkpoint: Checkpoint, found: Renamed) -> None:
+    checkpoint.check_numbers({found.their_name(key): v for key, v in found.tensors.items()})
 
 
 def _fitted(state_dict: Mapping[str, Tensor], model: Any, way: Way = "preserving") -> Renamed:
@@ -220,7 +190,7 @@ def _fitted(state_dict: Mapping[str, Tensor], model: Any, way: Way = "preserving
     if not isinstance(getattr(model.blocks[0], "attn", None), SubspaceAttention):
         return _fitted_by_timm(state_dict, model, found, way)
     if found is None:
-        raise CheckpointError(_unknown_layout(state_dict))
+        raise CheckpointError(unknown_layout(state_dict))
     # The grids of official files are square; ours need not be.
     _resample(found.tensors, model, way, any_grid=found.layout is LAYOUTS[-1])
     return found
@@ -243,7 +213,7 @@ def _fitted_by_timm(
         _resample(tensors, model, way, any_grid=False)
     try:
         tensors = dict(checkpoint_filter_fn(tensors, model))
-    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except _TIMM_REFUSALS as error:
         raise CheckpointError(f"timm cannot convert it: {error!r}") from error
     if found is None:
         found = Renamed(Layout("converted by timm", (), ()), {}, {}, [], None)
@@ -286,21 +256,14 @@ def _fit_pre_logits(model: Any, found: Renamed) -> None:
     )
 
 
-def _classes_of(found: Renamed | None) -> int | None:
-    if found is None or found.layout.head_is_projection or "head.weight" not in found.tensors:
-        return None
-    return len(found.tensors["head.weight"])
-
-
 def _fit_classifier(model: Any, found: Renamed, other_classes: OtherClasses) -> None:
-    weight = found.tensors.get("head.weight")
-    classes = 0 if weight is None else len(weight)
+    classes = outputs_of(found.tensors)
     if classes == model.num_classes:
         return
     if other_classes == "follow":
         model.reset_classifier(classes)
         return
-    may_differ = other_classes == "start anew" or _classes_of(found) is None
+    may_differ = other_classes == "start anew" or classes_of(found) is None
     if model.num_classes and not may_differ:
         raise CheckpointError(
             f"{found.their_name('head.weight')}: expected {model.num_classes} classes, "
@@ -332,15 +295,4 @@ def _problems(model: nn.Module, found: Renamed, ignored: tuple[str, ...] = ("\0"
     if heads - {found.num_heads}:
         wrong.insert(0, f"num_heads: expected {heads.pop()}, found {found.num_heads}")
     parts = (("wrong sizes", wrong), ("missing", missing), ("unknown", unknown))
-    return "; ".join(f"{what}: {_first(keys)}" for what, keys in parts if keys)
-
-
-def _first(texts: Iterable[str], count: int = 4) -> str:
-    texts = list(texts)
-    more = f", and {len(texts) - count} more" if len(texts) > count else ""
-    return ", ".join(texts[:count]) + more
-
-
-def _unknown_layout(state_dict: Mapping[str, Tensor]) -> str:
-    known = ", ".join(layout.name for layout in LAYOUTS)
-    return f"unknown layout, with keys {_first(state_dict)}; known ones: {known}"
+    return "; ".join(f"{what}: {first_of(keys)}" for what, keys in parts if keys)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +13,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import CheckpointError, InputError
+from crate_interp.models.arguments import check_arguments
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
 from crate_interp.models.layouts import load_checkpoint_into
 from crate_interp.models.names import ModelName, resolve_name
+from crate_interp.models.records import ModelRecord, checked_statistics
 from crate_interp.models.weights import fetch_weights
 
 __all__ = [
-    "ModelRecord",
+    "RANDOM",
     "create_backbone",
     "create_on_meta",
     "load_backbone",
@@ -28,59 +29,23 @@ __all__ = [
     "resolve_weights",
 ]
 
+logger = logging.getLogger(__name__)
+
 Pathlike = str | os.PathLike[str]
+RANDOM = Path("random")  # in place of a weight file: an untrained model
 
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """What one of our safetensors files says about its model, in its metadata.
-
-    Attributes:
-        model: `architecture.tag`.
-        model_args: Keyword arguments that differ from the named model's.
-        num_classes: Outputs of the head, 0 without one.
-        mean: Of RGB in [0, 1], subtracted from the input.
-        std: Of RGB in [0, 1], the input is divided by.
-    """
-
-    model: str
-    model_args: Mapping[str, Any]
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> ModelRecord | None:
-        """Read the record of a file, `None` if it has none.
-
-        Raises:
-            CheckpointError: There is a record, but not a whole one.
-        """
-        metadata = checkpoint.metadata
-        if not {"model", "model_args"} <= metadata.keys():
-            return None  # another program's file; PyTorch files may have a `model` beside weights
-        try:
-            return cls(
-                model=metadata["model"],
-                model_args=dict(json.loads(metadata["model_args"])),
-                num_classes=int(json.loads(metadata["num_classes"])),
-                mean=tuple(map(float, json.loads(metadata["mean"]))),
-                std=tuple(map(float, json.loads(metadata["std"]))),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint.path}: its metadata are not those of crate_interp: {error!r}"
-            ) from error
-
-    def to_metadata(self) -> dict[str, str]:
-        """Write the record as safetensors metadata: texts, all but the model's name in JSON."""
-        return {
-            "model": self.model,
-            "model_args": json.dumps(dict(self.model_args)),
-            "num_classes": json.dumps(self.num_classes),
-            "mean": json.dumps(self.mean),
-            "std": json.dumps(self.std),
-        }
+# What timm and torch raise for sizes that do not go together, and for Python's classes that do not.
+_REFUSALS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_MOST_PARAMETERS = 10_000_000_000  # the largest ViT of timm has 1.9e9
+_MOST_BEYOND_THE_FILE = 16_000_000  # parameters: positions and patches of other sizes
 
 
 def load_backbone(
@@ -88,6 +53,9 @@ def load_backbone(
     weights: Pathlike | None = None,
     *,
     pretrained: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    allow_nonfinite: bool = False,
     **timm_arguments: Any,
 ) -> VisionTransformer:
     """Make a backbone by name, with its published weights, those of a file, or random ones.
@@ -95,8 +63,13 @@ def load_backbone(
     Args:
         name: An alias (`crate_alpha_L8`), any timm VisionTransformer (`vit_small_patch8_224.dino`),
             or the path of one of our safetensors files, which knows its model.
-        weights: A weight file in any official layout, instead of the published weights.
+        weights: A weight file in any official layout, instead of the published weights; or
+            `random`: untrained, the same ones each time (seed 0).
         pretrained: Load weights; otherwise they are random, drawn from torch's global generator.
+        mean: Of RGB in [0, 1], subtracted from the input; by default what the file says, or the
+            named model's.
+        std: Of RGB in [0, 1], the input is divided by; as `mean`.
+        allow_nonfinite: Take weights that are NaN or infinite, too.
         **timm_arguments: For `timm.create_model`, for instance `embed_dim=48, depth=2`. Two
             defaults differ from timm's: `dynamic_img_size=True`, so that images of any whole number
             of patches are taken, and `num_classes` is what the weights have; `num_classes=0` drops
@@ -106,22 +79,45 @@ def load_backbone(
         The model in evaluation mode, float32, on the CPU.
 
     Raises:
-        InputError: Unknown name, not a VisionTransformer, or an argument that timm refuses.
+        InputError: Unknown name, not a VisionTransformer, or an argument that is no size or is out
+            of its range.
         CheckpointError: The weights cannot be had, read, or do not fit the model.
     """
+    statistics = {
+        key: checked_statistics(key, value)
+        for key, value in (("mean", mean), ("std", std))
+        if value is not None
+    }
     named = None if names_a_file(name) else resolve_name(str(name))
-    if pretrained and named and weights is None:
-        create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
-        return _with_weights(named, fetch_weights(named), timm_arguments)
-    if named and str(name).strip().lower() == named.architecture:
-        # timm's first tag of an architecture is not meant where its weights are not: it may bring
-        # sizes of its own, as that of crate_base_patch8_224 does.
-        named = ModelName(named.architecture, None)
-    if pretrained:
-        return _with_weights(named, resolve_weights(name, weights), timm_arguments)
-    if named is None or weights is not None:
-        raise InputError(f"asked for the weights of {weights or name}, and for pretrained=False")
-    return create_backbone(named, **timm_arguments)
+    untrained = weights is not None and Path(weights) == RANDOM
+    if untrained or not pretrained:
+        if named is None or (weights is not None and not untrained):
+            raise InputError(
+                f"asked for the weights of {weights or name}, and for pretrained=False"
+                if named or not untrained
+                else f"{name} holds its own weights; it cannot take random ones"
+            )
+        with torch.random.fork_rng(devices=[], enabled=untrained):
+            if untrained:
+                torch.manual_seed(0)
+            model = create_backbone(_without_foreign_tag(name, named), **timm_arguments)
+    else:
+        if named and weights is None:
+            create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
+        path = resolve_weights(name, weights)
+        if named and weights is not None:
+            named = _without_foreign_tag(name, named)
+        checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
+        model = _with_weights(named, checkpoint, timm_arguments)
+    cast("dict[str, Any]", model.pretrained_cfg).update(statistics)
+    return model
+
+
+def _without_foreign_tag(given: Pathlike, named: ModelName) -> ModelName:
+    # timm's first tag of an architecture is not meant where its weights are not: it may bring
+    # sizes of its own, as that of crate_base_patch8_224 does.
+    bare = str(given).strip().lower() == named.architecture
+    return ModelName(named.architecture, None) if bare else named
 
 
 def resolve_weights(name: Pathlike, weights: Pathlike | None = None) -> Path:
@@ -173,11 +169,12 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
     Raises:
         InputError: Not a VisionTransformer, or an argument that timm refuses.
     """
+    check_arguments(timm_arguments, str(name))
     arguments = {"dynamic_img_size": True, **timm_arguments}
     with torch.device("meta"):
         try:
             model = timm.create_model(str(name), **arguments)
-        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        except _REFUSALS as error:
             model = timm.create_model(str(name))  # the arguments are not to blame for the class
             if isinstance(model, VisionTransformer):
                 raise InputError(f"{name} cannot be made with {arguments}: {error}") from error
@@ -198,22 +195,45 @@ def names_a_file(name: Pathlike) -> bool:
 
 
 def _with_weights(
-    name: ModelName | None, path: Path, arguments: dict[str, Any]
+    name: ModelName | None, checkpoint: Checkpoint, arguments: dict[str, Any]
 ) -> VisionTransformer:
-    checkpoint = read_checkpoint(path)
-    record = ModelRecord.of(checkpoint)
+    path, record = checkpoint.path, ModelRecord.of(checkpoint)
     if name is None:
         if record is None:
             raise CheckpointError(
                 f"{path}: does not say which model it is; name it: load_backbone(NAME, weights=...)"
             )
-        name = resolve_name(record.model)
+        try:
+            name = resolve_name(record.model)
+        except InputError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     told: dict[str, Any] = {}
     if record and record.model.partition(".")[0] == name.architecture:
         told = {"mean": record.mean, "std": record.std}
         arguments = {**record.model_args, **arguments}
+    try:
+        planned = create_on_meta(name, **arguments)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") if record else error from error
+    _refuse_another_size(planned, checkpoint)
     model = create_backbone(name, **arguments)
     load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
     config = cast("dict[str, Any]", model.pretrained_cfg)
     config.update(told, num_classes=model.num_classes)
     return model
+
+
+def _refuse_another_size(model: VisionTransformer, checkpoint: Checkpoint) -> None:
+    """Refuse a file that a model is far too large for, before there is memory for the model."""
+    there = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
+    head = sum(parameter.numel() for parameter in model.get_classifier().parameters())
+    wanted = _parameters_of(model) - head
+    if wanted > 2 * there + _MOST_BEYOND_THE_FILE:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected the {wanted} weights of {type(model).__name__}, "
+            f"found {there}"
+        )
+
+
+def _parameters_of(model: VisionTransformer) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

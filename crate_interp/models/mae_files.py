@@ -43,6 +43,8 @@ OURS = Layout("decoder", (), (Rule(OUR_PREFIX + "{any}", "{any}"),))
 def load_mae(
     name: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
+    *,
+    allow_nonfinite: bool = False,
     **timm_arguments: Any,
 ) -> CrateMaeAutoencoder:
     """Load CRATE-MAE with its decoder.
@@ -51,6 +53,7 @@ def load_mae(
         name: A CRATE-MAE model, or the path of one of our safetensors files, as for
             `load_backbone`.
         weights: Its weight file in the official layout or ours; `None` for the published weights.
+        allow_nonfinite: Take weights that are NaN or infinite, too.
         **timm_arguments: For the encoder, as for `load_backbone`.
 
     Returns:
@@ -62,11 +65,16 @@ def load_mae(
         InputError: The name is not that of a CRATE-MAE.
     """
     path = resolve_weights(name, weights)
-    encoder = load_backbone(name, None if names_a_file(name) else path, **timm_arguments)
+    encoder = load_backbone(
+        name,
+        None if names_a_file(name) else path,
+        allow_nonfinite=allow_nonfinite,
+        **timm_arguments,
+    )
     if not isinstance(encoder, CrateMae):
         raise InputError(f"{name} is a {type(encoder).__name__}; expected a CRATE-MAE")
-    checkpoint = read_checkpoint(path)
-    found = (re.match(r"decoder[._]blocks\.(\d+)\.", key) for key in checkpoint.state_dict)
+    checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
+    found = (re.match(r"decoder[._]blocks\.(\d{1,3})\.", key) for key in checkpoint.state_dict)
     depth = 1 + max((int(match[1]) for match in found if match), default=-1)
     decoder = CrateMaeDecoder.of(encoder, depth)
     load_decoder_into(decoder, checkpoint)

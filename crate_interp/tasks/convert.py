@@ -21,8 +21,8 @@ from crate_interp.models import (
     weights_checksum,
     write_safetensors,
 )
+from crate_interp.models.file_sizes import architecture_of
 from crate_interp.models.key_maps import rename_backbone
-from crate_interp.models.layouts import architecture_of
 
 __all__ = ["run"]
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors import safe_open
 from timm.data import create_transform, resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -22,12 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 from crate_interp.config import EvaluateClassifierConfig
 from crate_interp.errors import InputError
 from crate_interp.evaluation import AccuracyScore, TopKAccuracy
+from crate_interp.files import parse_json_as
 from crate_interp.models import (
     embed_classes,
     inference_precision,
     load_clip,
     resolve_weights,
 )
+from crate_interp.models.checkpoint_files import read_metadata
 from crate_interp.tasks.inference import (
     RANDOM,
     describe_model,
@@ -213,12 +214,11 @@ def _read_classes(path: Path) -> list[str]:
 
 def _recorded_recipe(path: Path | None) -> Mapping[str, Any] | None:
     """The recipe that our training wrote into a weight file."""
-    if path is None or path.suffix != ".safetensors":
+    training = None if path is None else read_metadata(path).get("training")
+    if training is None:
         return None
-    with safe_open(path, "pt") as file:
-        record = (file.metadata() or {}).get("training", "{}")
-    recipe: Mapping[str, Any] | None = json.loads(record).get("recipe")
-    return recipe
+    source = f"{path}: its record of the training"
+    return parse_json_as(training, dict[str, Any], source).get("recipe")
 
 
 def _preparation(

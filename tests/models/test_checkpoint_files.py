@@ -136,7 +136,7 @@ def test_pickle_of_arrays_is_refused(tmp_path):
 def test_npz_with_pickled_objects_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "bad.npz", **{"params/w": np.array([_Runs()], dtype=object)})
-    with pytest.raises(CheckpointError, match=r"bad\.npz: params/w cannot be read: Object arrays"):
+    with pytest.raises(CheckpointError, match=r"bad\.npz: 'params/w': expected numbers.*'\|O'"):
         read_checkpoint(tmp_path / "bad.npz")
     assert not (tmp_path / "ran").exists()
 
@@ -170,7 +170,7 @@ def test_damaged_array_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"w\.npz: params/w is damaged: Bad CRC"):
+    with pytest.raises(CheckpointError, match=r"w\.npz: 'params/w' is damaged: Bad CRC"):
         read_checkpoint(path)
 
 

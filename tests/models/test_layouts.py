@@ -11,9 +11,8 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
 from crate_interp.errors import CheckpointError
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
+from crate_interp.models.file_sizes import architecture_of, classes_in
 from crate_interp.models.layouts import (
-    architecture_of,
-    classes_in,
     convert_state_dict,
     load_checkpoint_into,
     load_pretrained_into,

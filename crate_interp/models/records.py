@@ -1,0 +1,103 @@
+"""What one of our weight files says of its model, in the metadata of its safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.files import parse_json_as
+from crate_interp.models.arguments import check_arguments
+from crate_interp.models.checkpoint_files import Checkpoint
+
+__all__ = ["ModelRecord", "checked_statistics"]
+
+_Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What one of our safetensors files says about its model, in its metadata.
+
+    Attributes:
+        model: `architecture.tag`.
+        model_args: Keyword arguments that differ from the named model's: sizes alone.
+        num_classes: Outputs of the head, 0 without one.
+        mean: Of RGB in [0, 1], subtracted from the input.
+        std: Of RGB in [0, 1], the input is divided by.
+    """
+
+    model: str
+    model_args: Mapping[str, Any]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> ModelRecord | None:
+        """Read the record of a file, `None` if it has none.
+
+        Raises:
+            CheckpointError: There is a record, but not a whole one, or one with other arguments
+                than sizes in their ranges.
+        """
+        metadata = checkpoint.metadata
+        if not {"model", "model_args"} <= metadata.keys():
+            return None  # another program's file; PyTorch files may have a `model` beside weights
+
+        def field(name: str, kind: Any) -> Any:
+            if name not in metadata:
+                raise InputError(f"expected {name}, found none")
+            return parse_json_as(metadata[name], kind, name)
+
+        try:
+            record = cls(
+                model=metadata["model"],
+                model_args=field("model_args", dict[str, Any]),
+                num_classes=field("num_classes", int),
+                mean=checked_statistics("mean", field("mean", _Triple)),
+                std=checked_statistics("std", field("std", _Triple)),
+            )
+            sizes = {**record.model_args, "num_classes": record.num_classes}
+            check_arguments(sizes, "its model", plain=True)
+        except InputError as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: its metadata are not those of crate_interp: {error}"
+            ) from error
+        return record
+
+    def to_metadata(self) -> dict[str, str]:
+        """Write the record as safetensors metadata: texts, all but the model's name in JSON."""
+        return {
+            "model": self.model,
+            "model_args": json.dumps(dict(self.model_args)),
+            "num_classes": json.dumps(self.num_classes),
+            "mean": json.dumps(self.mean),
+            "std": json.dumps(self.std),
+        }
+
+
+def checked_statistics(name: str, values: Any) -> _Triple:
+    """Check a mean or standard deviation of RGB in [0, 1].
+
+    Args:
+        name: `mean` or `std`.
+        values: Three numbers; a deviation is above 0.
+
+    Raises:
+        InputError: They are not.
+    """
+    lowest = 1e-6 if name == "std" else -10.0
+    if (
+        not isinstance(values, list | tuple)
+        or len(values) != 3
+        or not all(isinstance(v, int | float) and lowest <= v <= 10 for v in values)
+    ):
+        raise InputError(
+            f"{name}: expected three numbers{' above 0' if name == 'std' else ''}, for colours in "
+            f"[0, 1], found {shorten(values)}"
+        )
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
