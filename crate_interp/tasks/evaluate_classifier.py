@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from crate_interp.config import EvaluateClassifierConfig
 from crate_interp.errors import InputError
 from crate_interp.evaluation import AccuracyScore, TopKAccuracy
-from crate_interp.files import parse_json_as
+from crate_interp.files import checked_as, parse_json_as
 from crate_interp.models import (
     embed_classes,
     inference_precision,
@@ -218,7 +218,14 @@ def _recorded_recipe(path: Path | None) -> Mapping[str, Any] | None:
     if training is None:
         return None
     source = f"{path}: its record of the training"
-    return parse_json_as(training, dict[str, Any], source).get("recipe")
+    recipe = parse_json_as(training, dict[str, Any], source).get("recipe")
+    if not isinstance(recipe, dict):
+        return None  # `convert` keeps what texts lie beside weights, and one may have that name
+    hints = get_type_hints(Recipe)
+    return {
+        key: checked_as(value, hints[key], f"{source}: {key}")
+        for key, value in _keys(recipe, (*_PREPARATION, *_SCENES)).items()
+    }
 
 
 def _preparation(

@@ -94,7 +94,7 @@ def test_convert_keeps_text_tower_and_decoder(reference, tmp_path):
     with np.load(reference / CLIPA.replace(".pth", "_io.npz")) as arrays:
         tokens = torch.from_numpy(arrays["token_ids"]).long()
         expected_text = torch.from_numpy(arrays["text_embedding"])
-    clip = load_clip("crate_alpha_CLIPA_L14", clip_file, text_num_heads=2)
+    clip = load_clip("crate_alpha_CLIPA_L14", clip_file, text_num_heads=2, allow_nonfinite=True)
     with torch.inference_mode():
         found = clip.text(tokens)
     torch.testing.assert_close(found, expected_text, atol=1e-4, rtol=1e-5, equal_nan=True)
@@ -103,7 +103,7 @@ def test_convert_keeps_text_tower_and_decoder(reference, tmp_path):
         direct = load_mae("crate_mae_B16", reference / MAE, **SIZES).reconstruct(pixels)
         assert torch.equal(load_mae("crate_mae_B16", mae_file).reconstruct(pixels), direct)
         assert torch.equal(load_mae(str(mae_file)).reconstruct(pixels), direct)
-        by_file = load_clip(str(clip_file), text_num_heads=2)
+        by_file = load_clip(str(clip_file), text_num_heads=2, allow_nonfinite=True)
         assert torch.equal(by_file.encode_image(pixels), clip.encode_image(pixels))
 
 
