@@ -1,23 +1,28 @@
 """The command line: a table of commands, each a configuration and a task loaded on demand.
 
-Exit codes: 0 done, 1 done but something failed on the way, 2 wrong input, 130 interrupted,
-143 training stopped by SIGTERM.
+Exit codes: 0 done, 1 done but something failed on the way, 2 wrong input, 70 a bug, 130
+interrupted, 141 nobody reads the output, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import logging
+import os
 import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, get_type_hints
-
-import jsonargparse
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from crate_interp import config
-from crate_interp.errors import InputError
+from crate_interp.config.arguments import parse_arguments
+from crate_interp.errors import InputError, shorten
 
 __all__ = ["main"]
 
@@ -44,100 +49,94 @@ COMMANDS: dict[str, type] = {
     "atlas": config.AtlasConfig,
     "atoms": config.AtomsConfig,
 }
+BUG, INTERRUPTED, UNREAD, TERMINATED = 70, 130, 141, 143
 
 
-def _parser_of(config_class: type) -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(description=config_class.__doc__)
-    parser.add_argument("--config", action="config", help="YAML file of the options below")
-    hints = get_type_hints(config_class)
-    groups: dict[str, Any] = {}
-    for option in dataclasses.fields(config_class):
-        required = option.default is option.default_factory is dataclasses.MISSING
-        arguments: dict[str, Any] = {"help": option.metadata["help"]}
-        if hints[option.name] is bool:
-            arguments["action"] = "store_true"
-        else:
-            arguments["type"] = hints[option.name]
-        if option.default_factory is not dataclasses.MISSING:
-            arguments["default"] = option.default_factory()
-        elif not required:
-            arguments["default"] = option.default
-        if "several" in option.metadata:
-            arguments |= {"nargs": "+", "type": option.metadata["several"]}
-        if option.name == "set":
-            arguments["action"] = "extend"
-        if option.metadata.get("positional"):
-            names = [option.name]
-            arguments |= {} if required else {"nargs": "?"}
-        else:
-            names = ["--" + option.name.rstrip("_").replace("_", "-")]  # `class_` is `--class`
-            arguments |= {"required": required, "dest": option.name}
-        group: str = option.metadata.get("group", "")
-        if group and group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        (groups[group] if group else parser).add_argument(*names, **arguments)
-    return parser
-
-
-def _parse(arguments: Sequence[str] | None) -> tuple[str, Any]:
-    parser = jsonargparse.ArgumentParser(
-        prog="crate-interp",
-        description="What have white-box vision transformers learnt? Hooks, MaskCut, COCO AP.",
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    _add_commands(parser, COMMANDS, required=False)
-    parsed = parser.parse_args(arguments)
-    if parsed.version:
-        return "version", None
-    if parsed.command is None:
-        parser.print_help()
-        return "help", None
-    command, options = parsed.command, parsed[parsed.command]
-    if command not in COMMANDS:
-        command, options = f"{command} {options.command}", options[options.command]
-    values = {k: v for k, v in vars(options).items() if k != "config"}
-    return command, COMMANDS[command](**values)
-
-
-def _add_commands(
-    parser: jsonargparse.ArgumentParser, table: Mapping[str, type], required: bool
-) -> None:
-    """Add the commands of a table, and those named in two words below their first one."""
-    commands = parser.add_subcommands(dest="command", required=required)
-    groups: dict[str, dict[str, type]] = {}
-    for name, config_class in table.items():
-        group, _, member = name.partition(" ")
-        if member:
-            groups.setdefault(group, {})[member] = config_class
-        else:
-            commands.add_subcommand(name, _parser_of(config_class), help=config_class.__doc__)
-    for group, members in groups.items():
-        below = jsonargparse.ArgumentParser()
-        commands.add_subcommand(group, below, help=f"One of {', '.join(members)}.")
-        _add_commands(below, members, required=True)
+class _Terminated(BaseException):
+    """SIGTERM came; like Ctrl-C, it is no error that a library may swallow."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that a terminal cannot show is shown escaped
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        command, configuration = _parse(arguments)
-        if command == "version":
-            from importlib.metadata import version
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
-            print(version("crate-interp"))
-            return 0
-        if command == "help":
-            return 0
-        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-        logging.captureWarnings(True)
-        task = importlib.import_module(f"crate_interp.tasks.{re.sub('[- ]', '_', command)}")
-        return int(task.run(configuration))
+
+def _run(arguments: Sequence[str]) -> int:
+    configuration: Any = None
+    try:
+        with _termination_raised():
+            command, configuration = parse_arguments(COMMANDS, arguments)
+            if command == "version":
+                from importlib.metadata import version
+
+                print(version("crate-interp"))
+            if configuration is None:
+                return 0
+            logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+            logging.captureWarnings(True)
+            task = importlib.import_module(f"crate_interp.tasks.{re.sub('[- ]', '_', command)}")
+            return int(task.run(configuration))
+    except BrokenPipeError:
+        raise
     except (InputError, OSError) as error:  # OSError: a full disk, a folder that is read-only
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _stopped(2, f"error: {InputError(str(error))}")
+    except MemoryError as error:
+        return _stopped(2, f"error: {InputError(f'the memory is not enough: {error}')}")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _stopped(INTERRUPTED, f"interrupted; {_afterwards(configuration)}")
+    except _Terminated:
+        return _stopped(TERMINATED, f"stopped by SIGTERM; {_afterwards(configuration)}")
+    except Exception as error:
+        return _stopped(BUG, _bug(error))
+
+
+def _stopped(code: int, message: str) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _afterwards(configuration: Any) -> str:
+    if getattr(configuration, "continues", False):
+        return "the same command goes on from here"
+    return "the same command begins anew"
+
+
+def _bug(error: Exception) -> str:
+    """Write the traceback to a file, and say where."""
+    found = f"{type(error).__name__}: {shorten(str(error), 200)}"
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="crate-interp-", suffix=".txt", delete=False, errors="backslashreplace"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    return f"error: {InputError(f'this is a bug; the traceback is in {file.name} ({found})')}"
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Make SIGTERM an exception, so that processes and files are closed as after Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may listen
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice; the first one is enough
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

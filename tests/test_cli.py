@@ -1,12 +1,15 @@
+import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from crate_interp.cli import COMMANDS, main
-from crate_interp.config import MaskCutConfig
+from crate_interp.config import ConvertConfig, MaskCutConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,7 +101,144 @@ def test_unparsable_options_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    assert "usage" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["maskcut", "--tau", "x", "--model", "m"], "--tau: expected a number, found 'x'"),
+        (["maskcut", "--tau", "1" * 500], "--tau .*expected a number, found one of 500 digits"),
+        (["maskcut", "--limit", "!!python/name:os.system"], "--limit .*tag"),
+        (["maskcut", "--limit", "!!timestamp x"], "--limit .*tag"),
+        (["maskcut", "--limit", "2024-01-01"], "--limit: expected a whole number or null"),
+        (["maskcut", "--max-masks", "null"], "--max-masks: expected a whole number, found None"),
+        (["maskcut", "--batch-size", "1.5"], "--batch-size: expected a whole number or auto"),
+        (["maskcut", "--model-args", "&a [*a]"], "--model-args .*alias"),
+        (["maskcut", "--model-args", "[1]"], "--model-args: expected a mapping"),
+        (["maskcut", "--model-args", "{" * 5000], "--model-args .*levels"),
+        (["maskcut", "--model-args", "{1: 2, 1: 3}"], "--model-args .*occurs twice"),
+        (["maskcut", "--max-mask", "3"], "unrecognized arguments: --max-mask"),
+        (["maskcut", "--tau"], "--tau: expected one argument"),
+        (["maskcut", "--coco", "demo"], "missing: --model"),
+        (["evaluate", "--coco", "demo"], "missing: results"),
+        (["dance" * 500], "unknown command 'dance"),
+        (["benchmark", "voc2013"], ".*did you mean 'benchmark voc2012'"),
+        (["maskcut", "--config", "nothing"], "--config 'nothing': .*maskcut_dino_vits8"),
+        (["maskcut", "--config", "/"], "/: cannot be read"),
+        (["maskcut", "--images", "a\n\x1b[31m", "--model"], "--model: expected one argument"),
+    ],
+)
+def test_a_refused_argument_is_one_line_that_names_it(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = one_line(capsys)
+    assert re.match(f"error: {message}", error), error
+    assert re.search(r"; usage: crate-interp.* --help$", error.strip())
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert len(error) <= 510
+    return error
+
+
+BOMB = "model_args:\n  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 30)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected a mapping of options, found None"),
+        (b"- 1", "expected a mapping"),
+        (b"tau: !!float x", "tag"),
+        (b"tau: 0.1\ntau: 0.2", "occurs twice"),
+        (b"tau: [1]", "tau: expected a number"),
+        (b"max_masks: null", "max_masks: expected a whole number, found None"),
+        (b"model_args: 2024-01-01", "model_args: expected a mapping"),
+        (b"model_args: &a {b: *a}", "alias"),
+        (b"images: demo", "images: expected a list or null"),
+        (b"strict: 1", "strict: expected true or false"),
+        (b'output: "a\\0b"', "output: expected a path"),
+        (b"\xff\xfe", "not UTF-8"),
+        (BOMB.encode(), "run.yaml: line .*: expected at most 20000 values"),
+        (b"[" * 10**5, "levels"),
+        (b"1: 2", "unknown key '1'"),
+        (b"config: run.yaml", "unknown key 'config'"),
+    ],
+)
+def test_a_refused_configuration_file_is_one_line_that_names_it(content, message, tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["maskcut", "--model", "demo", "--coco", "demo", "--config", str(file)])
+    assert stopped.value.code == 2
+    error = one_line(capsys)
+    assert "run.yaml: " in error
+    assert re.search(message, error), error
+
+
+def configuration_of(monkeypatch, task, arguments):
+    seen = []
+    monkeypatch.setattr(f"crate_interp.tasks.{task}.run", lambda config: seen.append(config) or 0)
+    assert main(arguments) == 0
+    return seen[0]
+
+
+def test_the_command_line_comes_before_the_file_and_that_before_the_defaults(tmp_path, monkeypatch):
+    file = tmp_path / "run.yaml"
+    file.write_text("model: demo\ncoco: demo\ntau: 1e-1\nmax_masks: 7\nweights: null\n")
+    arguments = ["maskcut", "--tau", "-0.5", "--batch-size", "auto", "--config", str(file)]
+    config = configuration_of(monkeypatch, "maskcut", arguments)
+    assert (config.tau, config.max_masks, config.batch_size, config.limit) == (
+        -0.5,
+        7,
+        "auto",
+        None,
+    )
+
+
+def test_values_have_the_types_of_their_options(monkeypatch):
+    arguments = ["convert", "a.pth", "--model", "1e3", "--model-args", '{"depth": 2}', "b"]
+    config = configuration_of(monkeypatch, "convert", arguments)
+    assert config == ConvertConfig(Path("a.pth"), Path("b"), "1e3", {"depth": 2})
+    arguments = ["train", "r.yaml", "--set", "a=1", "b=2", "--output", "o", "--set", "c=3"]
+    assert configuration_of(monkeypatch, "train", arguments).set == ["a=1", "b=2", "c=3"]
+    arguments = [
+        "ablate",
+        "x",
+        "y",
+        "--model",
+        "m",
+        "--output",
+        "o",
+        "--class",
+        "3",
+        "--block",
+        "-2",
+    ]
+    config = configuration_of(monkeypatch, "ablate", arguments)
+    assert (config.images, config.class_, config.block) == ([Path("x"), Path("y")], 3, -2)
+
+
+def test_positional_arguments_may_stand_in_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "run.yaml"
+    file.write_text("results: r.json\ncoco: demo\ncategory_aware: true\n")
+    config = configuration_of(monkeypatch, "evaluate", ["evaluate", "--config", str(file)])
+    assert (config.results, config.category_aware) == (Path("r.json"), True)
+
+
+@pytest.mark.parametrize("name", ["maskcut_dino_vits8", "maskcut_dino_vits8.yaml"])
+def test_a_configuration_that_comes_with_the_package_has_a_name(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = configuration_of(monkeypatch, "maskcut", ["maskcut", "--config", name])
+    assert config.model == "vit_small_patch8_224.dino"
+    (tmp_path / name).write_text("model: mine\ncoco: demo\n")  # a file comes first
+    assert configuration_of(monkeypatch, "maskcut", ["maskcut", "--config", name]).model == "mine"
 
 
 def test_an_unknown_key_in_a_configuration_file_is_named(tmp_path, capsys):
@@ -123,15 +263,79 @@ def test_every_pipeline_is_a_valid_configuration_of_a_known_model(file, monkeypa
     assert resolve_name(seen[0].model).tag
 
 
-def test_an_interrupted_command_exits_130(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "then"),
+    [
+        (["models"], "the same command begins anew"),
+        (["maskcut", "--model", "demo", "--coco", "demo"], "the same command goes on from here"),
+        (["benchmark", "voc2012", "demo", "--model", "demo"], "the same command goes on from here"),
+        (["pca", "demo", "--model", "demo", "--output", "o"], "the same command begins anew"),
+    ],
+)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_stopped_command_says_what_comes_next(arguments, then, name, code, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    task = "benchmark_voc2012" if arguments[0] == "benchmark" else arguments[0]
+    monkeypatch.setattr(
+        f"crate_interp.tasks.{task}.run", lambda _: signal.raise_signal(getattr(signal, name))
+    )
+    assert main(arguments) == code
+    assert capsys.readouterr().err.endswith(f"; {then}\n")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_bug_is_one_line_and_its_traceback_a_file(monkeypatch, capsys, tmp_path):
     from crate_interp.tasks import models
 
-    def interrupt(_):
-        raise KeyboardInterrupt
+    def fail(_):
+        raise ZeroDivisionError("a\nbug \ud800" + "x" * 9999)
 
-    monkeypatch.setattr(models, "run", interrupt)
-    assert main(["models"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(models, "run", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["models"]) == 70
+    error = one_line(capsys)
+    assert error.startswith("error: this is a bug; the traceback is in ")
+    (file,) = tmp_path.iterdir()
+    assert str(file) in error
+    assert "ZeroDivisionError" in error
+    assert "in fail" in file.read_text()
+
+
+def test_memory_that_is_not_enough_is_one_line(monkeypatch, capsys):
+    from crate_interp.tasks import models
+
+    def fail(_):
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setattr(models, "run", fail)
+    assert main(["models"]) == 2
+    assert one_line(capsys) == "error: the memory is not enough: Unable to allocate 7 TiB\n"
+
+
+SPEAKING = """
+import sys
+from crate_interp.cli import main
+from crate_interp.tasks import models
+def run(_):
+    print("caf\\u00e9 \\udcff")
+    for _ in range(20000): print("a line")
+    return 0
+models.run = run
+sys.exit(main(["models"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes to break")
+def test_output_that_nobody_reads_ends_the_command_silently():
+    command = [sys.executable, "-c", SPEAKING]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout.readline() == b"caf\\xe9 \\udcff\n"
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys):

@@ -34,7 +34,8 @@ class TrainConfig:
     continues: ClassVar[bool] = True
 
     recipe: Path = option(
-        "recipe, a YAML file; see pipelines/train_*.yaml and pretrain_*.yaml", positional=True
+        "recipe: a YAML file, or the name of one that comes with the package, as train_demo",
+        positional=True,
     )
     output: Path = option("run folder: weights, checkpoints, metrics.csv")
     set: list[str] | None = option(

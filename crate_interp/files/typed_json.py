@@ -76,14 +76,15 @@ def checked_as(value: Any, kind: type[Kind], source: str) -> Kind:
         raise InputError(f"{source}: {error}") from None
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a file as a whole.
+def read_bytes(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """Read a file as a whole, or its first `most` bytes.
 
     Raises:
         InputError: It cannot be read: it is missing, a folder, or its name is none.
     """
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(most)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None

@@ -17,6 +17,7 @@ from crate_interp.files.typed_json import read_bytes
 __all__ = ["parse_yaml", "read_yaml"]
 
 MAX_CHARACTERS = 1 << 18
+MAX_BYTES = 4 * MAX_CHARACTERS + 4  # of a file that is read; one cut here has too many characters
 MAX_DEPTH = 32
 MAX_VALUES = 20_000  # aliases counted as often as they are used
 MAX_ALIASES = 32
@@ -40,7 +41,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         InputError: The file cannot be read, or as `parse_yaml`.
     """
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not YAML: not UTF-8 at byte {error.start}") from None
     return parse_yaml(text, str(path))

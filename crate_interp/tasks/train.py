@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 
 from crate_interp.config import TrainConfig
+from crate_interp.config.pipelines import find_pipeline
 from crate_interp.tasks.progress import progress_bar
 from crate_interp.tasks.run_folder import open_run_folder
 from crate_interp.training import Metrics, TrainingResult, read_recipe, train
@@ -18,6 +19,7 @@ __all__ = ["run"]
 # Keys that decide how a run goes about it, not what comes out.
 _PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
 _PRESENTATION |= {"sharding"}
+_RECIPES = ("train", "pretrain", "finetune", "scale")  # how the names of recipes begin
 _PROBES = {"probe_set", "probe_pictures", "probe_size"}
 
 
@@ -27,7 +29,8 @@ def run(config: TrainConfig) -> int:
     Returns:
         0, or 143 if SIGTERM stopped it; the same command then goes on.
     """
-    recipe = read_recipe(config.recipe, config.set or ())
+    path = find_pipeline(config.recipe, _RECIPES, "recipe")
+    recipe = read_recipe(path, config.set or ())
     settings = dataclasses.asdict(recipe)
     left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
     settings = {name: value for name, value in settings.items() if name not in left_out}

@@ -172,6 +172,42 @@ def test_wrong_recipe_is_refused(tmp_path, text, changes, message):
         read_recipe(file, changes)
 
 
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("model: demo\nsteps: !!timestamp x", [], "recipe.yaml: line 2: .*tag"),
+        ("model: demo\nsteps: !!float x", [], "recipe.yaml: line 2: .*tag"),
+        ("model: demo\nsteps: 2024-01-01", [], "recipe.yaml: steps: expected a whole number"),
+        ("model: demo\nsteps: 5\nmodel_args: &a {b: *a}", [], "recipe.yaml: .*alias"),
+        ("model: demo\nsteps: 5\ndata_args: null", [], "data_args: expected a mapping, found None"),
+        ("model: null\nsteps: 5", [], "model: expected a text, found None"),
+        ("model: demo\nsteps: 5\nflip: '0.5'", [], "flip: expected a number, found '0.5'"),
+        ("model: demo\nsteps: 5\nflip: .nan", [], "recipe.yaml: flip: expected 0 to 1, found nan"),
+        ("model: demo\nsteps: 5\nclip_norm: .inf", [], "clip_norm: .*inf"),
+        ("model: demo\nsteps: 5\nbetas: [0.9]", [], "betas: expected a list of 2"),
+        ("model: demo\nsteps: 5\ncompile: 1", [], "compile: expected true or false"),
+        ("model: demo\nsteps: 5\nimage_size: 1000000000", [], "image_size: .*at most 16384"),
+        ("model: demo\nsteps: 5\nbatch_size: 1000000000000", [], "batch_size: .*at most"),
+        ("model: demo\nsteps: 5", ["steps=!!python/name:os.system"], "^--set 'steps=.*tag"),
+        ("model: demo\nsteps: 5", ["steps=2024-01-01"], "^--set steps: expected a whole number"),
+        ("model: demo\nsteps: 5", ["data_args=&a [*a]"], "^--set 'data_args.*alias"),
+        (
+            "model: demo\nsteps: 5",
+            ["stepps=5"],
+            "^--set unknown key 'stepps'; did you mean 'steps'",
+        ),
+        ("model: demo\nsteps: 5", ["x" * 9999], "^--set 'xxx"),
+    ],
+)
+def test_hostile_recipe_is_refused_in_one_line(tmp_path, text, changes, message):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as refused:
+        read_recipe(file, changes)
+    assert len(str(refused.value)) <= 500
+    assert str(refused.value).isprintable()
+
+
 def test_missing_recipe_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_recipe(tmp_path / "none.yaml")

@@ -1,0 +1,217 @@
+"""Turns arguments of the command line, and YAML files of them, into the options of a command."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from crate_interp.config.pipelines import find_pipeline
+from crate_interp.errors import InputError, shorten
+
+__all__ = ["parse_arguments"]
+
+PROGRAM = "crate-interp"
+DESCRIPTION = "What have white-box vision transformers learnt? Hooks, MaskCut, COCO AP."
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "JSON"}
+
+
+def parse_arguments(table: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
+    """Find the command and make its options.
+
+    A value of the command line comes before one of `--config`, and that before a default.
+
+    Args:
+        table: Class of the options of each command; a name of two words is a command of a group.
+        arguments: Of the command line, without the program's name.
+
+    Returns:
+        The command and its options; `help` or `version` and `None`.
+
+    Raises:
+        InputError: Options that do not go with one another.
+        SystemExit: 0 after help was printed, 2 after an argument was refused in one line.
+    """
+    first, *rest = arguments or [""]
+    if not first:
+        _listing(PROGRAM, DESCRIPTION, table).print_help()
+        return "help", None
+    if first == "--version":
+        return "version", None
+    if first in table:
+        return first, _options_of(first, table[first], rest)
+    group = {name: kind for name, kind in table.items() if name.startswith(f"{first} ")}
+    if not group:
+        _command_missing(_listing(PROGRAM, DESCRIPTION, table), table, first)
+    name = f"{first} {rest[0]}" if rest else first
+    if name not in group:
+        about = f"One of {', '.join(group)}."
+        _command_missing(_listing(f"{PROGRAM} {first}", about, group), group, name)
+    return name, _options_of(name, group[name], rest[1:])
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        self.exit(2, f"error: {InputError(f'{message}; usage: {self.prog} --help')}\n")
+
+
+def _listing(program: str, description: str, table: Mapping[str, type]) -> _Parser:
+    """A parser that only prints the help of many commands."""
+    parser = _Parser(program, f"{program} COMMAND [options]", description, allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="")
+    for name, kind in table.items():
+        about = str(kind.__doc__).splitlines()[0].replace("%", "%%")
+        commands.add_parser(name, help=about)
+    return parser
+
+
+def _command_missing(parser: _Parser, table: Mapping[str, type], name: str) -> NoReturn:
+    if name.split()[-1] in ("-h", "--help"):
+        parser.print_help()
+        parser.exit(0)
+    near = difflib.get_close_matches(name[:100], table, n=1)
+    offer = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(table)}"
+    parser.error(f"unknown command {shorten(name)}{offer}")
+
+
+def _options_of(command: str, kind: type[Any], arguments: Sequence[str]) -> Any:
+    parser = _parser_of(command, kind)
+    given = vars(parser.parse_intermixed_args(arguments))
+    file = given.pop("config", None)
+    hints = get_type_hints(kind)
+    options = {option.name: option for option in dataclasses.fields(kind)}
+    try:
+        values = {} if file is None else _values_of_file(file, options, hints)
+        for name, text in given.items():
+            values[name] = _value_of_text(text, options[name], hints[name])
+    except InputError as error:
+        parser.error(str(error))
+    missing = [_name_of(option) for option in options.values() if _is_required(option)]
+    missing = [name for name in missing if name.lstrip("-").replace("-", "_") not in values]
+    if missing:
+        parser.error(f"missing: {', '.join(missing)}")
+    return kind(**values)
+
+
+def _parser_of(command: str, kind: type[Any]) -> _Parser:
+    parser = _Parser(
+        f"{PROGRAM} {command}",
+        description=str(kind.__doc__).replace("%", "%%"),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of the options below, or the name of a pipeline"
+    )
+    hints = get_type_hints(kind)
+    groups: dict[str, Any] = {"": parser}
+    for option in dataclasses.fields(kind):
+        arguments: dict[str, Any] = {"help": _help_of(option)}
+        several = option.metadata.get("several")
+        if hints[option.name] is bool:
+            arguments["action"] = "store_true"
+        else:
+            arguments["metavar"] = _metavar_of(several or hints[option.name])
+        if option.metadata.get("positional"):
+            arguments["metavar"] = option.name.upper()
+            parser.add_argument(option.name, nargs="*" if several else "?", **arguments)
+            continue
+        if several:
+            arguments |= {"nargs": "+", "action": "extend"}
+        title = option.metadata.get("group", "")
+        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+        group.add_argument(_name_of(option), dest=option.name, **arguments)
+    return parser
+
+
+def _name_of(option: dataclasses.Field[Any]) -> str:
+    """What the option is called on the command line: `class_` is `--class`."""
+    if option.metadata.get("positional"):
+        return option.name
+    return "--" + option.name.rstrip("_").replace("_", "-")
+
+
+def _is_required(option: dataclasses.Field[Any]) -> bool:
+    return option.default is option.default_factory is dataclasses.MISSING
+
+
+def _help_of(option: dataclasses.Field[Any]) -> str:
+    text = str(option.metadata["help"])
+    default = option.default
+    if option.default_factory is not dataclasses.MISSING:
+        default = option.default_factory()
+    if isinstance(default, list):
+        default = " ".join(default)
+    if _is_required(option):
+        text += " (required)"
+    elif default not in (None, False, {}) and "(default" not in text:
+        text += f" (default: {default})"
+    return text.replace("%", "%%")
+
+
+def _parts_of(hint: Any) -> tuple[Any, ...]:
+    """Types that a value may have; a `Literal` is one of them."""
+    if get_origin(hint) is Literal or not get_args(hint) or get_origin(hint) in (dict, list):
+        return (hint,)
+    return tuple(part for choice in get_args(hint) for part in _parts_of(choice))
+
+
+def _words_of(hint: Any) -> list[str]:
+    parts = _parts_of(hint)
+    return [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+
+
+def _metavar_of(hint: Any) -> str:
+    words = _words_of(hint)
+    kinds = [get_origin(part) or part for part in _parts_of(hint)]
+    words += [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
+    return words[0] if len(words) == 1 else "{" + ",".join(words) + "}"
+
+
+def _value_of_text(text: Any, option: dataclasses.Field[Any], hint: Any) -> Any:
+    """Make an option's value of its text, or texts."""
+    several = option.metadata.get("several")
+    if several:
+        return [_typed(part, several, _name_of(option)) for part in text]
+    return text if hint is bool else _typed(text, hint, _name_of(option))
+
+
+def _typed(text: str, hint: Any, source: str) -> Any:
+    from crate_interp.files import checked_as, parse_yaml  # not for --help
+
+    kinds = set(_parts_of(hint))
+    value: Any = text
+    if text not in _words_of(hint) and not kinds & {str, Path}:
+        value = parse_yaml(text, f"{source} {shorten(text)}")
+    elif NoneType in kinds and text == "null":
+        value = None
+    return checked_as(value, hint, source)
+
+
+def _values_of_file(
+    name: str, options: Mapping[str, dataclasses.Field[Any]], hints: Mapping[str, Any]
+) -> dict[str, Any]:
+    from crate_interp.files import checked_as, read_yaml
+
+    path = find_pipeline(name, ("maskcut",), "--config")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of options, found {shorten(content)}")
+    values: dict[str, Any] = {}
+    names = {name.rstrip("_"): name for name in options}
+    for key, value in content.items():
+        if key.rstrip("_") not in names:
+            near = difflib.get_close_matches(key[:100], names, n=1)
+            offer = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{path}: unknown key {shorten(key)}{offer}")
+        option = names[key.rstrip("_")]
+        values[option] = checked_as(value, hints[option], f"{path}: {key}")
+    return values

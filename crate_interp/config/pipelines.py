@@ -1,0 +1,42 @@
+"""The configurations and recipes that come with the package, by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from crate_interp.errors import InputError, shorten
+
+__all__ = ["find_pipeline", "pipeline_folder"]
+
+
+def pipeline_folder() -> Path:
+    """Where the YAML files of `pipelines/` lie: in the package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "pipelines"
+    return installed if installed.is_dir() else package.parent / "pipelines"
+
+
+def find_pipeline(name: str | os.PathLike[str], prefixes: tuple[str, ...], source: str) -> Path:
+    """Find a YAML file: a path, or the name of one that comes with the package.
+
+    Args:
+        name: A path, which comes first, or `NAME`, `NAME.yaml` or `pipelines/NAME.yaml`.
+        prefixes: How the names begin that a message offers.
+        source: What asks for the file, for messages.
+
+    Raises:
+        InputError: There is neither; the message lists the names.
+    """
+    path = Path(name)
+    folder = pipeline_folder()
+    if os.path.lexists(path) or path.parent not in (Path(), Path("pipelines")):
+        return path
+    for found in (folder / path.name, folder / f"{path.name}.yaml"):
+        if found.suffix == ".yaml" and os.path.lexists(found):
+            return found
+    names = sorted(file.stem for file in folder.glob("*.yaml") if file.stem.startswith(prefixes))
+    raise InputError(
+        f"{source} {shorten(str(name))}: cannot be read: no such file, and none of the names "
+        f"that come with crate-interp: {', '.join(names)}"
+    )
