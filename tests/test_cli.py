@@ -116,7 +116,7 @@ def test_unparsable_options_exit_2(arguments, capsys):
         (["maskcut", "--batch-size", "1.5"], "--batch-size: expected a whole number or auto"),
         (["maskcut", "--model-args", "&a [*a]"], "--model-args .*alias"),
         (["maskcut", "--model-args", "[1]"], "--model-args: expected a mapping"),
-        (["maskcut", "--model-args", "{" * 5000], "--model-args .*levels"),
+        (["maskcut", "--model-args", "[" * 5000], "--model-args .*levels"),
         (["maskcut", "--model-args", "{1: 2, 1: 3}"], "--model-args .*occurs twice"),
         (["maskcut", "--max-mask", "3"], "unrecognized arguments: --max-mask"),
         (["maskcut", "--tau"], "--tau: expected one argument"),
