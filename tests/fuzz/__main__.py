@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="groups or targets, separated by commas")
     parser.add_argument("--case", type=int, help="one case of one target; -1: the whole input")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/crate-interp-fuzz"))
+    parser.add_argument("--folder", type=Path, help="for the cases; by default, a new one")
     options = parser.parse_args()
     wanted = [name for name in options.only.split(",") if name]
     targets = [
@@ -29,23 +30,22 @@ def main() -> int:
     ]
     if not targets or (options.case is not None and len(targets) != 1):
         parser.error(f"expected --only of {[target.name for target in TARGETS]}")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="crate-interp-fuzz-"))
     if options.case is not None:
-        return _one(targets[0], options.seed, options.case, options.folder / "one")
+        return _one(targets[0], options.seed, options.case, folder.absolute())
     started = time.monotonic()
-    folder = options.folder / f"seed-{options.seed}"
-    shutil.rmtree(folder, ignore_errors=True)
     campaign = Campaign(targets, options.seed, folder, started + 60 * options.minutes)
     campaign.run(options.workers)
     sys.stdout.write(
         f"{campaign.table()}\nseed {options.seed}, {time.monotonic() - started:.0f} s; "
         f"{len(campaign.failures)} failures{f', see {folder}/failures' * bool(campaign.failures)}\n"
     )
+    if not campaign.failures and options.folder is None:
+        shutil.rmtree(folder)
     return 1 if campaign.failures else 0
 
 
 def _one(target, seed: int, case: int, folder: Path) -> int:
-    folder = folder.absolute()
-    shutil.rmtree(folder, ignore_errors=True)
     with set_up(folder) as place:
         outcome = run_case(target, seed, case, place)
     sys.stdout.write(f"{folder}/case\n{outcome}\n")

@@ -10,7 +10,7 @@ import yaml
 
 from tests.fuzz.damage import Mutator
 
-__all__ = ["JSON", "JSON_LINES", "YAML", "hostile", "mutate_value"]
+__all__ = ["JSON", "JSON_LINES", "NAMES", "YAML", "hostile", "mutate_value", "text_of"]
 
 NAMES = (
     *("../others/secret.png", "/etc/passwd", "a\x00b", "x" * 300, "a\nb", "\u202egnp.a", ".", ""),
@@ -99,7 +99,7 @@ def _change(rng: random.Random, holder: Any, key: Any) -> None:
         holder[key], holder[other] = holder[other], holder[key]
     elif action == "twice":
         holder[key] = (
-            _Raw(f"{_text(value)}, {_text(key)}: {_text(hostile(rng))}")
+            _Raw(f"{text_of(value)}, {text_of(key)}: {text_of(hostile(rng))}")
             if isinstance(holder, dict)
             else [value, value]
         )
@@ -107,18 +107,18 @@ def _change(rng: random.Random, holder: Any, key: Any) -> None:
         holder[key] = hostile(rng)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     if isinstance(value, _Raw):
         return str.__str__(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_text(str(k))}: {_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{text_of(str(k))}: {text_of(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_text, value)) + "]"
+        return "[" + ", ".join(map(text_of, value)) + "]"
     return json.dumps(value)
 
 
 def mutate_json(rng: random.Random, content: bytes) -> bytes:
-    return _text(mutate_value(rng, json.loads(content))).encode()
+    return text_of(mutate_value(rng, json.loads(content))).encode()
 
 
 def mutate_json_text(rng: random.Random, content: bytes) -> bytes:
@@ -216,8 +216,8 @@ def mutate_yaml(rng: random.Random, content: bytes) -> bytes:
     """Change values, as JSON, which YAML contains."""
     value = mutate_value(rng, yaml.safe_load(content))
     if isinstance(value, dict):
-        return "".join(f"{_text(str(k))}: {_text(v)}\n" for k, v in value.items()).encode()
-    return _text(value).encode()
+        return "".join(f"{text_of(str(k))}: {text_of(v)}\n" for k, v in value.items()).encode()
+    return text_of(value).encode()
 
 
 def mutate_yaml_text(rng: random.Random, content: bytes) -> bytes:

@@ -1,0 +1,91 @@
+"""Weight files of every layout, and the ways in which they come in."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from crate_interp.cli import main
+from crate_interp.models import load_backbone, load_clip, load_mae, read_checkpoint
+from crate_interp.models.checkpoint_files import write_safetensors
+from crate_interp.models.loading import ModelRecord
+from tests.fuzz.frame import Accepted
+
+__all__ = ["convert", "load", "load_whole", "make"]
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
+FILES = {
+    "weights.npz": ("crate_alpha_jax_d48_l2_h3_p8_i32_c10.npz", "crate_alpha_B8"),
+    "weights.pth": ("crate_alpha_torch_d48_l2_h3_p8_i32_c10.pth", "crate_alpha_B8"),
+    "weights.pth.tar": ("crate_d48_l2_h3_p8_i32_c10.pth.tar", "crate_B8"),
+    "legacy.pth": ("crate_d48_l2_h3_p8_i32_c10.pth.tar", "crate_B8"),
+    "mae.pth": ("crate_mae_d48_l2_h3_p8_i32.pth", "crate_mae_B16"),
+    "clip.pth": (
+        "crate_alpha_clipa_d48_l2_h3_p8_i32_text_d48_l2_h2.pth",
+        "crate_alpha_CLIPA_L14",
+    ),
+}
+
+
+def make(name: str) -> Callable[[Path], None]:
+    """Make a target's `make`: one file, of the table above or `ours.safetensors`."""
+
+    def write(folder: Path) -> None:
+        source, model = FILES.get(name, FILES["weights.pth.tar"])
+        if name == "legacy.pth":
+            whole = torch.load(REFERENCE / source, weights_only=True)
+            torch.save(whole, folder / name, _use_new_zipfile_serialization=False)
+        elif name == "ours.safetensors":
+            backbone = load_backbone(model, weights=REFERENCE / source, **SIZES)
+            mean, std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+            record = ModelRecord("crate_base_patch8_224", SIZES, 10, mean, std).to_metadata()
+            write_safetensors(
+                folder / name,
+                backbone.state_dict(),
+                record | {"classes": json.dumps(["a"] * 10), "training": "{}"},
+            )
+        else:
+            shutil.copy(REFERENCE / source, folder / name)
+
+    return write
+
+
+def load(folder: Path) -> None:
+    """Load the file as a backbone; ours says what it is, others are told."""
+    path = next(folder.iterdir())
+    if path.suffix == ".safetensors":
+        model = load_backbone(path)
+    else:
+        model = load_backbone(FILES[path.name][1], weights=path, **SIZES)
+    _refuse_infinite(model)
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, 32, 32))
+
+
+def load_whole(folder: Path) -> None:
+    """Load a model of two halves: an autoencoder, or a text tower beside an image tower."""
+    path = next(folder.iterdir())
+    loader = load_mae if path.name == "mae.pth" else load_clip
+    _refuse_infinite(loader(FILES[path.name][1], weights=path, **SIZES))
+
+
+def convert(folder: Path) -> int:
+    """Convert on the command line, and read what came of it."""
+    path = next(folder.iterdir())
+    arguments = ["--model", FILES.get(path.name, FILES["weights.pth.tar"])[1]]
+    arguments += ["--model-args", '{"num_heads": 3}']
+    code = main(["convert", path.name, "out.safetensors", *arguments])
+    if code == 0:
+        tensors = read_checkpoint(folder / "out.safetensors").state_dict.values()
+        if not all(tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()):
+            raise Accepted("NaN or infinity in the weights written")
+    return code
+
+
+def _refuse_infinite(model: torch.nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise Accepted(f"NaN or infinity in {name}")
