@@ -4,15 +4,18 @@ from tests.fuzz import inputs_checkpoints as checkpoints
 from tests.fuzz import inputs_coco as coco
 from tests.fuzz import inputs_labels as labels
 from tests.fuzz import inputs_pictures as pictures
+from tests.fuzz import inputs_runs as runs
+from tests.fuzz import inputs_yaml as options
 from tests.fuzz.damage import damage
 from tests.fuzz.damage_archives import ARCHIVES, PICKLES, SAFETENSORS
 from tests.fuzz.damage_pictures import PICTURES
 from tests.fuzz.damage_tensors import TENSORS
-from tests.fuzz.damage_text import JSON
+from tests.fuzz.damage_text import JSON, JSON_LINES, YAML
 from tests.fuzz.frame import Target
 
 __all__ = ["TARGETS"]
 
+GIT = frozenset({"git"})  # tells a training run its commit
 TARGETS = (
     Target("images/read", pictures.make, damage(["images/*"], PICTURES), pictures.read, 40),
     Target("images/maskcut", pictures.make, damage(["images/*"], PICTURES), pictures.maskcut, 6),
@@ -83,6 +86,115 @@ TARGETS = (
         labels.make_saliency,
         damage(["*/*.png", "*/*.jpg"], PICTURES),
         labels.benchmark("saliency", "images", "masks", "--pictures", "0"),
+        4,
+    ),
+    Target("yaml/recipe", options.make, damage(["recipe.yaml"], YAML), options.recipe, 15, GIT),
+    Target(
+        "yaml/set",
+        options.make,
+        damage(["set.yaml"], YAML, names=["--set", "recipe.yaml"]),
+        options.recipe,
+        15,
+        GIT,
+    ),
+    Target(
+        "yaml/config",
+        options.make,
+        damage(["config.yaml"], YAML, names=options.CONFIG_NAMES),
+        options.config,
+        10,
+    ),
+    Target(
+        "yaml/model-args",
+        options.make,
+        damage(["model_args.json"], options.ARGUMENTS, names=["model-args", "model_args", "crate"]),
+        options.model_args,
+        10,
+    ),
+    Target(
+        "yaml/data-args",
+        options.make,
+        damage(["data_args.json"], options.ARGUMENTS, names=["data-args", "data_args", "data"]),
+        options.data_args,
+        4,
+    ),
+    Target(
+        "runs/journal",
+        runs.make_maskcut,
+        damage(["run/journal.jsonl"], JSON_LINES),
+        runs.go_on_maskcut,
+        10,
+    ),
+    Target(
+        "runs/settings",
+        runs.make_maskcut,
+        damage(["run/settings.json"], JSON, names=["run holds"]),
+        runs.go_on_maskcut,
+        6,
+    ),
+    Target(
+        "runs/evaluate",
+        runs.make_maskcut,
+        damage(["run/summary.json", "run/settings.json"], JSON),
+        runs.evaluate,
+        6,
+    ),
+    Target(
+        "runs/voc2012",
+        runs.make_voc_run,
+        damage(["run/journal.jsonl"], JSON_LINES),
+        runs.go_on_voc,
+        4,
+    ),
+    Target(
+        "runs/classifier",
+        runs.make_semantic,
+        damage(["run/classifier.npz", "run/journal.jsonl"], ARCHIVES),
+        runs.go_on_semantic,
+        4,
+    ),
+    Target(
+        "runs/checkpoint",
+        runs.make_training,
+        damage(["run/checkpoints/*.pt"], ARCHIVES, PICKLES, TENSORS),
+        runs.go_on_training,
+        4,
+        GIT,
+    ),
+    Target(
+        "runs/training",
+        runs.make_training,
+        damage(["run/metrics.csv", "run/settings.json"], runs.CELLS),
+        runs.go_on_training,
+        3,
+        GIT,
+    ),
+    Target(
+        "runs/curves",
+        runs.make_training,
+        damage(["run/metrics.csv"], runs.CELLS),
+        runs.curves,
+        6,
+    ),
+    Target(
+        "runs/curves-of",
+        runs.make_training,
+        damage(["run/settings.json"], JSON),
+        runs.curves,
+        4,
+    ),
+    Target(
+        "atlases/index",
+        runs.make_atlas,
+        damage(["atlas/atlas.npz"], ARCHIVES, runs.ABOUT),
+        runs.atoms,
+        8,
+    ),
+    Target(
+        "atlases/thumbnails",
+        runs.make_atlas,
+        damage(["atlas/thumbnails/*"], PICTURES),
+        runs.atoms,
         4,
     ),
 )

@@ -1,0 +1,237 @@
+"""Run folders and atlases, and going on with them. What comes out is compared with a whole run."""
+
+import csv
+import io
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from crate_interp.cli import main
+from tests.fuzz.damage import Mutator
+from tests.fuzz.damage_text import mutate_value, text_of
+from tests.fuzz.frame import Accepted
+from tests.fuzz.inputs_labels import make_ade20k, make_voc
+from tests.fuzz.inputs_pictures import MODEL, make
+from tests.fuzz.inputs_yaml import RECIPE
+
+__all__ = ["ABOUT", "CELLS", "atoms", "curves", "evaluate", "go_on_maskcut", "go_on_semantic"]
+__all__ += ["go_on_training", "go_on_voc", "make_atlas", "make_maskcut", "make_semantic"]
+__all__ += ["make_training", "make_voc_run"]
+
+PICTURES = ["images/a.png", "images/f.bmp", "images/l.png"]
+TRAINING = {**RECIPE, "steps": 3, "save_every": 1, "keep": 3, "validation_split": None}
+
+
+def _maskcut() -> int:
+    command = ["maskcut", *MODEL, "--images", *PICTURES, "--output", "run", "--visualize", "0"]
+    return main([*command, "--batch-size", "1"])
+
+
+def make_maskcut(folder: Path) -> None:
+    """Run over three pictures, then take away the last one's entry and the final files."""
+    make(folder)
+    _quietly(folder, _maskcut)
+    _set_aside(folder, "results.json", "annotations.json")
+    _shorten_journal(folder)
+
+
+def go_on_maskcut(folder: Path) -> int:
+    """Go on; the final files are those of a whole run."""
+    code = _maskcut()
+    if code == 0:
+        _compare(folder, "results.json", "annotations.json")
+    return code
+
+
+def evaluate(folder: Path) -> int:
+    """Score the results of a whole run."""
+    if not (folder / "truth.json").is_file():  # the first time: of the masks themselves
+        shutil.copy(folder / "expected" / "annotations.json", folder / "truth.json")
+        shutil.copy(folder / "expected" / "results.json", folder / "run" / "results.json")
+    return main(["evaluate", "run/results.json", "--annotations", "truth.json"])
+
+
+def _voc() -> int:
+    command = ["benchmark", "voc2012", "voc", *MODEL, "--output", "run", "--pictures", "0"]
+    return main([*command, "--batch-size", "1"])
+
+
+def make_voc_run(folder: Path) -> None:
+    """Run VOC's benchmark, then take away the last entry."""
+    make_voc(folder)
+    _quietly(folder, _voc)
+    _set_aside(folder, "summary.json")
+    _shorten_journal(folder)
+
+
+def go_on_voc(folder: Path) -> int:
+    """Go on; the score is that of a whole run."""
+    code = _voc()
+    if code == 0:
+        _compare_summaries(folder, "mean_iou")
+    return code
+
+
+def _semantic() -> int:
+    command = ["benchmark", "semantic", "ade", *MODEL, "--method", "linear", "--output", "run"]
+    return main([*command, "--batch-size", "1"])
+
+
+def make_semantic(folder: Path) -> None:
+    """Run the benchmark of semantic segmentation, then take away the last entry."""
+    make_ade20k(folder)
+    _quietly(folder, _semantic)
+    _set_aside(folder, "summary.json")
+    _shorten_journal(folder)
+
+
+def go_on_semantic(folder: Path) -> int:
+    """Go on; the scores are those of a whole run."""
+    code = _semantic()
+    if code == 0:
+        _compare_summaries(folder, "mean_iou", "pixel_accuracy")
+    return code
+
+
+def _train() -> int:
+    return main(["train", "recipe.yaml", "--output", "run"])
+
+
+def make_training(folder: Path) -> None:
+    """Train three updates, then take away the last checkpoint and the weights."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(TRAINING))
+    _quietly(folder, _train)
+    _set_aside(folder, "model.safetensors")
+    last = sorted((folder / "run" / "checkpoints").glob("step-*"))[-1]
+    last.unlink()
+
+
+def go_on_training(folder: Path) -> int:
+    """Go on; the weights are those of a whole run."""
+    code = _train()
+    if code == 0:
+        found, expected = (
+            load_file(folder / place / "model.safetensors") for place in ("run", "expected")
+        )
+        for name, tensor in expected.items():
+            if not torch.equal(found[name], tensor):
+                raise Accepted(f"{name}: other weights than those of a whole run")
+    return code
+
+
+def curves(folder: Path) -> int:
+    """Draw a run's curves."""
+    return main(["curves", "run", "--output", "curves.png"])
+
+
+def make_atlas(folder: Path) -> None:
+    """Write an atlas of three pictures to `atlas/`."""
+    make(folder)
+    command = ["atlas", *PICTURES, *MODEL, "--output", "atlas", "--strongest", "2", "--sheet", "0"]
+    _quietly(folder, lambda: main(command))
+
+
+def atoms(folder: Path) -> int:
+    """Ask which atoms write a picture."""
+    code = main(["atoms", "images/a.png", "--atlas", "atlas", "--output", "a.png", "--count", "2"])
+    if code == 0:
+        with (folder / "a.csv").open(newline="") as file:
+            for row in csv.reader(file):
+                if any(cell.lower() in ("nan", "inf", "-inf") for cell in row):
+                    raise Accepted(f"not a number in a.csv: {row}")
+    return code
+
+
+def mutate_about(rng: random.Random, content: bytes) -> bytes:
+    """Change what an atlas says of itself, or one of its arrays."""
+    with np.load(io.BytesIO(content)) as arrays:
+        found = dict(arrays)
+    if rng.random() < 0.6:
+        about = json.loads(str(found["about"]))
+        found["about"] = np.array(text_of(mutate_value(rng, about)))
+    else:
+        name = rng.choice(sorted(found))
+        array = found[name]
+        numbers = array.dtype.kind in "if" and array.size
+        choices: tuple[Callable[[], np.ndarray], ...] = (
+            lambda: array.astype(rng.choice(("f8", "i8", "c8", "U9", "?"))) if numbers else array,
+            lambda: np.full_like(array, rng.choice((-1, 0, 10**6))) if numbers else array,
+            lambda: array.reshape(-1)[:-1],
+            lambda: np.array(rng.choice((math.nan, math.inf, -1, 2**62))),
+            lambda: np.full(array.shape, math.nan),
+            lambda: array[None],
+        )
+        found[name] = rng.choice(choices)()
+    if rng.random() < 0.1:
+        del found[rng.choice(sorted(found))]
+    stream = io.BytesIO()
+    np.savez(stream, **found)
+    return stream.getvalue()
+
+
+def mutate_cells(rng: random.Random, content: bytes) -> bytes:
+    """Change a cell of a CSV file."""
+    lines = content.decode().splitlines()
+    number = rng.randrange(len(lines))
+    cells = lines[number].split(",")
+    values = ("", "nan", "inf", "-1", "0", "1e999", "9" * 5000, "x", '"', "1,2", "\x00", "1_0", "١")
+    values += ("x" * 200_000, "1e308", "0x1", "step", " 1 ", "\u202e", "True", '"a\nb"', "٣.٥")
+    cells[rng.randrange(len(cells))] = rng.choice(values)
+    lines[number] = ",".join(cells)
+    if rng.random() < 0.2:
+        lines.insert(number, rng.choice((lines[0], "", lines[-1], ",")))
+    return "\n".join(lines).encode() + b"\n"
+
+
+ABOUT: dict[str, Mutator] = {"about": mutate_about, "about ": mutate_about}
+CELLS: dict[str, Mutator] = {"cell": mutate_cells, "cell ": mutate_cells}
+
+
+def _quietly(folder: Path, command: Callable[[], int]) -> None:
+    import contextlib
+    import os
+
+    here = Path.cwd()
+    os.chdir(folder)
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+            code = command()
+    finally:
+        os.chdir(here)
+    if code:
+        raise RuntimeError(f"the inputs cannot be made: exit code {code}: {told.getvalue()}")
+
+
+def _set_aside(folder: Path, *names: str) -> None:
+    (folder / "expected").mkdir()
+    for name in names:
+        (folder / "run" / name).rename(folder / "expected" / name)
+
+
+def _shorten_journal(folder: Path) -> None:
+    journal = folder / "run" / "journal.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def _compare(folder: Path, *names: str) -> None:
+    for name in names:
+        if (folder / "run" / name).read_bytes() != (folder / "expected" / name).read_bytes():
+            raise Accepted(f"{name} is not that of a whole run")
+
+
+def _compare_summaries(folder: Path, *keys: str) -> None:
+    found, expected = (
+        json.loads((folder / place / "summary.json").read_text()) for place in ("run", "expected")
+    )
+    for key in keys:
+        if json.dumps(found[key]) != json.dumps(expected[key]):
+            raise Accepted(f"{key} is {found[key]}, of a whole run {expected[key]}")
