@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from crate_interp.tasks.resumable import (
     observe_into,
     settings_of,
 )
-from crate_interp.tasks.run_folder import open_run_folder
+from crate_interp.tasks.run_folder import JournalEntry, open_run_folder
 from crate_interp.visualization import draw_instances
 
 __all__ = ["run"]
@@ -38,6 +38,16 @@ __all__ = ["run"]
 _logger = logging.getLogger(__name__)
 
 _PRESENTATION = {"images", "masks", "output", "pictures", "weights", "workers"}
+
+
+class _Method(TypedDict):
+    f: list[float]
+    iou: float
+    accuracy: float
+
+
+class _Entry(JournalEntry):
+    methods: dict[str, _Method]
 
 
 def run(config: SaliencyBenchmarkConfig) -> int:
@@ -63,7 +73,7 @@ def run(config: SaliencyBenchmarkConfig) -> int:
     settings["feature"] = feature.value
     output = config.output or default_output("benchmark-saliency", config, data.images)
     records, wanted = data.images.records, (sites, [config.block])
-    with open_run_folder(output, settings) as folder:
+    with open_run_folder(output, settings, _Entry) as folder:
         entries, failed = observe_into(
             folder, observer, records, wanted, benchmark.entry_of, config
         )

@@ -35,13 +35,17 @@ from crate_interp.tasks.resumable import (
     observe_into,
     settings_of,
 )
-from crate_interp.tasks.run_folder import open_run_folder
+from crate_interp.tasks.run_folder import JournalEntry, open_run_folder
 
 __all__ = ["run"]
 
 _PRESENTATION = {"data", "output", "weights", "workers"}
 
 Sample = tuple[Float[np.ndarray, "s D"], UInt8[np.ndarray, " s"]]
+
+
+class _Entry(JournalEntry):
+    pairs: list[tuple[int, int, int]]
 
 
 def run(config: SemanticBenchmarkConfig) -> int:
@@ -65,7 +69,7 @@ def run(config: SemanticBenchmarkConfig) -> int:
     settings |= {"feature": feature.value, "train_images": describe_images(train.images)}
     name = f"benchmark-semantic-{config.method}"
     output = config.output or default_output(name, config, data.images)
-    with open_run_folder(output, settings) as folder:
+    with open_run_folder(output, settings, _Entry) as folder:
         benchmark = _Benchmark(config, data, observer, feature)
         classifier = benchmark.classifier(output / "classifier.npz", train)
         entries, failed = observe_into(

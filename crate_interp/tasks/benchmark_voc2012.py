@@ -48,7 +48,7 @@ from crate_interp.tasks.resumable import (
     observe_into,
     settings_of,
 )
-from crate_interp.tasks.run_folder import open_run_folder
+from crate_interp.tasks.run_folder import JournalEntry, open_run_folder
 from crate_interp.visualization import draw_instances
 
 __all__ = ["run"]
@@ -56,6 +56,13 @@ __all__ = ["run"]
 LabelMap = UInt8[np.ndarray, "H W"]
 
 _PRESENTATION = {"data", "output", "pictures", "weights", "workers"}
+
+
+class _Entry(JournalEntry):
+    classes: list[int]
+    heads: list[list[float]]
+    mean_head: list[float]
+    principal: list[float]
 
 
 def run(config: VocBenchmarkConfig) -> int:
@@ -79,7 +86,7 @@ def run(config: VocBenchmarkConfig) -> int:
     settings["feature"] = feature.value
     output = config.output or default_output("benchmark-voc2012", config, data.images)
     records = data.images.records
-    with open_run_folder(output, settings) as folder:
+    with open_run_folder(output, settings, _Entry) as folder:
         entries, failed = observe_into(
             folder, observer, records, wanted, benchmark.entry_of, config
         )

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
@@ -41,7 +41,7 @@ from crate_interp.tasks.maskcut_files import annotation_file, draw_overlays
 from crate_interp.tasks.number_files import versions
 from crate_interp.tasks.progress import progress_bar
 from crate_interp.tasks.resumable import default_output, failure_of, settings_of
-from crate_interp.tasks.run_folder import RunFolder, open_run_folder
+from crate_interp.tasks.run_folder import JournalEntry, RunFolder, open_run_folder
 
 __all__ = ["run"]
 
@@ -55,6 +55,24 @@ _PRESENTATION = {
 }
 
 
+class _Rle(TypedDict):
+    size: tuple[int, int]
+    counts: str
+
+
+class _Result(TypedDict):
+    image_id: int
+    category_id: int
+    segmentation: _Rle
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _Entry(JournalEntry):
+    hw: tuple[int, int]
+    results: list[_Result]
+
+
 def run(config: MaskCutConfig) -> int:
     """Run MaskCut over the images, or go on with a stopped run, and print the AP table.
 
@@ -66,7 +84,7 @@ def run(config: MaskCutConfig) -> int:
     settings = settings_of(config, predictor.observer, images, weights, _PRESENTATION)
     settings["feature"] = predictor.feature
     output = config.output or default_output("maskcut", config, images)
-    with open_run_folder(output, settings) as folder:
+    with open_run_folder(output, settings, _Entry) as folder:
         started, before = time.perf_counter(), len(folder.finished())
         failed = _process(predictor, images, folder, config)
         processed = time.perf_counter() - started

@@ -113,14 +113,19 @@ def write_table(
         file.write(text.getvalue())
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, advice: str = "") -> None:
     """Write JSON, a dictionary by line; the file appears whole or not.
+
+    Args:
+        path: Where to; folders that are missing are made.
+        content: Plain values and paths.
+        advice: As for `naming`.
 
     Raises:
         InputError: The file cannot be written.
     """
     text = _json_of(content, indent=1 if isinstance(content, dict) else None)
-    with naming(path):
+    with naming(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path, "w") as file:
             file.write(text + "\n")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from crate_interp import MaskCut
 from crate_interp.cli import main
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision
+from crate_interp.files import write_whole
 from crate_interp.models import load_backbone
 from crate_interp.segmentation import maskcut_batch
+from crate_interp.tasks import number_files
 from crate_interp.tasks.run_folder import open_run_folder
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--tau", "0.3"]
@@ -266,16 +269,16 @@ def test_a_disk_that_is_full_for_the_final_files_is_named(
     pictures, whole, tmp_path, capsys, monkeypatch
 ):
     output, options = tmp_path / "run", [*annotated(pictures), "--visualize", "0"]
-    write_text = Path.write_text
 
-    def full(path, text):
-        if "results.json" in path.name:
-            write_text(path, text[:20])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as the system: without a name
-        return write_text(path, text)
+    @contextmanager
+    def full(path, mode):
+        with write_whole(path, mode) as file:
+            yield file
+            if path.name == "results.json":  # as the system has it: without a name
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(number_files, "write_whole", full)
         assert run(pictures, output, *options) == 2
     message = f"{output / 'results.json'}: cannot be written: No space left on device; once there"
     assert message in capsys.readouterr().err
