@@ -1,12 +1,14 @@
 """The door: every file that comes from outside is read here, typed and bounded, or refused."""
 
 from crate_interp.files.arrays import ARCHIVE_DAMAGE, array_sizes, read_arrays
+from crate_interp.files.tables import Row, read_table
 from crate_interp.files.typed_json import checked_as, parse_json_as, read_bytes, read_json_as
 from crate_interp.files.whole import checksum_of, remove_leftovers, write_whole
 from crate_interp.files.yaml_text import parse_yaml, read_yaml
 
 __all__ = [
     "ARCHIVE_DAMAGE",
+    "Row",
     "array_sizes",
     "checked_as",
     "checksum_of",
@@ -15,6 +17,7 @@ __all__ = [
     "read_arrays",
     "read_bytes",
     "read_json_as",
+    "read_table",
     "read_yaml",
     "remove_leftovers",
     "write_whole",

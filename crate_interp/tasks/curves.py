@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 
 from crate_interp.config import CurvesConfig, Spent
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
+from crate_interp.files import read_json_as, read_table
 from crate_interp.tasks.figures import save_figure
 from crate_interp.visualization import Curve, Panel, draw_curves
 
@@ -25,6 +25,16 @@ Columns = dict[str, Float[np.ndarray, " P"]]
 _TIMES = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))  # from, unit, name
 
 _SPELLING = {"miou": "mIoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+
+
+class _Settings(msgspec.Struct):
+    """What is read of a run's recipe."""
+
+    model: str
+    batch_size: Annotated[int, msgspec.Meta(ge=1)]
+    model_args: dict[str, Any] = {}
+    image_size: int | None = None
+    initial_weights: Annotated[str, msgspec.Meta(pattern="^[^\\0]*$")] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +49,7 @@ class _Run:
     """
 
     folder: Path
-    settings: dict[str, Any]
+    settings: _Settings
     metrics: Columns
     probes: Columns
 
@@ -48,12 +58,12 @@ class _Run:
         if unit == "seconds":  # between two lines of metrics.csv, as much an update
             known = (np.r_[0, self.metrics["step"]], np.r_[0, self.metrics["seconds"]])
             return np.asarray(np.interp(steps, *known))
-        return steps * (self.settings["batch_size"] if unit == "pictures" else 1)
+        return steps * (self.settings.batch_size if unit == "pictures" else 1)
 
     @property
     def initial_folder(self) -> Path | None:
         """The folder of the weights that the run began with."""
-        weights = self.settings.get("initial_weights")
+        weights = self.settings.initial_weights
         return None if weights in (None, "published") else Path(weights).resolve().parent
 
 
@@ -107,12 +117,9 @@ def _read_run(path: Path) -> _Run:
     if not (path / "metrics.csv").is_file():
         raise InputError(f"{path}: expected the folder of a training run, found no metrics.csv")
     try:
-        settings = json.loads(settings_file.read_text(encoding="utf-8"))
-        name, batch_size = settings["model"], settings["batch_size"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{settings_file}: not the recipe of a training run ({error})") from error
-    if not isinstance(name, str) or not isinstance(batch_size, int):
-        raise InputError(f"{settings_file}: expected a model and a batch_size, found {settings}")
+        settings = read_json_as(settings_file, _Settings)
+    except InputError as error:
+        raise InputError(f"{settings_file}: not the recipe of a training run: {error}") from None
     metrics = _read_columns(path / "metrics.csv", ("step", "loss", "seconds"))
     probes = path / "probes.csv"
     return _Run(
@@ -130,41 +137,30 @@ def _read_columns(path: Path, everywhere: Sequence[str]) -> Columns:
         path: The file.
         everywhere: Columns that must have a number in each row; the first one ascends.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        names = next(reader, [])
-        missing = [name for name in everywhere if name not in names]
-        if missing or len(set(names)) < len(names):
-            raise InputError(f"{path}, line 1: expected columns {list(everywhere)}, found {names}")
-        rows: list[list[float]] = []
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) != len(names):
-                raise InputError(f"{where}: expected {len(names)} cells, found {len(cells)}")
-            row = [_number(cell, name, where) for cell, name in zip(cells, names, strict=True)]
-            for name in everywhere:
-                if math.isnan(row[names.index(name)]):
-                    raise InputError(f"{where}: {name}: expected a number, found none")
-            step = names.index(everywhere[0])
-            if rows and row[step] <= rows[-1][step]:
-                raise InputError(
-                    f"{where}: {everywhere[0]}: expected more than {rows[-1][step]:g}, "
-                    f"found {row[step]:g}"
-                )
-            rows.append(row)
+    names, lines = read_table(path)
+    missing = [name for name in everywhere if name not in names]
+    if missing:
+        raise InputError(
+            f"{path}, line 1: expected columns {list(everywhere)}, found {shorten(names)}"
+        )
+    step = names.index(everywhere[0])
+    rows: list[list[float]] = []
+    for line, _, row in lines:
+        where = f"{path}, line {line}"
+        for name, number in zip(names, row, strict=True):
+            if math.isinf(number) and name != "gradient_norm":  # which float16 may overflow
+                raise InputError(f"{where}: {name}: expected a finite number, found {number}")
+            if math.isnan(number) and name in everywhere:
+                raise InputError(f"{where}: {name}: expected a number, found none")
+        if rows and row[step] <= rows[-1][step]:
+            raise InputError(
+                f"{where}: {everywhere[0]}: expected more than {rows[-1][step]:g}, found "
+                f"{row[step]:g}"
+            )
+        rows.append(row)
     if not rows:
         raise InputError(f"{path}: expected a line of numbers or more, found none")
     return dict(zip(names, np.array(rows).T, strict=True))
-
-
-def _number(cell: str, name: str, where: str) -> float:
-    try:
-        number = float(cell or "nan")
-    except ValueError:
-        number = math.inf
-    if math.isinf(number):
-        raise InputError(f"{where}: {name}: expected a finite number, found {cell!r}")
-    return number
 
 
 def _start_of(
@@ -199,10 +195,10 @@ def _names_of(
     names = []
     for run, folder in zip(runs, folders, strict=True):
         settings = run.settings
-        sizes = [f"{key} {value}" for key, value in (settings.get("model_args") or {}).items()]
-        if "image_size" in settings:
-            sizes.append(f"{settings['image_size']} px")
-        name = f"{folder}: {', '.join([settings['model'], *sizes])}"
+        sizes = [f"{key} {value}" for key, value in settings.model_args.items()]
+        if settings.image_size is not None:
+            sizes.append(f"{settings.image_size} px")
+        name = f"{folder}: {', '.join([settings.model, *sizes])}"
         if run.initial_folder in by_folder:
             name += f", from {own[run.initial_folder]}"
         names.append(name)

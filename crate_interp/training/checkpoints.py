@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -23,14 +23,23 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 import crate_interp
-from crate_interp.errors import CheckpointError, InputError
+from crate_interp.errors import CheckpointError
+from crate_interp.files import remove_leftovers
 from crate_interp.models import CrateMaeAutoencoder, write_safetensors
 from crate_interp.models.mae_files import mae_file_of
+from crate_interp.training.checkpoint_files import (
+    Content,
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import backbone_of, record_of
 from crate_interp.training.sharding import gather, scatter
 
 __all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,9 +91,10 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, writes: bool 
         writes: Whether this process is the one that writes; all of them must call.
 
     Raises:
-        InputError: It cannot be written, for instance on a full disk; the older ones stay.
+        InputError: It cannot be written, for instance on a full disk, or the state has NaN or
+            infinity in it; the older ones stay.
     """
-    content = {
+    content: Content = {
         "model": gather(state.model.state_dict(), writes),
         "optimizer": gather(state.optimizer.state_dict(), writes),
         "scaler": state.scaler.state_dict(),
@@ -96,53 +106,60 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, writes: bool 
     path = folder / f"step-{state.step:08d}.pt"
     if not writes:
         return path
-    partial = folder / f".{path.name}.{os.getpid()}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: the checkpoint cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    for old in _checkpoints(folder)[:-keep]:
-        old.unlink()
+    write_checkpoint(path, content)
+    found = list_checkpoints(folder)
+    kept = [file for file in found if file.name <= path.name][-keep:]
+    for other in found:  # later ones, too, are damaged: this run goes on from before them
+        if other not in kept:
+            other.unlink()
     return path
 
 
-def load_latest(folder: Path, state: TrainingState) -> bool:
-    """Go on from the last checkpoint of a folder, if there is one.
+def load_latest(folder: Path, state: TrainingState, writes: bool = True) -> bool:
+    """Go on from the last checkpoint of a folder that is whole, if there is any.
 
     Args:
         folder: Of the checkpoints.
         state: Changed to what was saved.
+        writes: Whether this process is the one that tells of damaged checkpoints, and clears away
+            those that a killed process has left half-written.
 
     Raises:
-        CheckpointError: It cannot be read or is another model's.
+        CheckpointError: All of them are damaged, or the last one that is not is another model's.
     """
-    found = _checkpoints(folder)
-    if not found:
-        return False
-    path = found[-1]
+    if writes:
+        remove_leftovers(folder)
+    damaged: list[CheckpointError] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            content = read_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(error)
+            continue
+        if writes:
+            for reason in damaged:
+                _logger.warning("%s; the run goes on from %s", reason, path.name)
+        _restore(path, content, state)
+        return True
+    if damaged:
+        raise CheckpointError(
+            f"{damaged[0]}; there is no other one to go on from: choose another --output, or "
+            f"remove {folder} to begin anew"
+        )
+    return False
+
+
+def _restore(path: Path, content: Content, state: TrainingState) -> None:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         _load_into(state.model, content["model"])
         state.optimizer.load_state_dict(_scatter_optimizer(content["optimizer"], state.optimizer))
         if content["scaler"]:
             state.scaler.load_state_dict(content["scaler"])
         if state.ema is not None:
-            _load_into(state.ema.module, content["ema"])
-        state.step, state.seconds = int(content["step"]), float(content["seconds"])
-        state.best = content["best"]
-    except Exception as error:  # half a pickle may raise whatever it likes
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this run ({str(error).splitlines()[:1]}); without the "
-            "file, the run goes on from the one before it"
-        ) from error
-    return True
+            _load_into(state.ema.module, content["ema"] or {})
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this run: {error}") from error
+    state.step, state.seconds, state.best = content["step"], content["seconds"], content["best"]
 
 
 def _load_into(model: nn.Module, weights: dict[str, Any]) -> None:
@@ -205,10 +222,6 @@ def export_weights(
         metadata |= told
     write_safetensors(path, tensors, metadata)
     return training
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"))
 
 
 def _commit() -> str | None:

@@ -113,7 +113,7 @@ def train(
     schedule = build_schedule(recipe, optimizer, updates, warmup)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     state = TrainingState(network, optimizer, scaler, ema or None, unsharded, data.training.classes)
-    load_latest(folder / "checkpoints", state)
+    load_latest(folder / "checkpoints", state, accelerator.is_main_process)
     model = network if sharded else accelerator.prepare_model(network)
     # Of the network itself only the step is compiled: its names stay, and hooks on it are seen.
     forward: Any = torch.compile(model) if recipe.compile else model

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crate_interp.errors import InputError
+from crate_interp.files import read_table, write_whole
 
 __all__ = ["Metrics", "MetricsFile"]
 
@@ -45,6 +45,9 @@ class MetricsFile:
     Args:
         path: The file.
         step: Finished updates of the checkpoint that a run goes on from; later lines are dropped.
+
+    Raises:
+        InputError: The file that is there is damaged; it can be moved away to go on.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -52,19 +55,14 @@ class MetricsFile:
         self._columns: list[str] = []
         if not path.exists():
             return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            kept = [row for row in reader if _is_until(row, step)]
+        names, rows = read_table(path)
+        kept = [row.cells for row in rows if row.numbers[names.index("step")] <= step]
         if not kept:
             path.unlink()
             return
-        self._columns = list(reader.fieldnames or ())
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(kept)
-        partial.replace(path)
+        self._columns = names
+        with write_whole(path, "w") as file:
+            csv.writer(file).writerows([names, *kept])
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a line.
@@ -83,10 +81,3 @@ class MetricsFile:
                     "move the file away to go on"
                 )
             writer.writerow(row.values())
-
-
-def _is_until(row: Mapping[str | None, Any], step: int) -> bool:
-    # A last line may be half a line, where the disk was full.
-    found = row.get("step") or ""
-    whole = None not in row and None not in row.values()
-    return whole and found.isdigit() and int(found) <= step

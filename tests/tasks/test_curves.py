@@ -136,6 +136,49 @@ def test_curves_names_the_line_of_a_malformed_file(make_run, tmp_path, capsys, l
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (HEADER.encode() + b"\n10,\xff,1,1,,4\n", "metrics.csv, line 2: expected UTF-8"),
+        (HEADER.encode() + b"\n" + b"1" * 200_000 + b",1,1,1,,4\n", "metrics.csv, line 2: no CSV"),
+        (HEADER.encode() + b'\n"10,1,1,1,,4\n', "metrics.csv, line 2: no CSV"),
+        (b"\x00" * 1000, "metrics.csv, line 1: expected columns"),
+    ],
+)
+def test_curves_names_a_file_of_other_bytes(make_run, tmp_path, capsys, content, message):
+    folder = make_run("broken")
+    (folder / "metrics.csv").write_bytes(content)
+    assert run(folder, tmp_path=tmp_path) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (b"\xff", "not a JSON file"),
+        (b'{"model": "demo", "batch_size": 0}', "batch_size: "),
+        (b'{"model": "demo", "batch_size": 1e400}', "batch_size: "),
+        (b'{"model": "demo", "batch_size": 4, "model_args": [1]}', "model_args: "),
+        (b'{"model": "demo", "batch_size": 4, "initial_weights": "a\\u0000"}', "initial_weights: "),
+        (b'{"model": "' + 9999 * b"x" + b'", "batch_size": "4"}', "batch_size: "),
+    ],
+)
+def test_curves_names_settings_of_other_types(make_run, tmp_path, capsys, settings, message):
+    folder = make_run("broken")
+    (folder / "settings.json").write_bytes(settings)
+    assert run(folder, tmp_path=tmp_path) == 2
+    error = capsys.readouterr().err
+    assert f"{folder / 'settings.json'}: not the recipe of a training run: " in error
+    assert message in error
+    assert len(error) < 520
+
+
+def test_curves_draws_names_that_look_like_formulas_and_overflows(make_run, tmp_path, drawn):
+    folder = make_run("$\\frac{", (HEADER, "10,2.5,1e-3,inf,,4", ROWS[1]), model="a$b$_{")
+    assert run(folder, tmp_path=tmp_path) == 0
+    assert len(drawn["panels"]["training loss"]) == 1
+
+
 def test_curves_refuses_what_is_no_training_run(make_run, tmp_path, capsys):
     def error_of(*arguments):
         assert run(*arguments, tmp_path=tmp_path) == 2

@@ -22,7 +22,7 @@ from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import load_backbone
-from crate_interp.training import Recipe, train
+from crate_interp.training import Recipe, loop, train
 from crate_interp.training.batches import batches_of
 from crate_interp.training.data import open_data
 from crate_interp.training.recipe import Stage
@@ -275,9 +275,8 @@ def test_compiled_training_has_plain_names_and_the_same_weights(settings, tmp_pa
     load_backbone(tmp_path / "compiled" / "model.safetensors")
 
 
-def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path):
+def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path, monkeypatch):
     recipe = Recipe(**{**settings, "save_every": 2, "learning_rate": 0.5})
-    state = {}
 
     def poison(metrics, _):
         if metrics.step == 5:
@@ -286,10 +285,15 @@ def test_nan_loss_stops_and_keeps_the_last_checkpoint(settings, tmp_path):
     with pytest.raises(StoppedError):
         train(recipe, tmp_path, poison)
     path = tmp_path / "checkpoints" / "step-00000004.pt"
-    state = torch.load(path, weights_only=True)
-    state["model"]["head.weight"].fill_(float("nan"))
-    torch.save(state, path)
     before = path.read_bytes()
+    load_latest = loop.load_latest
+
+    def load(folder, state, writes):
+        found = load_latest(folder, state, writes)
+        state.model.head.weight.data.fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(loop, "load_latest", load)
     with pytest.raises(InputError, match=r"step 4, learning rate 0\.25: the loss is nan"):
         train(recipe, tmp_path)
     assert [file.name for file in sorted(path.parent.iterdir())][-1] == path.name
