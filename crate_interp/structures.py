@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 
 __all__ = ["Activations", "Frame", "ImageGeometry", "Instances", "boxes_of_masks"]
 
@@ -41,6 +41,9 @@ class ImageGeometry:
     stride_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        sides = (*self.original_hw, *self.input_hw, *self.patch_hw, *(self.stride_hw or ()))
+        if min(sides) < 1:
+            raise InputError(f"sizes: expected 1 pixel or more, found {shorten(sides)}")
         for size, patch in zip(self.input_hw, self.patch_hw, strict=True):
             if size < patch:
                 raise InputError(

@@ -20,11 +20,11 @@ from crate_interp.hooks.sites import blocks_of
 from crate_interp.models import parameters_checksum, resolve_weights, weights_checksum
 from crate_interp.structures import Activations, ImageGeometry
 from crate_interp.tasks.atlas_files import (
+    THUMBNAILS,
     AtlasSource,
     StoredAtlas,
-    prepare_atlas_folder,
+    new_atlas,
     read_thumbnail,
-    thumbnail_file,
     write_atlas,
     write_thumbnail,
 )
@@ -68,19 +68,19 @@ def run(config: AtlasConfig) -> int:
     for atom in config.sheet or ():
         if not 0 <= atom < width:
             raise InputError(f"sheet: atom {atom} is out of range: the block has 0 to {width - 1}")
-    prepare_atlas_folder(config.output)
-    atlas, failed = _gather(config, observer, source, pictures)
-    records = {record.image_id: record for record in pictures.images.records}
-    shown = np.unique(atlas.top_images[atlas.top_images >= 0]).tolist()
-    names = {number: records[number].file_name for number in shown}
-    stored = StoredAtlas(atlas, source, names)
-    write_atlas(config.output, stored)
-    _write_page(config.output, stored, [records[number] for number in shown])
-    chosen = _chosen_atoms(atlas) if config.sheet is None else config.sheet
-    rows = [atom_row(config.output, stored, atom) for atom in chosen]
-    drawn = save_figure(
-        atom_sheet(rows, describe_site(source)), config.output / "sheet.png", config
-    )
+    with new_atlas(config.output) as folder:
+        atlas, failed = _gather(config, observer, source, pictures)
+        records = {record.image_id: record for record in pictures.images.records}
+        shown = np.unique(atlas.top_images[atlas.top_images >= 0]).tolist()
+        thumbnails = [_thumbnail_of(folder, records[number]) for number in shown]
+        names = {number: records[number].file_name for number in shown}
+        files = {thumbnail.number: Path(thumbnail.file).name for thumbnail in thumbnails}
+        stored = StoredAtlas(atlas, source, names, files)
+        write_atlas(folder, stored)
+        _write_page(folder, stored, thumbnails)
+        chosen = _chosen_atoms(atlas) if config.sheet is None else config.sheet
+        rows = [atom_row(folder, stored, atom) for atom in chosen]
+        drawn = save_figure(atom_sheet(rows, describe_site(source)), folder / "sheet.png", config)
     _report(config.output, [file.name for file in drawn], atlas, failed)
     return 1 if failed else 0
 
@@ -112,7 +112,7 @@ def atom_row(
     atlas, patches = stored.atlas, []
     for number, patch in zip(atlas.top_images[atom], atlas.top_patches[atom], strict=True):
         if number >= 0:
-            rgb = read_thumbnail(folder, int(number))
+            rgb = read_thumbnail(folder, stored, int(number))
             geometry = replace(stored.source.geometry, original_hw=rgb.shape[:2])
             place = divmod(int(patch), geometry.grid_hw[1])
             patches.append((rgb, geometry.patch_box(*place)))
@@ -210,17 +210,13 @@ def _gather(
     return builder.build(), failed
 
 
-def _write_page(folder: Path, stored: StoredAtlas, shown: Sequence[ImageRecord]) -> None:
+def _thumbnail_of(folder: Path, record: ImageRecord) -> Thumbnail:
+    file, hw = write_thumbnail(folder, record.image_id, record.read())
+    return Thumbnail(record.image_id, record.file_name, f"{THUMBNAILS}/{file}", hw)
+
+
+def _write_page(folder: Path, stored: StoredAtlas, thumbnails: Sequence[Thumbnail]) -> None:
     atlas, source = stored.atlas, stored.source
-    thumbnails = [
-        Thumbnail(
-            record.image_id,
-            record.file_name,
-            thumbnail_file(record.image_id),
-            write_thumbnail(folder, record.image_id, record.read()),
-        )
-        for record in shown
-    ]
     cards = [
         AtomCard(
             atom=atom,

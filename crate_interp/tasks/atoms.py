@@ -9,8 +9,14 @@ from jaxtyping import Bool, UInt8
 
 from crate_interp.config import AtomsConfig, ModelConfig
 from crate_interp.data import read_image
-from crate_interp.errors import InputError
-from crate_interp.hooks import AtomContributions, Observer, atom_contributions, written_dictionary
+from crate_interp.errors import InputError, shorten
+from crate_interp.hooks import (
+    AtomContributions,
+    Observer,
+    atom_contributions,
+    atom_site,
+    written_dictionary,
+)
 from crate_interp.models import parameters_checksum
 from crate_interp.structures import ImageGeometry
 from crate_interp.tasks.atlas import atom_row, describe_site
@@ -82,6 +88,15 @@ def _observer_of(config: AtomsConfig, stored: StoredAtlas) -> Observer:
             f"{config.atlas}: an atlas of another model: it was made of {source.model} with "
             f"parameters of checksum {source.parameters_sha256[:12]}, found "
             f"{config.model or source.model} with {found[:12]}"
+        )
+    site = atom_site(observer.model, source.block)
+    expected = (site, observer.geometry(source.geometry.original_hw))
+    width = written_dictionary(observer.model, source.block).shape[1]
+    if (source.site, source.geometry) != expected or width != stored.atlas.num_atoms:
+        raise InputError(
+            f"{config.atlas}: an atlas of other codes: expected {width} {site.value} on "
+            f"{expected[1].grid_hw} patches, found {stored.atlas.num_atoms} "
+            f"{shorten(source.site)} on {source.geometry.grid_hw}"
         )
     return observer
 

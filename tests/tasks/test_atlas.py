@@ -1,9 +1,13 @@
 """The commands `atlas` and `atoms`."""
 
 import csv
+import errno
 import json
+import os
 import shutil
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +20,8 @@ from crate_interp.data import open_coco
 from crate_interp.evaluation import Atlas
 from crate_interp.hooks import written_dictionary
 from crate_interp.tasks import atlas as task
-from crate_interp.tasks.atlas_files import read_atlas
+from crate_interp.tasks.atlas_files import read_atlas, read_thumbnail
+from crate_interp.tasks.run_folder import hold_folder
 
 SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 3}
 MODEL = ["--weights", "random", "--model-args", json.dumps(SIZES), "--size", "24", "--workers", "0"]
@@ -331,6 +336,37 @@ def of_no_json(arrays):
     return arrays | {"about": np.array("{")}
 
 
+def about_with(**changes):
+    """The record with other values in it; of the source, by `source_`."""
+
+    def damage(arrays):
+        about = json.loads(str(arrays["about"]))
+        of_source = {k.removeprefix("source_"): v for k, v in changes.items() if "source_" in k}
+        about["source"] |= of_source
+        about |= {k: v for k, v in changes.items() if "source_" not in k}
+        return arrays | {"about": np.array(json.dumps(about))}
+
+    return damage
+
+
+def array_with(name, change):
+    def damage(arrays):
+        return arrays | {name: change(arrays[name].copy())}
+
+    return damage
+
+
+def first(value):
+    def change(array):
+        array.flat[0] = value
+        return array
+
+    return change
+
+
+GEOMETRY = {"original_hw": [24, 24], "input_hw": [24, 24], "patch_hw": [4, 4], "stride_hw": None}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -340,6 +376,36 @@ def of_no_json(arrays):
         (of_another_format, "expected format 1, found 99"),
         (without_names, "its parts do not belong together"),
         (of_no_json, "not an atlas, or damaged"),
+        (lambda a: a | {"about": np.arange(3)}, "about: expected a text, found int64"),
+        (lambda a: a | {"about": np.array(["a", "b"])}, "about: expected a text"),
+        (lambda a: a | {"about": np.array("[1]")}, "expected object, found array"),
+        (lambda a: a | {"about": np.array('{"format": 1}')}, "missing required field source"),
+        (about_with(source_block="1"), "source.block: expected"),
+        (about_with(source_model=None), "source.model: expected"),
+        (about_with(source_classes="cat"), "source.classes: expected"),
+        (about_with(source_classes=["cat"]), "its parts do not belong together"),
+        (about_with(source_geometry=[1]), "source.geometry: expected"),
+        (about_with(source_geometry={**GEOMETRY, "patch_hw": [0, 4]}), "expected 1 pixel or more"),
+        (about_with(source_geometry={**GEOMETRY, "stride_hw": [4, 0]}), "expected 1 pixel or more"),
+        (about_with(source_geometry={**GEOMETRY, "input_hw": [2, 2]}), "smaller than a patch"),
+        (about_with(source_geometry={**GEOMETRY, "input_hw": [24, 10**18]}), "do not belong"),
+        (about_with(names={"one": "a"}), "names: "),
+        (about_with(names={"1": 5}), "names"),
+        (about_with(thumbnails={"1": "../../precious.jpg"}), "thumbnails: expected names of files"),
+        (about_with(thumbnails={}), "its parts do not belong together"),
+        (array_with("mean_map", lambda a: a.astype(np.float64)), "mean_map: expected float32"),
+        (array_with("mean_map", lambda a: a[:, :, 0]), "mean_map: expected float32 of 3 dim"),
+        (array_with("mean_map", first(np.nan)), "mean_map: expected numbers from 0 to inf"),
+        (array_with("top_values", first(-1)), "top_values: expected numbers from 0"),
+        (array_with("top_patches", first(36)), "top_patches: expected numbers from -1 to 35"),
+        (array_with("top_patches", first(-1)), "its parts do not belong together"),
+        (array_with("top_images", first(-5)), "top_images: expected numbers from -1"),
+        (array_with("fired_images", first(5)), "fired_images: expected numbers from 0 to 4"),
+        (array_with("fired_patches", first(-1)), "fired_patches: expected numbers from 0 to 144"),
+        (array_with("class_means", first(np.inf)), "class_means: expected numbers from 0 to inf"),
+        (lambda a: a | {"num_images": np.array([4])}, "num_images: expected int64 of 0 dim"),
+        (lambda a: a | {"num_images": np.array(0)}, "num_images: expected numbers from 1"),
+        (lambda a: a | {"num_images": np.array([{}], dtype=object)}, "num_images"),
     ],
 )
 def test_damaged_index_is_named(alpha, tmp_path, damage, message):
@@ -352,7 +418,121 @@ def test_damaged_index_is_named(alpha, tmp_path, damage, message):
         np.savez(path, **arrays)
     with pytest.raises(InputError, match=message) as raised:
         read_atlas(tmp_path)
-    assert "atlas.npz" in str(raised.value)
+    assert "atlas.npz: not an atlas, or damaged: " in str(raised.value)
+
+
+def test_sizes_of_an_index_are_bounded_before_it_is_read(alpha, tmp_path):
+    path = tmp_path / "atlas.npz"
+    shutil.copy(alpha / "atlas.npz", path)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (96, 2400, 2400), }\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(alpha / "atlas.npz") as old, zipfile.ZipFile(path, "w") as new:
+        for member in old.infolist():
+            new.writestr(member, array if "mean_map" in member.filename else old.read(member))
+    with pytest.raises(InputError, match="mean_map': expected float32 of shape"):
+        read_atlas(tmp_path)
+
+
+def test_an_atlas_of_an_earlier_version_is_read(alpha, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(alpha, copy)
+    stored = read_atlas(copy)
+    with np.load(copy / "atlas.npz") as index:
+        arrays = dict(index)
+    about = json.loads(str(arrays["about"]))
+    del about["thumbnails"], about["versions"]
+    np.savez_compressed(copy / "atlas.npz", **arrays | {"about": np.array(json.dumps(about))})
+    for number, name in stored.thumbnails.items():
+        (copy / "thumbnails" / name).rename(copy / "thumbnails" / f"{number:06d}.jpg")
+    old = read_atlas(copy)
+    assert old.thumbnails == {number: f"{number:06d}.jpg" for number in stored.names}
+    for number in stored.names:
+        expected = read_thumbnail(alpha, stored, number)
+        np.testing.assert_array_equal(read_thumbnail(copy, old, number), expected)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def is_whole(folder):
+    stored = read_atlas(folder)
+    for number in stored.thumbnails:
+        read_thumbnail(folder, stored, number)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    return all((folder / file).is_file() for _, _, file, _, _ in data["pictures"])
+
+
+def test_an_atlas_that_cannot_be_finished_leaves_the_one_before(pictures, tmp_path, monkeypatch):
+    output = tmp_path / "atlas"
+    assert make(pictures, output) == 0
+    before = contents(output)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for step in ("write_atlas", "_write_page", "save_figure"):
+        with monkeypatch.context() as patch:
+            patch.setattr(task, step, full)
+            assert make(pictures, output, "--block", "0") == 2
+        assert contents(output) == before
+        assert [path.name for path in output.iterdir() if path.is_dir()] == ["thumbnails"]
+
+
+def test_a_process_killed_while_it_swaps_leaves_a_whole_atlas(pictures, tmp_path, monkeypatch):
+    first, output, left = tmp_path / "first", tmp_path / "atlas", tmp_path / "left"
+    assert make(pictures, first, "--limit", "2") == 0
+    replace, moved = Path.replace, []
+
+    def recorded(path, target):
+        if path.parent.name in (".new", "thumbnails") and path.suffix != ".partial":
+            shutil.copytree(output, left / str(len(moved)))  # what a kill would leave here
+            moved.append(path.name)
+        return replace(path, target)
+
+    shutil.copytree(first, output)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", recorded)
+        assert make(pictures, output, "--block", "0") == 0
+    assert moved.index("atlas.npz") == 4  # thumbnails of four pictures come first
+    assert {"index.html", "sheet.png", "sheet.pdf"} == set(moved[5:])
+    assert is_whole(output)
+    old, new = read_atlas(first).source, read_atlas(output).source
+    for point in range(len(moved)):
+        folder = left / str(point)
+        assert is_whole(folder)
+        assert read_atlas(folder).source == (new if point > 4 else old)
+    last = left / str(len(moved) - 1)
+    assert (last / ".new").exists()
+    assert make(pictures, last, "--block", "0") == 0
+    assert not (last / ".new").exists()
+    assert {path.relative_to(last): content for path, content in contents(last).items()} == {
+        path.relative_to(output): content for path, content in contents(output).items()
+    }
+
+
+def test_a_folder_of_a_process_killed_before_the_index_is_taken(pictures, tmp_path, capsys):
+    for left in ("thumbnails", ".new/thumbnails"):
+        output = tmp_path / left[:4]
+        (output / left).mkdir(parents=True)
+        (output / left / "000001.jpg").write_bytes(b"half")
+        assert make(pictures, output) == 0
+        assert not (output / ".new").exists()
+        assert is_whole(output)
+    album = tmp_path / "album"
+    (album / "thumbnails").mkdir(parents=True)
+    (album / "thumbnails" / "holiday.jpg").write_bytes(b"precious")
+    assert make(pictures, album) == 2
+    assert "expected an empty folder or an atlas" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_write_one_atlas(pictures, alpha, capsys):
+    before = contents(alpha)
+    with hold_folder(alpha):
+        assert make(pictures, alpha, "--block", "0") == 2
+    assert "another process is writing" in capsys.readouterr().err
+    assert contents(alpha) == before
 
 
 def test_folder_without_an_index_is_named(tmp_path):
