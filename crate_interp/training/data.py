@@ -62,7 +62,8 @@ class DatasetPictures:
             self._dataset: Any = open_source(recipe, split)
             count = len(self._dataset)
         except Exception as error:  # readers raise what they like
-            raise InputError(f"data {recipe.data}, {split}: {error}") from error
+            reason = str(error) or f"cannot be opened ({type(error).__name__})"
+            raise InputError(f"data {recipe.data}, {split}: {reason}") from error
         if count == 0:
             raise InputError(f"data {recipe.data}, {split}: no pictures")
         self._reader = getattr(self._dataset, "reader", None)
