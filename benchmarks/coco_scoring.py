@@ -31,13 +31,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from crate_interp.data import coco as coco_files
-from crate_interp.data import decode_mask
+from crate_interp.data import coco_files, decode_mask
 from crate_interp.evaluation import coco_ap, coco_average_precision, coco_input
 
 # What is timed, by the names that it has in COCOeval, in our modules, and in json.
 PARTS = {
-    "read the files": ("load", "read_json"),
+    "read the files": ("load", "read_json_as"),
     "check and copy": ("check_coco", "prepare_ground_truth", "prepare_results"),
     "polygons to RLE": ("_prepare",),
     "IoU": ("computeIoU",),
@@ -196,7 +195,7 @@ def score_by_hand(truth: Path, results: Path) -> tuple[tuple[float, ...], ...]:
 
 def score_by_library(truth: Path, results: Path) -> tuple[tuple[float, ...], ...]:
     """What `crate-interp evaluate` does."""
-    annotations, entries = coco_input.read_coco(truth), coco_input.read_results(results)
+    annotations, entries = coco_files.read_coco(truth), coco_input.read_results(results)
     boxes = coco_average_precision(annotations, entries, iou_type="bbox")
     masks = coco_average_precision(annotations, entries, iou_type="segm")
     return astuple(boxes), astuple(masks)

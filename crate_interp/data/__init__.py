@@ -7,8 +7,8 @@ from crate_interp.data.coco import (
     coco_annotation_file,
     data_folder,
     open_coco,
-    read_coco,
 )
+from crate_interp.data.coco_files import read_coco
 from crate_interp.data.folders import list_images
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.image_sets import open_images

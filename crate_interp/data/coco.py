@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -16,21 +14,18 @@ import numpy as np
 import platformdirs
 from jaxtyping import UInt8
 
+from crate_interp.data.coco_files import read_coco
 from crate_interp.data.images import ResizedImage, read_image, resize_image
 from crate_interp.data.scenes import write_scenes
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 
 __all__ = [
     "ImageRecord",
     "ImageSet",
-    "check_coco",
     "coco_annotation_file",
     "data_folder",
     "images_by_name",
-    "is_integer",
     "open_coco",
-    "read_coco",
-    "read_json",
     "record_of",
 ]
 
@@ -123,7 +118,7 @@ def coco_annotation_file(split: str, root: Path | None = None) -> Path:
         InputError: The split is no plain name, or the file is missing.
     """
     if not re.fullmatch(r"\w[\w.-]*", split):
-        raise InputError(f"COCO split: expected a name such as val2017, found {split!r}")
+        raise InputError(f"COCO split: expected a name such as val2017, found {shorten(split)}")
     if root is None:
         root = data_folder() / ("scenes" if split == BUILT_IN_SPLIT else "coco")
     if split == BUILT_IN_SPLIT:
@@ -158,98 +153,11 @@ def open_coco(split: str, root: Path | None = None) -> ImageSet:
     for file_name, image in images_by_name(coco, annotation_file).items():
         path = folder / file_name
         if not path.resolve().is_relative_to(inside):  # a symbolic link may lead anywhere
-            raise InputError(f"{annotation_file}: file_name {file_name!r} leads outside {folder}")
+            raise InputError(
+                f"{annotation_file}: file_name {shorten(file_name)} leads outside {folder}"
+            )
         records.append(record_of(image, path))
     return ImageSet(split, tuple(records), coco)
-
-
-def read_coco(path: Path) -> dict[str, Any]:
-    """Read a COCO annotation file of instances, and check it as `check_coco` does.
-
-    Raises:
-        InputError: The file cannot be read, is no JSON, or is malformed.
-    """
-    coco = read_json(path)
-    check_coco(coco, str(path))
-    return dict(coco)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: The file cannot be read, or is no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from error
-
-
-def check_coco(coco: Any, source: str) -> None:
-    """Check what every user of COCO instance annotations relies on.
-
-    That is: unique integer `id` and positive `height` and `width` (both or neither) of every
-    image; unique `id`, known `image_id` and integer `category_id` of every annotation; unique
-    `id` of every category.
-
-    Args:
-        coco: What an annotation file holds.
-        source: The name of the file, for messages.
-
-    Raises:
-        InputError: The message names the source, the entry, and the key.
-    """
-    if not isinstance(coco, Mapping):
-        raise InputError(f"{source}: expected a JSON object, found {type(coco).__name__}")
-    image_ids = _check_entries(coco, "images", source)
-    for number, image in enumerate(coco["images"]):
-        where = f"{source}: images[{number}]"
-        if "height" in image or "width" in image:
-            for key in ("height", "width"):
-                if not is_integer(image.get(key)) or image[key] < 1:
-                    raise InputError(
-                        f"{where}: {key}: expected a positive integer, found {image.get(key)!r}"
-                    )
-    _check_entries(coco, "annotations", source)
-    for number, annotation in enumerate(coco["annotations"]):
-        where = f"{source}: annotations[{number}]"
-        for key in ("image_id", "category_id"):
-            if not is_integer(annotation.get(key)):
-                raise InputError(
-                    f"{where}: {key}: expected an integer, found {annotation.get(key)!r}"
-                )
-        if annotation["image_id"] not in image_ids:
-            raise InputError(f"{where}: image_id {annotation['image_id']} is not among the images")
-    if "categories" in coco:
-        _check_entries(coco, "categories", source)
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value of a COCO file is an integer; numpy's are, True and False are not."""
-    if type(value) is int:  # what JSON files hold; the abstract class takes ten times as long
-        return True
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _check_entries(coco: Mapping[str, Any], section: str, source: str) -> set[int]:
-    entries = coco.get(section)
-    if not isinstance(entries, list):
-        found = type(entries).__name__ if section in coco else "no such key"
-        raise InputError(f"{source}: {section}: expected a list, found {found}")
-    ids: set[int] = set()
-    for number, entry in enumerate(entries):
-        where = f"{source}: {section}[{number}]"
-        if not isinstance(entry, Mapping):
-            raise InputError(f"{where}: expected an object, found {type(entry).__name__}")
-        if not is_integer(entry.get("id")):
-            raise InputError(f"{where}: id: expected an integer, found {entry.get('id')!r}")
-        if entry["id"] in ids:
-            raise InputError(f"{where}: id {entry['id']} is not unique")
-        ids.add(entry["id"])
-    return ids
 
 
 def images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str, Any]]:
@@ -262,12 +170,16 @@ def images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str,
     for number, image in enumerate(coco["images"]):
         where, name = f"{source}: images[{number}]", image.get("file_name")
         if not isinstance(name, str) or not name.strip("./\\") or "\0" in name:
-            raise InputError(f"{where}: file_name: expected the name of a file, found {name!r}")
+            raise InputError(
+                f"{where}: file_name: expected the name of a file, found {shorten(name)}"
+            )
         as_windows = PureWindowsPath(name)  # splits at both kinds of slash
         if as_windows.anchor or ".." in as_windows.parts:
-            raise InputError(f"{where}: file_name {name!r} leads outside the folder of the images")
+            raise InputError(
+                f"{where}: file_name {shorten(name)} leads outside the folder of the images"
+            )
         if name in by_name:
-            raise InputError(f"{where}: file_name {name!r} is not unique")
+            raise InputError(f"{where}: file_name {shorten(name)} is not unique")
         by_name[name] = image
     return by_name
 

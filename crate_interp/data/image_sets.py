@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crate_interp.data.coco import ImageRecord, ImageSet, images_by_name, read_coco, record_of
+from crate_interp.data.coco import ImageRecord, ImageSet, images_by_name, record_of
+from crate_interp.data.coco_files import read_coco
 from crate_interp.data.folders import FoundImage, find_images
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 
 __all__ = ["numbered", "open_images"]
 
@@ -89,7 +90,8 @@ def _match(
         file_name = entry["file_name"]
         if file_name in matched:
             raise InputError(
-                f"{path} and {matched[file_name].path} are both {file_name!r} of {annotations}"
+                f"{path} and {matched[file_name].path} are both {shorten(file_name)} "
+                f"of {annotations}"
             )
         matched[file_name] = record_of(entry, path)
     if not matched:

@@ -9,10 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Int64
 from pycocotools import mask as coco_mask
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 from crate_interp.structures import Instances
 
 __all__ = ["annotations_of", "check_rle", "decode_mask", "encode_masks", "results_of"]
+
+MAX_PIXELS = 1 << 29  # of a mask: 512 MiB of them as bool
+MAX_COUNTS = 1 << 24  # runs, or characters that stand for them
 
 
 def encode_masks(masks: Bool[np.ndarray, "M H W"]) -> list[dict[str, Any]]:
@@ -65,16 +68,18 @@ def _checked_runs(rle: Any) -> Int64[np.ndarray, " runs"]:
         or len(size) != 2
         or any(type(side) is not int or side < 1 for side in size)
     ):
-        raise InputError(f"size: expected [height, width] of an RLE, found {size!r}")
-    if isinstance(counts, list):
-        if any(type(run) is not int for run in counts):
-            raise InputError("counts: expected integers, found something else among them")
-        runs = np.array(counts, dtype=np.int64)
-    elif isinstance(counts, (str, bytes)):
-        runs = _decompressed(counts.encode() if isinstance(counts, str) else counts)
-    else:
+        raise InputError(f"size: expected [height, width] of an RLE, found {shorten(size)}")
+    pixels = size[0] * size[1]
+    if pixels > MAX_PIXELS:
+        raise InputError(
+            f"size: expected at most {MAX_PIXELS} pixels of a mask, found {shorten(size)}"
+        )
+    if not isinstance(counts, (list, str, bytes)):
         raise InputError(f"counts: expected runs of an RLE, found {type(counts).__name__}")
-    if (runs < 0).any() or runs.sum() != size[0] * size[1]:
+    if len(counts) > MAX_COUNTS:
+        raise InputError(f"counts: expected a length of at most {MAX_COUNTS}, found {len(counts)}")
+    runs = _listed(counts, pixels) if isinstance(counts, list) else _decompressed(counts)
+    if (runs < 0).any() or runs.sum() != pixels:
         raise InputError(
             f"counts: expected runs of {size[0]} x {size[1]} pixels together, found {runs.sum()}"
             + (" and negative runs" if (runs < 0).any() else "")
@@ -82,7 +87,21 @@ def _checked_runs(rle: Any) -> Int64[np.ndarray, " runs"]:
     return runs
 
 
-def _decompressed(counts: bytes) -> Int64[np.ndarray, " runs"]:
+def _listed(counts: list[Any], pixels: int) -> Int64[np.ndarray, " runs"]:
+    if any(type(run) is not int for run in counts):
+        raise InputError("counts: expected integers, found something else among them")
+    longest = max(counts, key=abs, default=0)
+    if abs(longest) > pixels:  # also what 64 bits cannot hold
+        raise InputError(
+            f"counts: expected runs of {pixels} pixels together, found one of {shorten(longest)}"
+            + (" and negative runs" if min(counts) < 0 else "")
+        )
+    return np.array(counts, dtype=np.int64)
+
+
+def _decompressed(counts: str | bytes) -> Int64[np.ndarray, " runs"]:
+    if isinstance(counts, str):
+        counts = counts.encode(errors="surrogatepass")
     # A run is stored in digits of 5 bits, lowest first; bit 5 says that another digit follows,
     # bit 4 of the last one is the sign; from the fourth run on, as the difference to the run
     # before the last.

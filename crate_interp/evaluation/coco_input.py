@@ -8,17 +8,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from jaxtyping import Bool
 from pycocotools import mask as coco_mask
 
-from crate_interp.data.coco import check_coco, is_integer, read_coco, read_json
-from crate_interp.data.rle import check_rle, decode_mask, results_of
-from crate_interp.errors import InputError
+from crate_interp.data.coco_files import (
+    CocoAnnotation,
+    CocoCategory,
+    CocoFile,
+    CocoImage,
+    Id,
+    checked_coco,
+    checked_values,
+    source_of,
+)
+from crate_interp.data.coco_masks import check_outlines, check_segmentation, draw_segmentation
+from crate_interp.data.rle import results_of
+from crate_interp.errors import InputError, shorten
+from crate_interp.files import read_json_as
 from crate_interp.structures import Instances
 
 __all__ = [
@@ -33,6 +43,57 @@ __all__ = [
 ]
 
 IouType = Literal["bbox", "segm"]
+
+MAX_OBJECT_PIXELS = 1 << 29  # of all masks of one image: 512 MiB as bool
+LARGEST_COORDINATE = 1e9  # of a box, pixels
+
+
+class _ScoredAnnotation(CocoAnnotation):
+    area: float
+
+
+class _CrowdedAnnotation(_ScoredAnnotation, total=False):
+    iscrowd: int | float | bool  # exporters write 0, 0.0 and false
+
+
+class _BoxAnnotation(_CrowdedAnnotation):
+    bbox: list[float]
+
+
+class _MaskAnnotation(_CrowdedAnnotation):
+    segmentation: list[list[float]] | dict[str, Any]
+
+
+class _BoxSections(TypedDict):
+    images: list[CocoImage]
+    annotations: list[_BoxAnnotation]
+
+
+class _BoxTruth(_BoxSections, total=False):
+    categories: list[CocoCategory]
+
+
+class _MaskSections(TypedDict):
+    images: list[CocoImage]
+    annotations: list[_MaskAnnotation]
+
+
+class _MaskTruth(_MaskSections, total=False):
+    categories: list[CocoCategory]
+
+
+class _ScoredResult(TypedDict):
+    image_id: Id
+    category_id: Id
+    score: float
+
+
+class _BoxResult(_ScoredResult, total=False):
+    bbox: list[float] | None
+
+
+class _MaskResult(_BoxResult):
+    segmentation: list[list[float]] | dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,34 +125,34 @@ def prepare_ground_truth(
         InputError: The ground truth is malformed; the message names the annotation and the key.
     """
     if isinstance(ground_truth, (str, Path)):
-        source, coco = str(ground_truth), read_coco(Path(ground_truth))
-    else:
-        source, coco = "ground truth", dict(ground_truth)
-        check_coco(coco, source)
-    categories = [{"id": 1}] if class_agnostic else coco.get("categories")
-    if categories is None:
+        ground_truth = CocoFile(read_json_as(ground_truth, dict[str, Any]), Path(ground_truth))
+    source = source_of(ground_truth)
+    kind = _BoxTruth if iou_type == "bbox" else _MaskTruth
+    coco = checked_coco(ground_truth, source, kind)
+    if class_agnostic:
+        coco["categories"] = [{"id": 1}]
+    elif "categories" not in coco:
         raise InputError(f"{source}: categories: expected a list, found no such key")
-    known = {category["id"] for category in categories}
+    known = {category["id"] for category in coco["categories"]}
     sizes = sizes_of(coco)
-    annotations = []
+    outlines = 0.0
     for number, annotation in enumerate(coco["annotations"]):
         where = f"{source}: annotations[{number}] (id {annotation['id']})"
-        copied = {**annotation, "iscrowd": annotation.get("iscrowd", 0)}
         if class_agnostic:
-            copied["category_id"] = 1
-        elif copied["category_id"] not in known:
-            raise InputError(f"{where}: category_id {copied['category_id']} is not listed")
-        if copied["iscrowd"] not in (0, 1):
-            raise InputError(f"{where}: iscrowd: expected 0 or 1, found {copied['iscrowd']!r}")
-        _number(copied, "area", where)
+            annotation["category_id"] = 1
+        elif annotation["category_id"] not in known:
+            raise InputError(f"{where}: category_id {annotation['category_id']} is not listed")
+        if annotation.setdefault("iscrowd", 0) not in (0, 1):
+            raise InputError(f"{where}: iscrowd: expected 0 or 1, found {annotation['iscrowd']}")
+        _check_finite(annotation, "area", where)
         if iou_type == "bbox":
-            _check_box(copied, where)
+            _check_box(annotation["bbox"], where)
         else:
-            size = _known_size(copied, sizes[copied["image_id"]], where)
-            _check_segmentation(copied, size, where)
-        annotations.append(copied)
-    images = [dict(image) for image in coco["images"]]
-    return {"images": images, "annotations": annotations, "categories": list(categories)}
+            outlines += _check_mask(annotation, sizes[annotation["image_id"]], where)
+    if iou_type == "segm":
+        segmentations = [annotation["segmentation"] for annotation in coco["annotations"]]
+        check_outlines(segmentations, outlines, source)
+    return coco
 
 
 def has_masks(ground_truth: Mapping[str, Any]) -> bool:
@@ -112,15 +173,18 @@ def object_masks(
     Returns:
         One mask an object. Crowds are none, nor is an annotation in which no pixel lies.
     """
-    masks = [np.zeros((0, *image_hw), dtype=np.bool_)]
-    for annotation in annotations:
-        shape = annotation["segmentation"]
-        if isinstance(shape, list):
-            shape = coco_mask.merge(coco_mask.frPyObjects(shape, *image_hw))
-        mask = decode_mask(shape)
-        if mask.any() and not annotation["iscrowd"]:
-            masks.append(mask[None])
-    return np.concatenate(masks)
+    objects = [annotation for annotation in annotations if not annotation["iscrowd"]]
+    pixels = len(objects) * image_hw[0] * image_hw[1]
+    if pixels > MAX_OBJECT_PIXELS:
+        raise InputError(
+            f"ground truth: expected masks of at most {MAX_OBJECT_PIXELS} pixels in one image, "
+            f"found {len(objects)} of {image_hw[0]} x {image_hw[1]} pixels"
+        )
+    masks = np.zeros((len(objects), *image_hw), dtype=np.bool_)
+    for mask, annotation in zip(masks, objects, strict=True):
+        mask[:] = draw_segmentation(annotation["segmentation"], image_hw)
+    drawn = masks.any(axis=(1, 2))
+    return masks if drawn.all() else masks[drawn]
 
 
 def read_results(path: Path) -> ResultsFile:
@@ -129,10 +193,7 @@ def read_results(path: Path) -> ResultsFile:
     Raises:
         InputError: The file cannot be read, is no JSON, or is no list.
     """
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: expected a list of results, found {type(entries).__name__}")
-    return ResultsFile(path, entries)
+    return ResultsFile(Path(path), read_json_as(path, list[Any]))
 
 
 def prepare_results(
@@ -159,30 +220,36 @@ def prepare_results(
     if isinstance(results, (str, Path)):
         results = read_results(Path(results))
     source = str(results.path) if isinstance(results, ResultsFile) else "results"
-    entries = _entries_of(results)
+    raw = _entries_of(results)
+    entries = checked_values(raw, list[_BoxResult], source)
+    with_boxes = bool(entries) and bool(entries[0].get("bbox"))
+    with_masks = iou_type == "segm" or not with_boxes
+    if with_masks:
+        entries = checked_values(raw, list[_MaskResult], source)
     sizes = sizes_of(ground_truth)
     categories = {category["id"] for category in ground_truth["categories"]}
-    with_boxes = bool(entries) and isinstance(entries[0], Mapping) and bool(entries[0].get("bbox"))
-    prepared = []
+    outlines = 0.0
     for number, entry in enumerate(entries):
-        where = f"{source}: entry {number}"
-        if not isinstance(entry, Mapping):
-            raise InputError(f"{where}: expected an object, found {type(entry).__name__}")
-        copied = {key: _integer(entry, key, where) for key in ("image_id", "category_id")}
-        copied["score"] = _number(entry, "score", where)
+        where = f"{source}: [{number}]"
         if class_agnostic:
-            copied["category_id"] = 1
+            entry["category_id"] = 1
         for key, known in (("image_id", sizes), ("category_id", categories)):
-            if copied[key] not in known:
-                raise InputError(f"{where}: {key} {copied[key]} is not in the ground truth")
+            if entry[key] not in known:
+                raise InputError(f"{where}: {key} {entry[key]} is not in the ground truth")
+        _check_finite(entry, "score", where)
+        box = entry.pop("bbox", None)
         if with_boxes:
-            copied["bbox"] = _check_box(entry, where)
-        elif entry.get("bbox"):
-            raise InputError(f"{where}: has a bbox, but entry 0 has none")
-        if iou_type == "segm" or not with_boxes:
-            copied["segmentation"] = _result_mask(entry, sizes[copied["image_id"]], where)
-        prepared.append(copied)
-    return prepared
+            entry["bbox"] = _check_box(box, where)
+        elif box:
+            raise InputError(f"{where}: has a bbox, but [0] has none")
+        if with_masks:
+            outlines += _check_mask(entry, sizes[entry["image_id"]], where)
+    if with_masks:
+        check_outlines([entry["segmentation"] for entry in entries], outlines, source)
+        known_sizes = {image_id: size for image_id, size in sizes.items() if size is not None}
+        for entry in entries:
+            entry["segmentation"] = _as_rle(entry["segmentation"], known_sizes[entry["image_id"]])
+    return list(entries)
 
 
 def _entries_of(
@@ -195,22 +262,10 @@ def _entries_of(
     for key, instances in results.items():
         if not isinstance(instances, Instances):
             raise InputError(
-                f"results: expected Instances of image {key!r}, found {type(instances).__name__}"
+                f"results: expected Instances of image {shorten(key)}, "
+                f"found {type(instances).__name__}"
             )
     return [entry for key, instances in results.items() for entry in results_of(instances, key)]
-
-
-def _result_mask(entry: Mapping[str, Any], size: tuple[int, int] | None, where: str) -> Any:
-    if not isinstance(entry.get("segmentation"), (Mapping, list)):
-        found = type(entry.get("segmentation")).__name__
-        raise InputError(f"{where}: segmentation: expected an RLE or polygons, found {found}")
-    image_hw = _known_size(entry, size, where)
-    rle = _check_segmentation(entry, image_hw, where)
-    if isinstance(rle, list):
-        return coco_mask.merge(coco_mask.frPyObjects(rle, *image_hw))
-    if isinstance(rle["counts"], list):  # loadRes measures compressed ones only
-        return coco_mask.frPyObjects(dict(rle), *rle["size"])
-    return rle
 
 
 def sizes_of(coco: Mapping[str, Any]) -> dict[int, tuple[int, int] | None]:
@@ -221,72 +276,38 @@ def sizes_of(coco: Mapping[str, Any]) -> dict[int, tuple[int, int] | None]:
     }
 
 
-def _integer(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    if not is_integer(entry.get(key)):
-        raise InputError(f"{where}: {key}: expected an integer, found {entry.get(key)!r}")
-    return entry[key]
+def _as_rle(segmentation: Any, image_hw: tuple[int, int]) -> Any:
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *image_hw))
+    if isinstance(segmentation["counts"], list):  # loadRes measures compressed ones only
+        return coco_mask.frPyObjects(dict(segmentation), *image_hw)
+    return segmentation
 
 
-def _number(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    value = entry.get(key)
-    if not _finite([value]):
-        raise InputError(f"{where}: {key}: expected a finite number, found {value!r}")
-    return value
+def _check_finite(entry: Mapping[str, Any], key: str, where: str) -> None:
+    if not math.isfinite(entry[key]):
+        raise InputError(f"{where}: {key}: expected a finite number, found {entry[key]}")
 
 
-def _check_box(entry: Mapping[str, Any], where: str) -> Any:
-    box = entry.get("bbox")
-    if not isinstance(box, (list, tuple)) or len(box) != 4 or not _finite(box) or min(box[2:]) < 0:
-        raise InputError(f"{where}: bbox: expected [x, y, width, height], found {box!r}")
-    return list(box)
+def _check_box(box: list[float] | None, where: str) -> list[float]:
+    if (
+        box is None
+        or len(box) != 4
+        or min(box[2:]) < 0
+        # which leaves out NaN, too
+        or not all(-LARGEST_COORDINATE <= value <= LARGEST_COORDINATE for value in box)
+    ):
+        raise InputError(f"{where}: bbox: expected [x, y, width, height], found {shorten(box)}")
+    return box
 
 
-def _known_size(
-    entry: Mapping[str, Any], size: tuple[int, int] | None, where: str
-) -> tuple[int, int]:
+def _check_mask(entry: Mapping[str, Any], size: tuple[int, int] | None, where: str) -> float:
     if size is None:
         raise InputError(
             f"{where}: segmentation: the ground truth gives no height and width of image "
             f"{entry['image_id']}"
         )
-    return size
-
-
-def _check_segmentation(entry: Mapping[str, Any], size: tuple[int, int], where: str) -> Any:
-    segmentation: Any = entry.get("segmentation")
-    if isinstance(segmentation, list):
-        # A polygon of 4 numbers would be taken for a box.
-        if not segmentation or not all(
-            isinstance(polygon, list)
-            and len(polygon) >= 6
-            and len(polygon) % 2 == 0
-            and _finite(polygon)
-            for polygon in segmentation
-        ):
-            raise InputError(
-                f"{where}: segmentation: expected polygons of three points or more, or an RLE"
-            )
-        return segmentation
     try:
-        check_rle(segmentation)
+        return check_segmentation(entry["segmentation"], size)
     except InputError as error:
-        raise InputError(f"{where}: segmentation: {error}") from error
-    if tuple(segmentation["size"]) != size:
-        raise InputError(
-            f"{where}: segmentation: expected size {list(size)} of image {entry['image_id']}, "
-            f"found {segmentation['size']}"
-        )
-    return segmentation
-
-
-def _finite(values: Sequence[Any]) -> bool:
-    try:
-        # What JSON files hold; a million coordinates through `isinstance` take seconds.
-        if set(map(type, values)) <= {int, float}:
-            return all(map(math.isfinite, values))
-        return all(
-            isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-            for value in values
-        )
-    except OverflowError:  # an integer beyond any float
-        return False
+        raise InputError(f"{where}: segmentation: {error}") from None

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, is_typeddict
 
 import msgspec
 
@@ -46,7 +46,7 @@ def parse_json_as(content: bytes | str, kind: type[Kind], source: str) -> Kind:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {_expected_found(str(error))}") from None
+        raise InputError(f"{source}: {_expected_found(str(error), content)}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{source}: not a JSON file: {error}") from None
 
@@ -69,8 +69,8 @@ def checked_as(value: Any, kind: type[Kind], source: str) -> Kind:
         return msgspec.convert(value, type=kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         message = str(error)
-        if " - at " in message:
-            raise InputError(f"{source}: {_expected_found(message)}") from None
+        if " - at " in message or "missing" in message:
+            raise InputError(f"{source}: {_expected_found(message, value)}") from None
         raise InputError(f"{source}: expected {_words(kind)}, found {shorten(value)}") from None
     except (UnicodeError, RecursionError) as error:
         raise InputError(f"{source}: {error}") from None
@@ -121,15 +121,38 @@ def _words(kind: Any) -> str:
         return " or ".join(_words(part) for part in parts)
     if origin is tuple and Ellipsis not in parts:
         return f"a list of {len(parts)}, each {_words(parts[0])}"
+    if is_typeddict(kind):
+        return "a mapping"
     return _NAMES.get(origin or kind, getattr(kind, "__name__", str(kind)))
 
 
-def _expected_found(message: str) -> str:
-    """Put msgspec's message in this package's words: place, expected, found."""
+def _expected_found(message: str, value: Any) -> str:
+    """Put msgspec's message in this package's words: place, expected, found.
+
+    Args:
+        message: As msgspec has it.
+        value: What was checked, or the JSON text of it.
+    """
     message, _, place = message.partition(" - at ")
-    message = message.replace("`", "")
-    parts = re.fullmatch(r"Expected (.*), got (.*)", message, re.DOTALL)
+    message, place = message.replace("`", ""), place.strip("`").removeprefix("$")
+    missing = re.fullmatch(r"Object missing required field (.*)", message)
+    if missing:
+        place, message = f"{place}.{missing[1]}", "expected a value, found no such key"
+    parts = re.fullmatch(r"Expected (.*?)(?:, got (.*))?", message, re.DOTALL)
     if parts:
-        message = f"expected {parts[1]}, found {parts[2]}"
-    place = place.strip("`").removeprefix("$").removeprefix(".")
+        found = " ".join(filter(None, (parts[2], _scalar_at(place, value))))
+        message = f"expected {parts[1]}, found {found or 'something else'}"
+    place = place.removeprefix(".")
     return f"{place}: {message}" if place else message
+
+
+def _scalar_at(place: str, value: Any) -> str:
+    """Describe the number or text at a place such as `.images[3].id`; nothing for all else."""
+    try:
+        if isinstance(value, (bytes, str)):
+            value = msgspec.json.decode(value)
+        for key, number in re.findall(r"\.([^.\[]+)|\[(\d+)\]", place):
+            value = value[int(number)] if number else value[key]
+    except (msgspec.DecodeError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return shorten(value) if isinstance(value, (bool, int, float, str)) else ""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,8 @@ import pytest
 from PIL import Image
 
 from crate_interp.data import coco as coco_module
-from crate_interp.data.coco import (
-    check_coco,
-    coco_annotation_file,
-    data_folder,
-    is_integer,
-    open_coco,
-    read_coco,
-)
+from crate_interp.data.coco import coco_annotation_file, data_folder, open_coco
+from crate_interp.data.coco_files import check_coco, read_coco, source_of
 from crate_interp.data.image_sets import open_images
 from crate_interp.errors import InputError
 
@@ -224,22 +219,25 @@ def test_open_images_without_images_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("images"), r"images: expected a list, found no such key"),
-        (lambda c: c.pop("annotations"), r"annotations: expected a list, found no such key"),
-        (lambda c: c.update(images={}), r"images: expected a list, found dict"),
-        (lambda c: c["images"].append(1), r"images\[2\]: expected an object, found int"),
-        (lambda c: c["images"][1].pop("id"), r"images\[1\]: id: expected an integer, found None"),
-        (lambda c: c["images"][1].update(id="2"), r"images\[1\]: id: expected an integer"),
+        (lambda c: c.pop("images"), r"images: expected a value, found no such key"),
+        (lambda c: c.pop("annotations"), r"annotations: expected a value, found no such key"),
+        (lambda c: c.update(images={}), r"images: expected array, found object"),
+        (lambda c: c["images"].append(1), r"images\[2\]: expected object, found int 1"),
+        (
+            lambda c: c["images"][1].pop("id"),
+            r"images\[1\]\.id: expected a value, found no such key",
+        ),
+        (lambda c: c["images"][1].update(id="2"), r"images\[1\]\.id: expected int, found str '2'"),
         (lambda c: c["images"][1].update(id=1), r"images\[1\]: id 1 is not unique"),
-        (lambda c: c["images"][1].update(height=0), r"images\[1\]: height: .* found 0"),
-        (lambda c: c["images"][1].pop("width"), r"images\[1\]: width: .* found None"),
-        (lambda c: c["images"][1].update(width=8.5), r"images\[1\]: width: .* found 8\.5"),
-        (lambda c: c["annotations"][0].pop("id"), r"annotations\[0\]: id"),
-        (lambda c: c["annotations"][0].pop("image_id"), r"annotations\[0\]: image_id"),
-        (lambda c: c["annotations"][0].pop("category_id"), r"annotations\[0\]: category_id"),
+        (lambda c: c["images"][1].update(height=0), r"images\[1\]\.height: .* found 0"),
+        (lambda c: c["images"][1].pop("width"), r"images\[1\]: width: .* found no such key"),
+        (lambda c: c["images"][1].update(width=8.5), r"images\[1\]\.width: .* found float 8\.5"),
+        (lambda c: c["annotations"][0].pop("id"), r"annotations\[0\]\.id: "),
+        (lambda c: c["annotations"][0].pop("image_id"), r"annotations\[0\]\.image_id: "),
+        (lambda c: c["annotations"][0].pop("category_id"), r"annotations\[0\]\.category_id: "),
         (lambda c: c["annotations"][0].update(image_id=77), r"annotations\[0\]: image_id 77"),
         (lambda c: c["annotations"].append(c["annotations"][0]), r"annotations\[1\]: id 5 is not"),
-        (lambda c: c["categories"][0].pop("id"), r"categories\[0\]: id"),
+        (lambda c: c["categories"][0].pop("id"), r"categories\[0\]\.id: "),
     ],
 )
 def test_read_coco_names_the_file_and_the_key(tmp_path, change, message):
@@ -256,7 +254,7 @@ def test_read_coco_names_the_file_and_the_key(tmp_path, change, message):
 def test_read_coco_refuses_what_is_no_json_object(tmp_path, content):
     path = tmp_path / "wrong.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"wrong\.json: (not a JSON file|expected a JSON object)"):
+    with pytest.raises(InputError, match=r"wrong\.json: (not a JSON file|expected object)"):
         read_coco(path)
 
 
@@ -286,10 +284,67 @@ def test_open_coco_reads_real_pictures(shared_data):
             assert (image.height, image.width) == record.hw
 
 
-@pytest.mark.parametrize(
-    ("value", "integer"),
-    [(3, True), (-1, True), (np.int64(3), True), (np.uint8(3), True)]
-    + [(value, False) for value in (True, False, np.True_, 3.0, np.float32(3), "3", None, [])],
-)
-def test_is_integer_takes_integers_of_any_kind_but_no_booleans(value, integer):
-    assert is_integer(value) is integer
+def test_numpy_numbers_and_tuples_of_python_callers_are_taken():
+    coco = _coco(_image(np.int64(1), "a.jpg"), {**_image(2, "b.jpg"), "height": np.uint8(6)})
+    check_coco({**coco, "images": tuple(coco["images"])}, "here")
+    for wrong in (np.True_, np.float32(3), True, 3.0):
+        with pytest.raises(InputError, match=r"here: images\[0\]\.id: expected int, found"):
+            check_coco(_coco({**_image(1, "a.jpg"), "id": wrong}), "here")
+    with pytest.raises(InputError, match="here: expected what a JSON file holds, found"):
+        check_coco(_coco({**_image(1, "a.jpg"), "id": object()}), "here")
+
+
+HOSTILE_TEXTS = [
+    ('"id": 1,', '"id": %s,' % ("9" * 400), r"images\[0\]\.id: "),
+    (
+        '"id": 1,',
+        '"id": 9223372036854775808,',
+        r"images\[0\]\.id: expected int <= 9223372036854775807",
+    ),
+    ('"id": 1,', '"id": true,', r"images\[0\]\.id: expected int, found bool"),
+    ('"height": 6', '"height": 1000000', r"images\[0\]\.height: expected int <= 65536, found 10*"),
+    ('"height": 6', '"height": -1', r"images\[0\]\.height: expected int >= 1, found -1"),
+    (
+        '"height": 6, "width": 8',
+        '"height": 65536, "width": 65536',
+        r"images\[0\]: expected at most",
+    ),
+    ('"a.jpg"', '"\\ud800.jpg"', "not a JSON file"),
+    ('"height": 6', '"height": NaN', "not a JSON file"),
+    ('"id": 1,', f'"id": {"[" * 5000}1{"]" * 5000},', ""),
+    ('"categories": [', '"categories": [{"id": 3}, ', r"categories\[1\]: id 3 is not unique"),
+]
+
+
+@pytest.mark.parametrize(("part", "hostile", "message"), HOSTILE_TEXTS)
+def test_hostile_annotation_files_are_refused_in_one_line(tmp_path, part, hostile, message):
+    text = json.dumps(_coco(_image(1, "a.jpg")))
+    assert part in text
+    path = tmp_path / "wrong.json"
+    path.write_text(text.replace(part, hostile, 1))
+    with pytest.raises(InputError, match=rf"wrong\.json: {message}") as caught:
+        read_coco(path)
+    assert len(str(caught.value)) <= 500
+    assert str(caught.value).isprintable()
+
+
+def test_annotations_that_were_read_know_their_file(tmp_path):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(_coco(_image(1, "a.jpg"))))
+    found = pickle.loads(pickle.dumps(read_coco(path)))  # as readers in processes get it
+    assert found == json.loads(path.read_text())
+    assert source_of(found) == str(path)
+    assert source_of(dict(found)) == "ground truth"
+
+
+@pytest.mark.parametrize("file_name", ["n" * 5000, "\u202e\n\x07.jpg", "a" * 300 + ".jpg"])
+def test_odd_file_names_are_refused_in_one_line_or_taken(tmp_path, file_name):
+    _write_split(tmp_path, _coco(_image(1, "a.jpg")))
+    annotations = tmp_path / "annotations" / "instances_val2017.json"
+    annotations.write_text(json.dumps(_coco({**_image(1, ""), "file_name": file_name})))
+    (record,) = open_coco("val2017", tmp_path).records
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        record.read()
+    assert len(str(caught.value)) <= 500
+    with pytest.raises(InputError, match=r"a\.jpg: not among"):
+        open_images([tmp_path / "val2017"], annotations)

@@ -93,11 +93,20 @@ RLE = encode_masks(MASK[None])[0]
         ({**RLE, "counts": [10, 11]}, "found 21"),
         ({**RLE, "counts": [-1, 21]}, "negative"),
         ({**RLE, "counts": [10.5, 9.5]}, "expected integers"),
+        ({**RLE, "counts": [10**400, 10]}, "found one of an integer of about"),
+        ({**RLE, "counts": [2**63, 2**63, 20]}, "found one of 9223372036854775808"),
+        ({**RLE, "counts": [2**62] * 4 + [20]}, "found one of 4611686018427387904"),
+        ({**RLE, "counts": "\ud800"}, "damaged string"),
+        ({**RLE, "counts": "0" * (1 << 24) + "0"}, "expected a length of at most"),
+        ({**RLE, "size": [10**6, 10**6]}, "size: expected at most 536870912 pixels"),
+        ({**RLE, "size": [10**400, 1]}, "size: expected at most"),
+        ({**RLE, "size": ["x" * 9000, 4]}, "size: expected"),
     ],
 )
 def test_damaged_rle_is_refused(rle, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         check_rle(rle)
+    assert len(str(caught.value)) <= 500
     with pytest.raises(InputError, match=message):
         decode_mask(rle)
 

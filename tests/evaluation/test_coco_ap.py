@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from crate_interp.data import encode_masks, results_of
+from crate_interp.data import encode_masks, read_coco, results_of
 from crate_interp.errors import InputError
 from crate_interp.evaluation import CocoScores, coco_average_precision, format_table, read_results
 from crate_interp.structures import Instances, boxes_of_masks
@@ -229,7 +229,9 @@ def test_boxes_and_masks_alone_are_scored_as_pycocotools_does(scene, iou_type, k
         for result in _one_category(results)
     ]
     if iou_type == "segm" and "segmentation" not in keys:
-        with pytest.raises(InputError, match="entry 0: segmentation: expected an RLE"):
+        with pytest.raises(
+            InputError, match=r"\[0\]\.segmentation: expected a value, found no such key"
+        ):
             coco_average_precision(truth, kept, iou_type=iou_type)
         return
     found = coco_average_precision(truth, kept, iou_type=iou_type)
@@ -284,7 +286,7 @@ def test_results_file_as_read_scores_like_the_file(scene, tmp_path, iou_type):
         assert coco_average_precision(truth, read, iou_type=iou_type) == expected
         assert read.entries == content  # left as it is
     path.write_text(json.dumps([{**results[0], "image_id": 99}]))
-    with pytest.raises(InputError, match=r"results\.json: entry 0: image_id 99"):
+    with pytest.raises(InputError, match=r"results\.json: \[0\]: image_id 99"):
         coco_average_precision(truth, read_results(path), iou_type=iou_type)
 
 
@@ -349,7 +351,7 @@ def test_results_of_something_else_are_refused(scene):
     with pytest.raises(InputError, match="found 'grid'"):
         coco_average_precision(truth, {3: grid}, iou_type="bbox")
     small = Instances(np.ones((1, 4, 4), bool))
-    with pytest.raises(InputError, match=r"entry 0: segmentation: expected size \[160, 200\]"):
+    with pytest.raises(InputError, match=r"\[0\]: segmentation: expected size \[160, 200\]"):
         coco_average_precision(truth, {3: small}, iou_type="segm")
 
 
@@ -390,28 +392,29 @@ def _small_rle(height: int, width: int) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": None}, "image_id: expected an integer, found None"),
-        ({"image_id": 77}, "image_id 77 is not in the ground truth"),
-        ({"category_id": "cat"}, "category_id: expected an integer, found 'cat'"),
-        ({"score": None}, "score: expected a finite number, found None"),
-        ({"score": float("nan")}, "score: expected a finite number, found nan"),
-        ({"score": True}, "score: expected a finite number, found True"),
-        ({"score": 10**400}, "score: expected a finite number, found 1000"),
-        ({"bbox": [1, 2, 3]}, "bbox: expected"),
-        ({"bbox": [1, 2, 3, -4]}, "bbox: expected"),
-        ({"bbox": [1, 2, 3, float("inf")]}, "bbox: expected"),
-        ({"bbox": [1, 2, 3, 10**400]}, "bbox: expected"),
-        ({"bbox": [1, 2, 3, True]}, "bbox: expected"),
-        ({"bbox": [1, 2, 3, "4"]}, "bbox: expected"),
-        ({"bbox": []}, "bbox: expected"),
-        ({"segmentation": "0"}, "segmentation: expected an RLE or polygons, found str"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: expected polygons of three points"),
-        ({"segmentation": [[1, 2, 3, 4, 5, None]]}, "segmentation: expected polygons"),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation: expected polygons"),
-        ({"segmentation": _small_rle(WIDTH, HEIGHT)}, r"segmentation: expected size \[160, 200\]"),
+        ({"image_id": None}, r"\.image_id: expected a value, found no such key"),
+        ({"image_id": 77}, ": image_id 77 is not in the ground truth"),
+        ({"category_id": "cat"}, r"\.category_id: expected int, found str 'cat'"),
+        ({"score": None}, r"\.score: expected a value, found no such key"),
+        ({"score": True}, r"\.score: expected float, found bool True"),
+        ({"bbox": [1, 2, 3]}, ": bbox: expected"),
+        ({"bbox": [1, 2, 3, -4]}, ": bbox: expected"),
+        ({"bbox": [1, 2, 3, True]}, r"\.bbox\[3\]: expected float, found bool True"),
+        ({"bbox": [1, 2, 3, "4"]}, r"\.bbox\[3\]: expected float, found str '4'"),
+        ({"bbox": []}, ": bbox: expected"),
+        ({"segmentation": "0"}, r"\.segmentation: expected .*array.*, found str '0'"),
+        ({"segmentation": [[1, 2, 3, 4]]}, ": segmentation: expected polygons of three points"),
+        (
+            {"segmentation": [[1, 2, 3, 4, 5, None]]},
+            r"\.segmentation\[0\]\[5\]: expected float, found null",
+        ),
+        (
+            {"segmentation": _small_rle(WIDTH, HEIGHT)},
+            r": segmentation: expected size \[160, 200\]",
+        ),
         (
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0"}},
-            "segmentation: counts: expected runs of 160 x 200",
+            ": segmentation: counts: expected runs of 160 x 200",
         ),
     ],
 )
@@ -420,31 +423,112 @@ def test_malformed_results_name_file_entry_and_key(scene, tmp_path, change, mess
     results[2] = {**results[2], **change}
     if None in change.values():
         del results[2][next(iter(change))]
-    with pytest.raises(InputError, match=rf"results: entry 2: {message}"):
+    with pytest.raises(InputError, match=rf"results: \[2\]{message}"):
         coco_average_precision(truth, results, iou_type="segm")
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(results))
-    with pytest.raises(InputError, match=rf"wrong\.json: entry 2: {message}"):
+    with pytest.raises(InputError, match=rf"wrong\.json: \[2\]{message}"):
         coco_average_precision(truth, path, iou_type="segm")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": float("nan")}, ": score: expected a finite number, found nan"),
+        ({"score": 10**400}, r"\.score: Number out of range"),
+        ({"bbox": [1, 2, 3, float("inf")]}, ": bbox: expected"),
+        ({"bbox": [1, 2, 3, float("nan")]}, ": bbox: expected"),
+        ({"bbox": [1, 2, 3, 10**400]}, r"\.bbox\[3\]: Number out of range"),
+        ({"bbox": [1e308, 2, 3, 4]}, ": bbox: expected"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, ": segmentation: expected polygons"),
+        ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, ": segmentation: expected polygons with x"),
+        ({"segmentation": {"size": [10**6, 10**6], "counts": "0"}}, ": segmentation: size"),
+        ({"segmentation": {"size": [2, 2], "counts": "\ud800"}}, ": segmentation: counts"),
+        ({"segmentation": {"size": [2, 2], "counts": [10**400]}}, ": segmentation: counts"),
+        ({"image_id": 10**400}, r"\.image_id: "),
+        ({"image_id": "x" * 9999}, r"\.image_id: expected int, found str 'x"),
+    ],
+)
+def test_hostile_results_are_refused_before_pycocotools_sees_them(scene, change, message):
+    truth, results = scene
+    results[2] = {**results[2], **change}
+    with pytest.raises(InputError, match=rf"results: \[2\]{message}") as caught:
+        coco_average_precision(truth, results, iou_type="segm")
+    assert len(str(caught.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("iou_type", "change", "message"),
+    [
+        ("segm", {"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "segmentation: expected polygons"),
+        ("segm", {"segmentation": {"size": [10**6, 10**6], "counts": "0"}}, "segmentation: size"),
+        ("bbox", {"bbox": [0, 0, 1e308, 1e308]}, "bbox: expected"),
+        ("bbox", {"bbox": [0, 0, -5, 5]}, "bbox: expected"),
+        ("bbox", {"area": 1e999}, "not a JSON file|area: "),
+        ("bbox", {"iscrowd": "0"}, r"iscrowd: expected .*, found str '0'"),
+        ("bbox", {"iscrowd": 0.5}, r"iscrowd: expected 0 or 1, found 0\.5"),
+    ],
+)
+def test_ground_truth_that_was_read_is_named_in_messages(
+    scene, tmp_path, iou_type, change, message
+):
+    truth, results = scene
+    truth["annotations"][4].update(change)
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    with pytest.raises(InputError, match=rf"truth\.json: .*({message})"):
+        coco_average_precision(path, results, iou_type=iou_type)
+    if message.startswith("not a JSON"):
+        return
+    with pytest.raises(InputError, match=rf"truth\.json: .*{message}"):
+        coco_average_precision(read_coco(path), results, iou_type=iou_type)
+
+
+def test_numpy_numbers_of_python_callers_score_alike(scene):
+    truth, results = scene
+    for iou_type in IOU_TYPES:
+        expected = coco_average_precision(truth, results, iou_type=iou_type)
+        changed = copy.deepcopy(truth), copy.deepcopy(results)
+        for entry in (*changed[0]["annotations"], *changed[1]):
+            entry["image_id"], entry["bbox"] = np.int64(entry["image_id"]), np.array(entry["bbox"])
+            entry["segmentation"] = (
+                [np.array(polygon) for polygon in entry["segmentation"]]
+                if isinstance(entry["segmentation"], list)
+                else {**entry["segmentation"], "size": tuple(entry["segmentation"]["size"])}
+            )
+        assert coco_average_precision(*changed, iou_type=iou_type) == expected
+
+
+def test_iscrowd_may_be_a_boolean_or_a_float(scene):
+    truth, results = scene
+    expected = coco_average_precision(truth, results, iou_type="bbox")
+    for kind in (bool, float):
+        for annotation in truth["annotations"]:
+            annotation["iscrowd"] = kind(annotation["iscrowd"])
+        assert coco_average_precision(truth, results, iou_type="bbox") == expected
 
 
 def test_results_with_boxes_here_and_there_are_refused(scene):
     truth, results = scene
     del results[0]["bbox"]
-    with pytest.raises(InputError, match="entry 1: has a bbox, but entry 0 has none"):
+    with pytest.raises(InputError, match=r"\[1\]: has a bbox, but \[0\] has none"):
         coco_average_precision(truth, results, iou_type="bbox")
 
 
 def test_results_of_unlisted_categories_are_refused_when_aware(scene):
     truth, results = scene
     results[2]["category_id"] = 4
-    with pytest.raises(InputError, match="entry 2: category_id 4 is not in the ground truth"):
+    with pytest.raises(InputError, match=r"\[2\]: category_id 4 is not in the ground truth"):
         coco_average_precision(truth, results, iou_type="bbox", class_agnostic=False)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "not a JSON file"), ("{}", "expected a list of results, found dict"), ("[1]", "entry 0")],
+    [
+        ("", "not a JSON file"),
+        ("{}", "expected array, found object"),
+        ("[1]", r"\[0\]: expected object, found int 1"),
+    ],
 )
 def test_results_file_that_is_none_is_refused(scene, tmp_path, content, message):
     path = tmp_path / "wrong.json"
@@ -458,25 +542,33 @@ def test_results_file_that_is_none_is_refused(scene, tmp_path, content, message)
 @pytest.mark.parametrize(
     ("iou_type", "change", "message"),
     [
-        ("bbox", {"area": None}, "area: expected a finite number"),
-        ("bbox", {"bbox": None}, "bbox: expected"),
-        ("bbox", {"iscrowd": 2}, "iscrowd: expected 0 or 1, found 2"),
-        ("segm", {"segmentation": None}, "segmentation: expected an RLE"),
-        ("segm", {"segmentation": []}, "segmentation: expected polygons"),
-        ("segm", {"segmentation": [[1, 2, 3, 4]]}, "segmentation: expected polygons"),
-        ("segm", {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "segmentation: expected polygons"),
-        ("segm", {"segmentation": _small_rle(3, 4)}, r"segmentation: expected size \[160, 200\]"),
+        ("bbox", {"area": None}, r"\.area: expected float, found null"),
+        ("bbox", {"bbox": None}, r"\.bbox: expected array, found null"),
+        ("bbox", {"iscrowd": 2}, r" \(id 5\): iscrowd: expected 0 or 1, found 2"),
+        ("segm", {"segmentation": None}, r"\.segmentation: expected .*array.*, found null"),
+        ("segm", {"segmentation": []}, r" \(id 5\): segmentation: expected polygons"),
+        ("segm", {"segmentation": [[1, 2, 3, 4]]}, r" \(id 5\): segmentation: expected polygons"),
+        (
+            "segm",
+            {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
+            r" \(id 5\): segmentation: expected polygons",
+        ),
+        (
+            "segm",
+            {"segmentation": _small_rle(3, 4)},
+            r" \(id 5\): segmentation: expected size \[160, 200\]",
+        ),
         (
             "segm",
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5]}},
-            "segmentation: counts",
+            r" \(id 5\): segmentation: counts",
         ),
     ],
 )
 def test_malformed_ground_truth_names_annotation_and_key(scene, iou_type, change, message):
     truth, results = scene
     truth["annotations"][4].update(change)
-    with pytest.raises(InputError, match=rf"ground truth: annotations\[4\] \(id 5\): {message}"):
+    with pytest.raises(InputError, match=rf"ground truth: annotations\[4\]{message}"):
         coco_average_precision(truth, results, iou_type=iou_type)
 
 
@@ -492,7 +584,7 @@ def test_ground_truth_without_image_sizes_scores_boxes_only(scene):
 
 def test_ground_truth_that_is_none_and_unknown_iou_type_are_refused(scene, tmp_path):
     truth, results = scene
-    with pytest.raises(InputError, match="ground truth: images: expected a list"):
+    with pytest.raises(InputError, match="ground truth: images: expected a value"):
         coco_average_precision({}, results, iou_type="bbox")
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         coco_average_precision(tmp_path / "none.json", results, iou_type="bbox")

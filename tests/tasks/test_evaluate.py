@@ -95,7 +95,7 @@ def test_evaluate_of_no_results_scores_zero(root, capsys):
 
 def test_evaluate_refuses_results_of_other_images(root, instances):
     path = _results(root, results_of(instances, 6))
-    with pytest.raises(InputError, match=r"results\.json: entry 0: image_id 6"):
+    with pytest.raises(InputError, match=r"results\.json: \[0\]: image_id 6"):
         run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
 
 
@@ -103,7 +103,7 @@ def test_evaluate_refuses_masks_here_and_there(root, instances):
     entries = results_of(instances, 4)
     del entries[1]["segmentation"]
     path = _results(root, entries)
-    with pytest.raises(InputError, match=r"results\.json: entry 1: segmentation"):
+    with pytest.raises(InputError, match=r"results\.json: \[1\]\.segmentation"):
         run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
 
 
