@@ -26,7 +26,7 @@ from crate_interp.errors import InputError, shorten
 from crate_interp.evaluation import Atlas
 from crate_interp.files import checksum_of, parse_json_as, read_arrays
 from crate_interp.structures import ImageGeometry
-from crate_interp.tasks.number_files import naming, versions, write_arrays
+from crate_interp.tasks.number_files import naming, text_in, versions, write_arrays
 from crate_interp.tasks.run_folder import hold_folder
 
 __all__ = [
@@ -214,12 +214,7 @@ _DIMENSIONS = {
 
 
 def _about_in(array: Shaped[np.ndarray, ...], source: str) -> _About:
-    if array.dtype.kind != "U" or array.ndim:
-        raise InputError(f"{source}: about: expected a text, found {array.dtype} {array.shape}")
-    try:
-        text = str(array[()])
-    except (ValueError, SystemError):  # numbers that are no characters
-        raise InputError(f"{source}: about: expected a text, found other bytes") from None
+    text = text_in(array, f"{source}: about")
     found = parse_json_as(text, _Format, source).format
     if found != FORMAT:
         raise InputError(f"{source}: expected format {FORMAT}, found {shorten(found)}")

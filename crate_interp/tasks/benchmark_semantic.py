@@ -26,6 +26,7 @@ from crate_interp.evaluation.patch_classifier import (
 from crate_interp.hooks import Observer, Site
 from crate_interp.structures import Activations
 from crate_interp.tasks.benchmark_files import format_table, percent, write_class_scores
+from crate_interp.tasks.classifier_files import read_classifier, write_classifier
 from crate_interp.tasks.number_files import versions, weights_of
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.resumable import (
@@ -70,7 +71,8 @@ def run(config: SemanticBenchmarkConfig) -> int:
     name = f"benchmark-semantic-{config.method}"
     output = config.output or default_output(name, config, data.images)
     with open_run_folder(output, settings, _Entry) as folder:
-        benchmark = _Benchmark(config, data, observer, feature)
+        about = {"weights": weights, "settings": settings, "versions": versions()}
+        benchmark = _Benchmark(config, data, observer, feature, about)
         classifier = benchmark.classifier(output / "classifier.npz", train)
         entries, failed = observe_into(
             folder,
@@ -90,7 +92,7 @@ def run(config: SemanticBenchmarkConfig) -> int:
             _images_of_class(entries, len(data.classes)),
             {"IoU": score.iou, "accuracy": score.accuracy},
             "IoU and accuracy of all pixels of a class (%)",
-            {"weights": weights, "settings": settings, "versions": versions()},
+            about,
             config,
         )
         print(
@@ -112,12 +114,13 @@ class _Benchmark:
     data: LabelledSet
     observer: Observer
     feature: Site
+    about: Mapping[str, Any]
 
     def classifier(self, path: Path, train: LabelledSet) -> PatchClassifier:
         """Fit the classifier, or read what an earlier part of this run has fitted."""
-        if path.exists():
-            with np.load(path) as arrays:
-                return PatchClassifier(**arrays)
+        found = read_classifier(path)
+        if found is not None:
+            return found
         config = self.config
         records = train.images.records
         sample_of = partial(self.sample_of, train, math.ceil(config.patches / len(records)))
@@ -136,9 +139,7 @@ class _Benchmark:
             fitted = fit_linear_probe(features, labels)
         else:
             fitted = fit_clusters(features, len(train.classes), config.seed)
-        part = path.with_name(f".{path.name}")
-        np.savez(part, weight=fitted.weight, bias=fitted.bias, labels=fitted.labels)
-        part.replace(path)
+        write_classifier(path, fitted, self.about)
         return fitted
 
     def sample_of(

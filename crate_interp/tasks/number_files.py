@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from crate_interp.config import FIGURE_OPTIONS, ModelConfig
 from crate_interp.errors import InputError
@@ -29,6 +30,7 @@ from crate_interp.tasks.inference import RANDOM, describe_model, describe_weight
 __all__ = [
     "about_of",
     "naming",
+    "text_in",
     "versions",
     "weights_of",
     "write_arrays",
@@ -87,6 +89,24 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as file:
             np.savez_compressed(file, about=np.array(_json_of(about)), **arrays)
+
+
+def text_in(array: Shaped[np.ndarray, ...], source: str) -> str:
+    """Give the text of an array such as `about`.
+
+    Args:
+        array: As it was read.
+        source: Name of the file and the array, for messages.
+
+    Raises:
+        InputError: It is not one text.
+    """
+    if array.dtype.kind != "U" or array.ndim:
+        raise InputError(f"{source}: expected a text, found {array.dtype} {array.shape}")
+    try:
+        return str(array[()])
+    except (ValueError, SystemError):  # numbers that are no characters
+        raise InputError(f"{source}: expected a text, found other bytes") from None
 
 
 def write_table(

@@ -220,7 +220,7 @@ def test_semantic_by_a_probe_equals_the_library(folders, tmp_path, kind, capsys)
     options = ["--method", "linear", "--patches", 200]
     assert benchmark("semantic", folders / kind, *options, output=output) == 0
     with np.load(output / "classifier.npz") as arrays:
-        classifier = PatchClassifier(**arrays)
+        classifier = PatchClassifier(arrays["weight"], arrays["bias"], arrays["labels"])
     data, counts = open_labelled(folders / kind, "val"), 0
     for record, geometry, activations in observed(data.images.records):
         predicted = classifier.predict(activations.patch_features("subspace")[0].T.numpy())
@@ -249,6 +249,63 @@ def test_semantic_by_clusters_is_the_same_again_and_goes_on(folders, tmp_path):
     assert benchmark("semantic", *options, output=two) == 0
     assert (two / "classifier.npz").stat().st_mtime_ns == before
     assert (one / "summary.json").read_bytes() == (two / "summary.json").read_bytes()
+
+
+def spoilt(change):
+    def damage(path):
+        with np.load(path) as arrays:
+            found = dict(arrays)
+        np.savez(path, **change(found))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b"no archive"), "not an .npz file, or damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "classifier.npz: "),
+        (spoilt(lambda a: {k: v for k, v in a.items() if k != "bias"}), "expected an array 'bias'"),
+        (spoilt(lambda a: {k: v for k, v in a.items() if k != "about"}), "expected an array"),
+        (spoilt(lambda a: a | {"weight": a["weight"] + 1e-9}), "expected arrays of checksum"),
+        (spoilt(lambda a: a | {"weight": a["weight"][0]}), "expected arrays of checksum"),
+        (spoilt(lambda a: a | {"labels": a["labels"].astype("U")}), "expected arrays of checksum"),
+        (spoilt(lambda a: a | {"about": np.arange(3)}), "about: expected a text"),
+        (spoilt(lambda a: a | {"bias": np.array({})}), "bias"),
+    ],
+)
+def test_a_damaged_classifier_is_told_of_and_fitted_again(
+    folders, tmp_path, clusters, damage, message, caplog
+):
+    run = tmp_path / "run"
+    shutil.copytree(clusters, run)
+    damage(run / "classifier.npz")
+    journal = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    (run / "journal.jsonl").write_text("".join(journal[:2]))
+    assert benchmark("semantic", folders / "voc", *CLUSTERS, output=run) == 0
+    (told,) = [text for text in caplog.messages if "classifier" in text]
+    assert message in told
+    assert told.endswith("; it is fitted again")
+    for name in ("summary.json", "classifier.npz"):
+        assert (run / name).read_bytes() == (clusters / name).read_bytes()
+
+
+def test_more_arrays_in_a_classifier_change_nothing(folders, tmp_path, clusters, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(clusters, run)
+    spoilt(lambda a: a | {"more": np.arange(3)})(run / "classifier.npz")
+    assert benchmark("semantic", folders / "voc", *CLUSTERS, output=run) == 0
+    assert not caplog.messages
+
+
+CLUSTERS = ["--split", "all", "--patches", 300]
+
+
+@pytest.fixture(scope="module")
+def clusters(folders, tmp_path_factory):
+    output = tmp_path_factory.mktemp("clusters") / "run"
+    assert benchmark("semantic", folders / "voc", *CLUSTERS, output=output) == 0
+    return output
 
 
 def test_semantic_refuses_to_learn_what_it_scores_and_bad_images(folders, tmp_path, capsys):
