@@ -77,6 +77,12 @@ class EvaluateConfig:
     coco_root: Path | None = option("folder of the COCO splits and annotations", None)
     annotations: Path | None = option("a COCO annotation file, instead of --coco", None)
     category_aware: bool = option("match categories, as for a trained detector", False)
+    image_ids: list[str] | None = option(
+        "score these images only: ids, a file of them (JSON list or text), or `all` (default: the "
+        "images of the run that wrote the results, if it lies beside them; else all)",
+        None,
+        several=str,
+    )
 
     def __post_init__(self) -> None:
         if (self.coco is None) == (self.annotations is None):

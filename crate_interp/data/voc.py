@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.data.coco import ImageRecord, ImageSet, data_folder
+from crate_interp.data.coco_masks import check_segmentation, draw_segmentation
 from crate_interp.data.folders import find_images, is_file, is_folder
 from crate_interp.data.image_files import opened_image
 from crate_interp.data.image_sets import numbered, open_images
 from crate_interp.data.images import to_rgb
 from crate_interp.data.label_maps import MAX_LABELS, VOID, LabelledSet, read_label_map
-from crate_interp.data.rle import decode_mask
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
@@ -266,8 +266,16 @@ def _draw_annotations(
     annotations: Mapping[int, list[dict[str, Any]]], key: str | None, record: ImageRecord
 ) -> UInt8[np.ndarray, "H W"]:
     """A map of what the annotations hold under a key, or of their numbers from 1."""
-    entries = annotations[record.image_id]
-    drawn: UInt8[np.ndarray, "H W"] = np.zeros(record.hw or (0, 0), np.uint8)
-    for number, entry in enumerate(entries, start=1):
-        drawn[decode_mask(entry["segmentation"])] = entry[key] if key else number
+    hw = record.hw or (0, 0)
+    drawn: UInt8[np.ndarray, "H W"] = np.zeros(hw, np.uint8)
+    highest = len(CATEGORIES) if key else VOID - 1
+    for number, entry in enumerate(annotations[record.image_id], start=1):
+        value = entry[key] if key else number
+        try:
+            check_segmentation(entry.get("segmentation"), hw)
+            if not 1 <= value <= highest:
+                raise InputError(f"expected a label from 1 to {highest}, found {shorten(value)}")
+        except InputError as error:
+            raise InputError(f"annotation {entry['id']} of {record.path}: {error}") from None
+        drawn[draw_segmentation(entry["segmentation"], hw)] = value
     return drawn

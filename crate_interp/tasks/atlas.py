@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crate_interp.config import AtlasConfig
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage, decode_mask, open_class_folders
+from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_class_folders
+from crate_interp.data.coco_masks import draw_segmentation
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
 from crate_interp.evaluation import Atlas, AtlasBuilder
+from crate_interp.evaluation.coco_input import prepare_ground_truth
 from crate_interp.hooks import Observer, atom_site, written_dictionary
 from crate_interp.hooks.sites import blocks_of
 from crate_interp.models import parameters_checksum, resolve_weights, weights_checksum
@@ -145,21 +148,22 @@ def _open(config: AtlasConfig) -> _Labelled:
 
 def _by_masks(images: ImageSet) -> _Labelled:
     """Classes by annotated masks: of a patch, the object that its centre lies in, if any."""
-    content = images.annotations or {}
+    content = prepare_ground_truth(images.annotations or {}, "segm", class_agnostic=False)
     numbers = {entry["id"]: number for number, entry in enumerate(content["categories"])}
-    by_image: dict[int, list[dict[str, object]]] = {}
+    by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
 
     def labels(record: ImageRecord, geometry: ImageGeometry) -> Int64[np.ndarray, " n"]:
         found = np.full(geometry.grid_hw, len(numbers), dtype=np.int64)
         for annotation in by_image.get(record.image_id, ()):
-            mask = decode_mask(annotation["segmentation"])  # type: ignore[arg-type]
+            mask = draw_segmentation(annotation["segmentation"], geometry.original_hw)
             inside = geometry.original_to_grid(mask[None])[0]
             found[inside] = numbers[annotation["category_id"]]
         return found.ravel()
 
-    names = tuple(entry["name"] for entry in content["categories"])
+    listed = (images.annotations or {})["categories"]
+    names = tuple(str(entry.get("name", entry["id"])) for entry in listed)
     return _Labelled(images, (*names, "background"), labels)
 
 

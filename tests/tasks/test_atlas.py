@@ -16,7 +16,7 @@ from PIL import Image
 
 from crate_interp import InputError, Observer, load_backbone
 from crate_interp.cli import main
-from crate_interp.data import open_coco
+from crate_interp.data import decode_mask, open_coco
 from crate_interp.evaluation import Atlas
 from crate_interp.hooks import written_dictionary
 from crate_interp.tasks import atlas as task
@@ -149,7 +149,7 @@ def test_scenes_label_patches_by_their_masks(tmp_path, monkeypatch):
         expected = np.full((6, 6), 8)
         for entry in scenes.annotations["annotations"]:
             if entry["image_id"] == record.image_id:
-                mask = task.decode_mask(entry["segmentation"])
+                mask = decode_mask(entry["segmentation"])
                 for row, column in np.ndindex(6, 6):
                     y, x = (2 * row + 1) * record.hw[0] // 12, (2 * column + 1) * record.hw[1] // 12
                     if mask[y, x]:

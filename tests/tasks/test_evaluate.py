@@ -60,8 +60,8 @@ def test_evaluate_prints_the_table_of_boxes_and_masks(root, instances, capsys):
 
 def test_evaluate_reads_each_file_once(root, instances, monkeypatch, capsys):
     path = _results(root, results_of(instances, 4))
-    read, read_bytes = [], Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file) or read_bytes(file))
+    read, opened = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda file, *mode: read.append(file) or opened(file, *mode))
     run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
     assert sorted(read) == [root / "annotations" / "instances_tiny.json", path]
     assert "mask" in capsys.readouterr().out
@@ -121,3 +121,186 @@ def test_evaluate_names_the_command_for_missing_annotations(root):
         run(EvaluateConfig(results=path, coco="val2017", coco_root=root))
     with pytest.raises(InputError, match="missing"):
         run(EvaluateConfig(results=path, annotations=root / "missing.json"))
+
+
+def _run_folder(root, names, instances, annotated):
+    """What `maskcut` leaves in its folder, with the same instances in every image."""
+    folder = root / "run"
+    folder.mkdir()
+    entries = [entry for image_id in names for entry in results_of(instances, image_id)]
+    images = [
+        {"id": image_id, "file_name": name, "height": 60, "width": 80}
+        for image_id, name in names.items()
+    ]
+    scores = {"box": {}, "mask": {}} if annotated else {}
+    files = {
+        "results": [{**entry, "score": 1.0} for entry in entries],
+        "annotations": {"images": images, "annotations": [], "categories": []},
+        "summary": {"average_precision": scores, "images": len(names), "failed": []},
+        "settings": {},
+    }
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder / "results.json"
+
+
+def _table(truth, results, **options):
+    scores = [coco_average_precision(truth, results, iou_type=t, **options) for t in TYPES]
+    return format_table(*scores) + "\n"
+
+
+TYPES = ("bbox", "segm")
+
+
+def test_evaluate_scores_a_limited_run_on_its_own_images(root, instances, capsys, caplog):
+    path = _run_folder(root, {5: "5.jpg"}, instances, annotated=True)
+    truth = root / "annotations" / "instances_tiny.json"
+    content = json.loads(truth.read_text())
+    content["annotations"][0]["image_id"] = 5
+    truth.write_text(json.dumps(content))
+    run(EvaluateConfig(results=path, annotations=truth))
+    alone = capsys.readouterr().out
+    assert alone == _table(truth, path, image_ids=[5])
+    assert "a run on 1 images: scored on these 1 of the 2 images of" in caplog.text
+    caplog.clear()
+    run(EvaluateConfig(results=path, annotations=truth, image_ids=["all"]))
+    everywhere = capsys.readouterr().out
+    assert everywhere == _table(truth, path) != alone
+    assert not caplog.text
+
+
+def test_evaluate_counts_images_of_a_run_that_failed(root, instances, capsys, caplog):
+    path = _run_folder(root, {4: "4.jpg"}, instances, annotated=True)
+    summary = path.with_name("summary.json")
+    content = json.loads(summary.read_text())
+    content["failed"] = [{"image_id": 5, "file_name": "5.jpg", "reason": "damaged"}]
+    summary.write_text(json.dumps(content))
+    run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+    truth = root / "annotations" / "instances_tiny.json"
+    assert capsys.readouterr().out == _table(truth, path)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("file_names", [["4.jpg", "5.jpg"], ["a/4.jpg", "b/5.jpg"]])
+def test_evaluate_matches_a_run_without_annotations_by_file_name(
+    root, instances, capsys, caplog, file_names
+):
+    truth = root / "annotations" / "instances_tiny.json"
+    content = json.loads(truth.read_text())
+    for image, file_name in zip(content["images"], file_names, strict=True):
+        image["file_name"] = file_name
+    truth.write_text(json.dumps(content))
+    path = _run_folder(root, {1: "5.jpg", 2: "4.jpg"}, instances, annotated=False)
+    run(EvaluateConfig(results=path, annotations=truth))
+    numbered = json.loads(path.read_text())
+    right = [{**entry, "image_id": {1: 5, 2: 4}[entry["image_id"]]} for entry in numbered]
+    assert capsys.readouterr().out == _table(truth, right)
+    assert "its 2 images are matched with those of" in caplog.text
+    assert "by file name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "change", "message"),
+    [
+        ({1: "6.jpg"}, {}, r"expected the image '6\.jpg' once in .*tiny\.json, found none"),
+        ({1: "4.jpg"}, {"file_name": "a/4.jpg"}, ""),
+        ({1: "4.jpg"}, {"height": 61}, r"image '4\.jpg': expected height and width \(61, 80\) of"),
+        ({1: "4.jpg", 2: "x/4.jpg"}, {}, r"two images are the same one of"),
+        ({7: "4.jpg"}, {"file_name": None}, r"images\[0\]: file_name: expected"),
+    ],
+)
+def test_evaluate_refuses_names_that_match_no_image_or_two(
+    root, instances, capsys, names, change, message
+):
+    truth = root / "annotations" / "instances_tiny.json"
+    content = json.loads(truth.read_text())
+    content["images"][0].update(change)
+    if not message:  # two of that name, in two folders
+        content["images"][1]["file_name"] = "b/4.jpg"
+        message = r"expected the image '4\.jpg' once in .*tiny\.json, found 2 of that name"
+    content["annotations"] = []
+    truth.write_text(json.dumps(content))
+    path = _run_folder(root, names, instances, annotated=False)
+    with pytest.raises(InputError, match=message):
+        run(EvaluateConfig(results=path, annotations=truth))
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["summary.json", "annotations.json"])
+@pytest.mark.parametrize("content", ["", "[]", '{"images": [1], "failed": 3}'])
+def test_evaluate_names_the_damaged_file_of_a_run(root, instances, name, content):
+    path = _run_folder(root, {4: "4.jpg"}, instances, annotated=True)
+    path.with_name(name).write_text(content)
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+
+
+@pytest.mark.parametrize("words", [["5"], ["list.txt"], ["list.json"]])
+def test_evaluate_scores_the_images_it_is_told(root, instances, capsys, monkeypatch, words):
+    monkeypatch.chdir(root)
+    (root / "list.txt").write_text("5\n")
+    (root / "list.json").write_text("[5]")
+    path = _results(root, results_of(instances, 4))
+    run(EvaluateConfig(results=path, coco="tiny", coco_root=root, image_ids=words))
+    truth = root / "annotations" / "instances_tiny.json"
+    assert capsys.readouterr().out == _table(truth, path, image_ids=[5])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["4", "9"], "--image-ids: expected images of .*, found 1 others, such as 9"),
+        (["4", "x"], "--image-ids: expected ids, one file of them, or all, found 'x'"),
+        (["9" * 20], r"--image-ids: \[0\]: "),
+        (["missing.txt"], r"missing\.txt: cannot be read"),
+        (["list.json"], r"list\.json: \[0\]: expected int, found str"),
+        (["empty.txt"], "--image-ids: expected images of .*, found none"),
+        (["binary"], "binary: expected a list of image ids, found no text"),
+    ],
+)
+def test_evaluate_refuses_other_image_ids(root, instances, monkeypatch, words, message):
+    monkeypatch.chdir(root)
+    (root / "list.json").write_text('["5"]')
+    (root / "empty.txt").write_text("")
+    (root / "binary").write_bytes(b"\xff\xfe\xff")
+    path = _results(root, results_of(instances, 4))
+    with pytest.raises(InputError, match=message):
+        run(EvaluateConfig(results=path, coco="tiny", coco_root=root, image_ids=words))
+
+
+def test_evaluate_warns_of_results_for_few_images(root, instances, capsys, caplog):
+    truth = root / "annotations" / "instances_tiny.json"
+    content = json.loads(truth.read_text())
+    content["images"].append({**content["images"][0], "id": 6, "file_name": "6.jpg"})
+    truth.write_text(json.dumps(content))
+    path = _results(root, results_of(instances, 4))
+    run(EvaluateConfig(results=path, annotations=truth))
+    assert "has results for 1 images: scored on all 3 images of" in caplog.text
+    assert capsys.readouterr().out == _table(truth, path)
+
+
+def test_evaluate_refuses_to_match_categories_that_results_do_not_have(
+    root, instances, capsys, caplog
+):
+    options = {"coco": "tiny", "coco_root": root, "category_aware": True}
+    path = _run_folder(root, {4: "4.jpg"}, instances, annotated=True)
+    with pytest.raises(InputError, match="is a run of MaskCut, whose masks have no categories"):
+        run(EvaluateConfig(results=path, **options))
+    moved = _results(root, json.loads(path.read_text()))
+    with pytest.raises(InputError, match=r"every result is of category 1, .* of 2 categories"):
+        run(EvaluateConfig(results=moved, **options))
+    scored = _results(root, results_of(instances, 4))
+    run(EvaluateConfig(results=scored, **options))
+    assert "every result is of category 1" in caplog.text
+    assert capsys.readouterr().out
+
+
+def test_evaluate_prints_odd_names_and_categories(root, instances, capsys):
+    truth = root / "annotations" / "instances_tiny.json"
+    content = json.loads(truth.read_text())
+    content["categories"][0]["name"] = "\u202e\x1b[31m$_{\\"
+    content["images"][0]["file_name"] = "\u2028\x07.jpg"
+    truth.write_text(json.dumps(content))
+    path = _results(root, results_of(instances, 4))
+    assert run(EvaluateConfig(results=path, annotations=truth)) == 0
+    assert "mask" in capsys.readouterr().out

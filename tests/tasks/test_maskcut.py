@@ -147,7 +147,7 @@ def test_annotations_that_cannot_be_scored_are_refused_at_the_start(pictures, tm
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps(content))
     assert run(pictures, tmp_path / "run", "--annotations", str(wrong)) == 2
-    assert "annotations[1] (id 2): segmentation" in capsys.readouterr().err
+    assert "annotations[1].segmentation" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
