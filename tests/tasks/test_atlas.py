@@ -379,7 +379,10 @@ GEOMETRY = {"original_hw": [24, 24], "input_hw": [24, 24], "patch_hw": [4, 4], "
         (lambda a: a | {"about": np.arange(3)}, "about: expected a text, found int64"),
         (lambda a: a | {"about": np.array(["a", "b"])}, "about: expected a text"),
         (lambda a: a | {"about": np.array("[1]")}, "expected object, found array"),
-        (lambda a: a | {"about": np.array('{"format": 1}')}, "missing required field source"),
+        (
+            lambda a: a | {"about": np.array('{"format": 1}')},
+            "source: expected a value, found no such key",
+        ),
         (about_with(source_block="1"), "source.block: expected"),
         (about_with(source_model=None), "source.model: expected"),
         (about_with(source_classes="cat"), "source.classes: expected"),
