@@ -63,7 +63,7 @@ class Finished(Generic[Result]):
     Attributes:
         record: The image.
         result: What `finish` returned; `None` for an image that failed.
-        error: Why it failed; `None` for one that did not.
+        error: Why it failed, with its name; `None` for one that did not.
         seconds: Of each stage.
     """
 
@@ -132,7 +132,8 @@ def process_images(
                     image, clock.seconds["read"] = readers.result(started)
                 except InputError as error:
                     if started.record.image_id not in done:
-                        yield Finished(started.record, None, error, clock.seconds)
+                        named = _named(started.record, error)
+                        yield Finished(started.record, None, named, clock.seconds)
                 else:
                     images.append((started.record, image, clock))
             if any(record.image_id not in done for record, _, _ in images):
@@ -185,9 +186,16 @@ def _collect(image: _Finishing) -> Finished[Any]:
     try:
         return Finished(image.record, image.future.result(), None, image.clock.seconds)
     except InputError as error:
-        return Finished(image.record, None, error, image.clock.seconds)
+        return Finished(image.record, None, _named(image.record, error), image.clock.seconds)
     except Exception as error:
         raise RuntimeError(f"{image.record.path}: could not be finished: {error!r}") from error
+
+
+def _named(record: ImageRecord, error: InputError) -> InputError:
+    """The error of an image, with the image's name before it where it lacks it."""
+    if str(record.path) in str(error):
+        return error
+    return InputError(f"{record.path}: {error}")
 
 
 class _Readers(Generic[Image]):

@@ -50,6 +50,25 @@ class ImageGeometry:
                     f"input of {self.input_hw} pixels is smaller than a patch of {self.patch_hw}"
                 )
 
+    def refuse_less_than_a_patch(self, name: str = "image") -> None:
+        """Refuse an image that has fewer pixels of its own, down or across, than a patch.
+
+        Every command that looks at images does: what a model sees in such an image is made up by
+        resizing. Predictors and observers take images of any size.
+
+        Args:
+            name: Of the image, for the message.
+
+        Raises:
+            InputError: The image is smaller than a patch.
+        """
+        height, width = self.original_hw
+        if height < self.patch_hw[0] or width < self.patch_hw[1]:
+            raise InputError(
+                f"{name}: {height} x {width} pixels (height, width) are smaller than a patch of "
+                f"{self.patch_hw[0]} x {self.patch_hw[1]}"
+            )
+
     @property
     def grid_hw(self) -> tuple[int, int]:
         """Number of patches down and across."""

@@ -163,3 +163,19 @@ def test_pixels_outside_the_image_have_no_patch(at):
         GEOMETRIES[0].patch_at(*at)
     with pytest.raises(InputError, match="do not lie on the original"):
         GEOMETRIES[0].original_to_grid(masks(1, 70, 50))
+
+
+@pytest.mark.parametrize(
+    ("original_hw", "refused"),
+    [((4, 4), False), ((3, 400), True), ((400, 3), True), ((1, 1), True), ((4, 400), False)],
+)
+def test_an_image_smaller_than_a_patch_is_refused_by_name(original_hw, refused):
+    geometry = ImageGeometry(original_hw, (48, 48), (4, 4))
+    if not refused:
+        geometry.refuse_less_than_a_patch("a.png")
+        return
+    height, width = original_hw
+    with pytest.raises(
+        InputError, match=rf"^a\.png: {height} x {width} pixels .* a patch of 4 x 4"
+    ):
+        geometry.refuse_less_than_a_patch("a.png")

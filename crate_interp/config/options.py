@@ -142,3 +142,4 @@ class ObserveConfig(ModelConfig):
     images: list[Path] = option(
         "image files or folders, or `demo` for the built-in scenes", positional=True, several=Path
     )
+    recursive: bool = option("search the folders in the folders, too", False)

@@ -45,6 +45,7 @@ class MaskCutConfig(ModelConfig):
     images: list[Path] | None = option(
         "image files or folders, instead of --coco", None, several=Path
     )
+    recursive: bool = option("search the folders in the folders, too", False)
     annotations: Path | None = option("COCO annotations of --images, to score against", None)
     output: Path | None = option("run folder (default: runs/maskcut-MODEL-DATA)", None)
     tau: Cosine = option("patches are alike above this cosine similarity", 0.15)
@@ -149,6 +150,7 @@ class SaliencyBenchmarkConfig(BenchmarkConfig):
     masks: Path = option(
         "folder of their masks, of the same names, white being the object", positional=True
     )
+    recursive: bool = option("search the folders in the folders, too; masks lie alike", False)
     tau: Cosine = option("of TokenCut: patches are alike above this cosine similarity", 0.2)
     keep: Share = option("share of the attention, by mass, that its mask keeps", 0.6)
     pictures: Rows = option("draw the masks of the first images", 6)

@@ -113,6 +113,7 @@ class ReconstructConfig(FigureConfig):
 
     images: list[Path] = option("image files or folders", positional=True, several=Path)
     output: Path = option("the figure, a PNG; a PDF of the same name goes with it")
+    recursive: bool = option("search the folders in the folders, too", False)
     model: str | None = option(
         "CRATE-MAE: name, alias, or one of our safetensors files; see `models`", None
     )

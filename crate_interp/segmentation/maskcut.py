@@ -77,7 +77,10 @@ def maskcut(
         (arXiv 2301.11320), section 3.2.
     """
     checked_grid(features, grid_size)
-    return maskcut_batch(features[None], grid_size, tau, max_masks, solver)[0]
+    (found,) = maskcut_batch(features[None], grid_size, tau, max_masks, solver)
+    if found.is_constant:
+        logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
+    return found
 
 
 def maskcut_batch(
@@ -99,7 +102,7 @@ def maskcut_batch(
         solver: See `normalized_cut`.
 
     Returns:
-        Of each image what `maskcut` returns.
+        Of each image what `maskcut` returns; of a constant one, nothing is logged.
 
     Raises:
         InputError: As `maskcut`.
@@ -123,9 +126,6 @@ def maskcut_batch(
         objects = torch.stack([cut.take_object(number) for cut in cuts])
         if number + 1 < max_masks:
             _paint(connected, objects, alike=bool(tau < 0))
-    for cut in cuts:
-        if not cut.rounds:
-            logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
     return [cut.result(features.device) for cut in cuts]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from crate_interp.segmentation.refinement import refine_masks
 from crate_interp.structures import Instances
 
 __all__ = ["MaskCut"]
+
+_logger = getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,16 @@ class MaskCut:
         object.__setattr__(self, "observer", observer)
 
     def __call__(self, image: str | Path | Image | UInt8[np.ndarray, "H W 3"]) -> Instances:
-        """Instances of one image, in the pixels of the original (EXIF rotation applied)."""
+        """Instances of one image, in the pixels of the original (EXIF rotation applied).
+
+        Raises:
+            InputError: The image cannot be read. It may be of any size; commands refuse one that
+                is smaller than a patch.
+        """
         rgb = read_image(image) if isinstance(image, (str, Path)) else to_rgb(image)
         (cut,) = self.cut(self.features([rgb]))
-        return self.instances(rgb, cut)
+        name = str(image) if isinstance(image, (str, Path)) else "image"
+        return self.instances(rgb, cut, name=name)
 
     def features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B D n"]:
         """Patch features of a batch: one forward pass, ended as soon as they are recorded."""
@@ -92,6 +101,7 @@ class MaskCut:
         rgb: UInt8[np.ndarray, "H W 3"],
         cut: MaskCutResult,
         original_hw: tuple[int, int] | None = None,
+        name: str = "image",
     ) -> Instances:
         """Refine what was cut out of an image, and bring it to the image's own pixels.
 
@@ -99,12 +109,21 @@ class MaskCut:
             rgb: The image, or what `resize_image` makes of it.
             cut: Of this image, as `cut` returns it.
             original_hw: Height and width of the image itself, pixels, where `rgb` is resized.
+            name: Of the image, for the log, which says why there is no mask.
         """
         geometry = self.observer.geometry(original_hw or (rgb.shape[0], rgb.shape[1]))
+        if cut.is_constant:
+            _logger.warning(
+                "%s: constant image: all pairs of patches are alike at tau %g, no mask",
+                *(name, self.tau),
+            )
         found = cut.masks.cpu().numpy()
         masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
         if self.refine != "none":
             resized = resize_image(rgb, self.observer.input_hw)
+            cut_out = len(masks)
             masks = refine_masks(resized, masks, method=self.refine, device=cut.masks.device)
+            if cut_out and not len(masks):
+                _logger.warning("%s: refinement by %s drops all masks", name, self.refine)
         masks = geometry.input_to_original(masks)
         return Instances(masks[masks.any(axis=(1, 2))])

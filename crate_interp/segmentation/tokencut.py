@@ -42,6 +42,7 @@ def tokencut(
     grid_size: Sequence[int],
     tau: float = 0.2,
     solver: Solver = "lanczos",
+    name: str = "image",
 ) -> TokenCutResult:
     """Find the salient object: the 4-connected part of the cut's foreground that holds the seed.
 
@@ -53,6 +54,7 @@ def tokencut(
         grid_size: Rows and columns of patches.
         tau: Threshold on the cosine of two features, inside (-1, 1).
         solver: See `normalized_cut`.
+        name: Of the image, for the log.
 
     Returns:
         Mask, eigenvector, seed and box, tensors on the device of the features. A constant image,
@@ -70,7 +72,9 @@ def tokencut(
     check_solver(solver)
     connected = affinity(features[None], tau)
     if is_constant(connected)[0]:
-        logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
+        logger.warning(
+            "%s: constant image: all pairs of patches are alike at tau %g, no mask", name, tau
+        )
         nothing = torch.zeros(grid_hw, dtype=torch.float64, device=features.device)
         return TokenCutResult(nothing.bool(), nothing, None, None)
     eigenvector = second_eigenpairs(connected, solver)[0].eigenvector.view(grid_hw)

@@ -133,7 +133,7 @@ def atom_row(
 def _open(config: AtlasConfig) -> _Labelled:
     folders = None
     if len(config.images) == 1 and config.images[0].is_dir():
-        folders = open_class_folders(config.images[0])
+        folders = open_class_folders(config.images[0], config.recursive)
     if folders is None:
         images = open_pictures(config)
         return _Labelled(images) if images.annotations is None else _by_masks(images)

@@ -44,6 +44,7 @@ def run(config: AtomsConfig) -> int:
     rgb = read_image(config.image)
     observer = _observer_of(config, stored)
     geometry = observer.geometry((rgb.shape[0], rgb.shape[1]))
+    geometry.refuse_less_than_a_patch(str(config.image))
     chosen, outline = _choose(config, geometry)
     source = stored.source
     activations = observer.activations([rgb], [source.site], [source.block])

@@ -37,7 +37,7 @@ __all__ = ["run"]
 
 _logger = logging.getLogger(__name__)
 
-_PRESENTATION = {"images", "masks", "output", "pictures", "weights", "workers"}
+_PRESENTATION = {"images", "masks", "output", "pictures", "recursive", "weights", "workers"}
 
 
 class _Method(TypedDict):
@@ -59,7 +59,7 @@ def run(config: SaliencyBenchmarkConfig) -> int:
     Raises:
         InputError: A mask is missing, there is no image, or none can be read.
     """
-    data = open_saliency(config.images, config.masks).limit(config.limit)
+    data = open_saliency(config.images, config.masks, config.recursive).limit(config.limit)
     observer = load_observer(config)
     feature = feature_of(config, observer)
     sites = [feature]
@@ -107,11 +107,11 @@ class _Benchmark:
     observer: Observer
     feature: Site
 
-    def maps_of(self, activations: Activations) -> dict[str, Grid]:
+    def maps_of(self, record: ImageRecord, activations: Activations) -> dict[str, Grid]:
         """Saliency in [0, 1], and mask, of each method on the patch grid."""
         config, grid_hw = self.config, activations.grid_hw
         features = activations.patch_features(self.feature, config.block)[0].float()
-        cut = tokencut(features, grid_hw, config.tau).mask
+        cut = tokencut(features, grid_hw, config.tau, name=str(record.path)).mask
         maps = {"TokenCut": (cut.double(), cut)}
         if (Site.CLS_ATTENTION, config.block) in activations:
             rows = activations[Site.CLS_ATTENTION, config.block][0].float()
@@ -134,7 +134,7 @@ class _Benchmark:
         with stage("score"):
             truth = self.data.labels_of(record, image.original_hw) == 1
             found = {}
-            for name, grids in self.maps_of(activations).items():
+            for name, grids in self.maps_of(record, activations).items():
                 soft, mask = (self.on_original(grid, image) for grid in grids)
                 saliency = image_saliency(soft, mask, truth)
                 found[name] = {**asdict(saliency), "f": saliency.f.tolist()}
@@ -146,7 +146,7 @@ class _Benchmark:
         truth = self.data.labels_of(record, image.original_hw) == 1
         rgb = record.read()
         pictures, captions = [draw_instances(rgb, Instances(truth[None]))], [record.file_name]
-        for grids in self.maps_of(activations).values():
+        for grids in self.maps_of(record, activations).values():
             soft, mask = (self.on_original(grid, image) for grid in grids)
             pictures.append(draw_instances(rgb, Instances(mask[None]), outline=False))
             captions.append(f"IoU {percent(image_saliency(soft, mask, truth).iou)}")

@@ -51,7 +51,8 @@ STAGES = ("read", "forward", "cut", "refine", "encode", "write")
 
 # Options that change where a run writes or what it shows, not what it finds.
 _PRESENTATION = {
-    *("output", "visualize", "strict", "images", "coco_root", "annotations", "weights", "workers")
+    *("output", "visualize", "strict", "images", "coco_root", "annotations", "weights", "workers"),
+    "recursive",
 }
 
 
@@ -125,7 +126,7 @@ def _open_images(config: MaskCutConfig) -> ImageSet:
     if config.coco is not None:
         images = open_coco(config.coco, config.coco_root)
     else:
-        images = open_images(config.images or (), config.annotations)
+        images = open_images(config.images or (), config.annotations, config.recursive)
     if images.annotations is not None:  # what cannot be scored, one wants to know now
         for iou_type in _iou_types(images.annotations):
             prepare_ground_truth(images.annotations, iou_type, class_agnostic=True)
@@ -224,11 +225,12 @@ def _entry_of(
     stage: StageClock,
 ) -> dict[str, Any]:
     """The journal's entry of one image, but for its seconds."""
+    predictor.observer.geometry(image.original_hw).refuse_less_than_a_patch(str(record.path))
     if isinstance(output, Tensor):
         with stage("cut"):
             (output,) = predictor.cut(output[None])
     with stage("refine"):
-        instances = predictor.instances(image.rgb, output, image.original_hw)
+        instances = predictor.instances(image.rgb, output, image.original_hw, name=str(record.path))
     with stage("encode"):
         return {
             "image_id": record.image_id,

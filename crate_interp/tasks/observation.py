@@ -13,7 +13,6 @@ from typing import TypeVar
 from crate_interp.config import BenchmarkConfig, ModelConfig, ObserveConfig, PcaConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_coco, open_images
 from crate_interp.engine import Finished, StageClock, process_images
-from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import (
@@ -62,7 +61,7 @@ def open_pictures(config: ObserveConfig) -> ImageSet:
         InputError: There is no image.
     """
     scenes = config.images == [Path("demo")] and not Path("demo").exists()
-    images = open_coco("demo") if scenes else open_images(config.images)
+    images = open_coco("demo") if scenes else open_images(config.images, recursive=config.recursive)
     return replace(images, records=images.records[: config.limit])
 
 
@@ -132,7 +131,7 @@ def process_pictures(
     def checked(
         record: ImageRecord, image: ResizedImage, output: Output, stage: StageClock
     ) -> Result:
-        _check_size(record, image, observer)
+        observer.geometry(image.original_hw).refuse_less_than_a_patch(str(record.path))
         return finish(record, image, output, stage)
 
     outcomes = process_images(
@@ -151,16 +150,6 @@ def process_pictures(
                 progress.write(f"failed: {image.error}", file=sys.stderr)
             yield image
             progress.update()
-
-
-def _check_size(record: ImageRecord, image: ResizedImage, observer: Observer) -> None:
-    height, width = image.original_hw
-    patch_height, patch_width = observer.geometry(image.original_hw).patch_hw
-    if height < patch_height or width < patch_width:
-        raise InputError(
-            f"{record.path}: {height} x {width} pixels (height, width) are smaller than a "
-            f"patch of {patch_height} x {patch_width}"
-        )
 
 
 def _one(batch: Activations, number: int) -> Activations:

@@ -16,6 +16,7 @@ from crate_interp.data import list_images, preprocess, read_image
 from crate_interp.errors import InputError
 from crate_interp.models import CrateMaeAutoencoder, load_mae
 from crate_interp.models.masking import draw_mask
+from crate_interp.structures import ImageGeometry
 from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
 from crate_interp.visualization import reconstruction_figure
 
@@ -34,7 +35,7 @@ def run(config: ReconstructConfig) -> int:
         CheckpointError: The weights cannot be had or do not fit.
     """
     check_figure_path(config.output)
-    paths = list_images(config.images)
+    paths = list_images(config.images, config.recursive)
     model = _load(config)
     size = config.size or model.encoder.patch_embed.img_size[0]
     patch_size = model.encoder.patch_embed.patch_size
@@ -79,6 +80,9 @@ def _reconstruct(
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"]]:
     """Give the square in the middle of a picture, and its prediction, at the model's size."""
     rgb = read_image(path)
+    patch_hw = model.encoder.patch_embed.patch_size
+    geometry = ImageGeometry((rgb.shape[0], rgb.shape[1]), (size, size), patch_hw)
+    geometry.refuse_less_than_a_patch(str(path))
     side = min(rgb.shape[:2])
     top, left = ((length - side) // 2 for length in rgb.shape[:2])
     square = rgb[top : top + side, left : left + side]

@@ -121,8 +121,7 @@ def observe_into(
 
 def failure_of(record: ImageRecord, error: InputError) -> dict[str, Any]:
     """Describe an image that failed, for a summary."""
-    reason = str(error) if str(record.path) in str(error) else f"{record.path}: {error}"
-    return {"image_id": record.image_id, "file_name": record.file_name, "reason": reason}
+    return {"image_id": record.image_id, "file_name": record.file_name, "reason": str(error)}
 
 
 def finish_run(

@@ -54,6 +54,12 @@ def test_a_file_a_pillow_image_and_an_array_are_alike(scene, tmp_path):
     np.testing.assert_array_equal(predictor(Image.fromarray(scene)).masks, expected)
 
 
+def test_an_image_without_a_mask_is_named_in_the_log(tmp_path, caplog):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    assert not len(MaskCut(make(), size=32)(tmp_path / "red.png"))
+    assert f"{tmp_path / 'red.png'}: constant image: all pairs" in caplog.text
+
+
 def test_a_batch_has_the_features_of_its_images(scene):
     predictor = MaskCut(make(), size=64)
     other = scene[::-1, :80].copy()

@@ -177,14 +177,54 @@ def whole(pictures, tmp_path_factory):
 
 
 def test_tiny_pictures_and_more_masks_than_the_grid_has_room_for(tmp_path):
-    for number, size in enumerate([(1, 1), (2, 300), (5, 7)]):
+    for number, size in enumerate([(1, 1), (2, 300), (5, 7), (4, 4)]):
         Image.effect_noise(size, 99).convert("RGB").save(tmp_path / f"{number}.png")
     output = tmp_path / "run"
     options = ["--size", "12", "--max-masks", "50", "--workers", "0"]
-    assert run(tmp_path, output, *options) == 0
-    assert read(output, "summary.json")["images"] == 3
+    assert run(tmp_path, output, *options) == 1
+    summary = read(output, "summary.json")
+    assert summary["images"] == 2
+    assert [entry["reason"] for entry in summary["failed"]] == [
+        f"{tmp_path / '0.png'}: 1 x 1 pixels (height, width) are smaller than a patch of 4 x 4",
+        f"{tmp_path / '1.png'}: 300 x 2 pixels (height, width) are smaller than a patch of 4 x 4",
+    ]
     sizes = {r["image_id"]: r["segmentation"]["size"] for r in read(output, "results.json")}
-    assert all(size == [[1, 1], [300, 2], [7, 5]][number - 1] for number, size in sizes.items())
+    assert sizes
+    assert all(size == {3: [7, 5], 4: [4, 4]}[number] for number, size in sizes.items())
+
+
+def test_folders_with_equal_names_are_one_set(pictures, tmp_path, caplog):
+    for name in ("one/a.png", "two/a.png", "two/b.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes((pictures / "1.png").read_bytes())
+    folders = [str(tmp_path / "set" / name) for name in ("one", "two")]
+    names = ["one/a.png", "two/a.png", "two/b.png"]
+    options = ["--workers", "0", "--output"]
+    for given in ([*folders], [str(tmp_path / "set"), "--recursive"]):
+        output = tmp_path / f"run{len(given)}{given[-1][-1]}"
+        assert main(["maskcut", *MODEL, "--images", *given, *options, str(output)]) == 0
+        assert [image["file_name"] for image in read(output, "annotations.json")["images"]] == names
+        journal = (output / "journal.jsonl").read_text()
+        assert [name for name in names if f'"{name}"' in journal] == names
+        assert {path.stem for path in (output / "images").glob("*.png")} == {
+            *("one-a.png", "two-a.png", "b", "sheet")
+        }
+        again = output.with_name(f"{output.name}-again")
+        output.rename(again)
+        assert main(["maskcut", *MODEL, "--images", *given, *options, str(again)]) == 0
+
+
+def test_a_picture_without_a_mask_is_named_with_the_reason(pictures, tmp_path, monkeypatch, caplog):
+    Image.new("RGB", (60, 44), "red").save(tmp_path / "red.png")
+    assert run(tmp_path, tmp_path / "run", "--workers", "0") == 0
+    assert f"{tmp_path / 'red.png'}: constant image: all pairs of patches are alike" in caplog.text
+    monkeypatch.setattr(
+        "crate_interp.segmentation.predictor.refine_masks",
+        lambda image, masks, **_: masks[:0],
+    )
+    one = pictures / "1.png"
+    assert run(pictures, tmp_path / "crf", "--workers", "0", "--refine", "crf", images=one) == 0
+    assert f"{one}: refinement by crf drops all masks" in caplog.text
 
 
 # Patches the running process so that it is stopped at a chosen point of its work.

@@ -101,6 +101,10 @@ def unreadable(photos):
     (photos / "b.png").write_bytes(b"no picture")
 
 
+def tiny(photos):
+    Image.new("RGB", (7, 90)).save(photos / "c.png")
+
+
 def empty(photos):
     for path in photos.iterdir():
         path.unlink()
@@ -111,6 +115,7 @@ def empty(photos):
     [
         (unreadable, [], "b.png: cannot be read"),
         (empty, [], "photos: expected image files"),
+        (tiny, [], "c.png: 90 x 7 pixels (height, width) are smaller than a patch of 8 x 8"),
         (None, ["--output", "figure.jpg"], "figure.jpg: expected a file name that ends in .png"),
         (None, ["--size", "30"], "size: expected a multiple of the patch of 8 pixels, found 30"),
         (None, ["--mask-ratio", "0"], "mask_ratio: expected between 0 and 1, found 0"),
