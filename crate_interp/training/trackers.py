@@ -10,12 +10,15 @@ import dataclasses
 import importlib.util
 import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crate_interp.errors import InputError, shorten
+from crate_interp.files import read_bytes, write_whole
 from crate_interp.training.recipe import Recipe
 
 __all__ = ["Trackers", "open_trackers"]
@@ -89,14 +92,22 @@ def _open_wandb(folder: Path, recipe: Recipe) -> Any | None:
     except ImportError:
         _logger.warning("WANDB_PROJECT is set, but wandb is not installed: nothing is sent")
         return None
-    name = folder / "wandb_run_id"  # a run that goes on is the same run there
-    if not name.exists():
-        name.write_text(uuid.uuid4().hex)
     return wandb.init(
         project=project,
-        id=name.read_text(),
+        id=_run_id_in(folder / "wandb_run_id"),
         name=folder.resolve().name,
         dir=str(folder),
         config=dataclasses.asdict(recipe),
         resume="allow",
     )
+
+
+def _run_id_in(path: Path) -> str:
+    """The name of a run, in a file, so that a run that goes on is the same run there."""
+    if not path.exists():
+        with write_whole(path, "w") as file:
+            file.write(uuid.uuid4().hex)
+    found = read_bytes(path)
+    if not re.fullmatch(rb"[0-9a-f]{32}", found):
+        raise InputError(f"{path}: expected 32 hexadecimal digits, found {shorten(found)}")
+    return found.decode()

@@ -9,6 +9,7 @@ from types import ModuleType
 import accelerate  # noqa: F401  (it looks for wandb when it is loaded)
 import pytest
 
+from crate_interp.errors import InputError
 from crate_interp.training import Recipe, train
 from crate_interp.training.trackers import open_trackers
 
@@ -76,6 +77,14 @@ def test_wandb_is_left_alone_where_no_project_is_named(tmp_path, wandb, monkeypa
         trackers.log({"loss": 1.0}, 1)
     assert wandb.started == []
     assert not (tmp_path / "wandb_run_id").exists()
+
+
+def test_a_damaged_name_of_a_run_is_refused(tmp_path, wandb):
+    (tmp_path / "wandb_run_id").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="wandb_run_id: expected 32 hexadecimal digits"):
+        with open_trackers(tmp_path, Recipe(model="demo", steps=1), 0, True):
+            pass
+    assert wandb.started == []
 
 
 def test_wandb_hears_of_the_main_process_only(tmp_path, wandb):
