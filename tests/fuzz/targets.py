@@ -149,7 +149,7 @@ TARGETS = (
     Target(
         "runs/classifier",
         runs.make_semantic,
-        damage(["run/classifier.npz", "run/journal.jsonl"], ARCHIVES),
+        damage(["run/classifier.npz"], ARCHIVES),
         runs.go_on_semantic,
         4,
     ),
