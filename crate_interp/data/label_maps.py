@@ -16,7 +16,15 @@ from crate_interp.data.coco import ImageRecord, ImageSet
 from crate_interp.data.image_files import opened_image
 from crate_interp.errors import InputError
 
-__all__ = ["MAX_LABELS", "VOID", "LabelledSet", "class_masks", "read_label_map", "truth_masks"]
+__all__ = [
+    "MAX_LABELS",
+    "VOID",
+    "LabelledSet",
+    "check_size",
+    "class_masks",
+    "read_label_map",
+    "truth_masks",
+]
 
 VOID = 255
 """Label of a pixel that does not count."""
@@ -27,7 +35,8 @@ MAX_LABELS = 2**24
 _MAX_SPLIT = 2**28  # pixels of the masks that a map is split into, together
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
 
-LabelReader = Callable[[ImageRecord], UInt8[np.ndarray, "H W"]]
+# Of an image and its height and width; refuses a map of another size, and names its file.
+LabelReader = Callable[[ImageRecord, tuple[int, int]], UInt8[np.ndarray, "H W"]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class LabelledSet:
         Raises:
             InputError: As `read_label_map`, or the map is not of the size of the image.
         """
-        return _of_size(self.read_labels(record), record, original_hw)
+        return self.read_labels(record, original_hw)
 
     def objects_of(
         self, record: ImageRecord, original_hw: tuple[int, int]
@@ -73,25 +82,29 @@ class LabelledSet:
         """
         if self.read_objects is None:
             raise InputError(f"{self.images.name}: has classes, but tells no objects apart")
-        return _of_size(self.read_objects(record), record, original_hw)
+        return self.read_objects(record, original_hw)
 
 
-def read_label_map(path: Path, count: int) -> UInt8[np.ndarray, "H W"]:
+def read_label_map(
+    path: Path, count: int, image_hw: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "H W"]:
     """Read a PNG of 8 bits whose values, or palette entries, are labels.
 
     Args:
         path: The file.
         count: Labels are 0 to `count` - 1, and `VOID`.
+        image_hw: Height and width of its image, pixels; not looked at if not given.
 
     Raises:
-        InputError: The file is missing, damaged, too large or of another kind, or a label is out
-            of range.
+        InputError: The file is missing, damaged, too large, of another kind or of another size
+            than its image, or a label is out of range.
     """
     with opened_image(path, formats=_LOSSLESS, max_pixels=MAX_LABELS) as image:
         if image.mode not in ("P", "L"):
             raise InputError(
                 f"expected labels, as a palette or grey image of 8 bits, found mode {image.mode}"
             )
+        check_size((image.height, image.width), image_hw)
         labels = np.array(image)
     wrong = np.unique(labels[(labels >= count) & (labels != VOID)])
     if wrong.size:
@@ -100,6 +113,19 @@ def read_label_map(path: Path, count: int) -> UInt8[np.ndarray, "H W"]:
             f"found {wrong[:5].tolist()}"
         )
     return labels
+
+
+def check_size(map_hw: tuple[int, int], image_hw: tuple[int, int] | None) -> None:
+    """Refuse a map of another size than its image; the caller names the file.
+
+    Raises:
+        InputError: The sizes differ.
+    """
+    if image_hw is not None and map_hw != image_hw:
+        raise InputError(
+            f"expected the size of its image, {image_hw} pixels (height, width); "
+            f"its mask has {map_hw}"
+        )
 
 
 def class_masks(
@@ -151,13 +177,3 @@ def truth_masks(
     objects = np.where(labels == VOID, np.uint8(VOID), objects)
     masks, _ = class_masks(objects, None if background is None else 0)
     return masks, np.array([np.bincount(labels[mask]).argmax() for mask in masks], np.int64)
-
-
-def _of_size(
-    labels: UInt8[np.ndarray, "H W"], record: ImageRecord, original_hw: tuple[int, int]
-) -> UInt8[np.ndarray, "H W"]:
-    if labels.shape != original_hw:
-        raise InputError(
-            f"{record.path}: {original_hw} pixels (height, width), its mask has {labels.shape}"
-        )
-    return labels

@@ -18,7 +18,13 @@ from crate_interp.data.folders import find_images, is_file, is_folder
 from crate_interp.data.image_files import opened_image
 from crate_interp.data.image_sets import numbered, open_images
 from crate_interp.data.images import to_rgb
-from crate_interp.data.label_maps import MAX_LABELS, VOID, LabelledSet, read_label_map
+from crate_interp.data.label_maps import (
+    MAX_LABELS,
+    VOID,
+    LabelledSet,
+    check_size,
+    read_label_map,
+)
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
@@ -88,13 +94,14 @@ def open_voc(root: Path, split: str = "val") -> LabelledSet:
         Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective (IJCV 2015).
     """
     root = Path(root)
-    names = _listed(root / "ImageSets" / "Segmentation" / f"{_plain(split)}.txt")
+    listing = root / "ImageSets" / "Segmentation" / f"{_plain(split)}.txt"
+    names = _listed(listing)
     records = _records(root / "JPEGImages" / f"{name}.jpg" for name in names)
-    _all_there(record.path for record in records)
+    _all_there((record.path for record in records), listing)
     by_class, by_object = root / "SegmentationClass", root / "SegmentationObject"
-    _all_there(by_class / f"{name}.png" for name in names)
+    _all_there((by_class / f"{name}.png" for name in names), listing)
     if is_folder(by_object):
-        _all_there(by_object / f"{name}.png" for name in names)
+        _all_there((by_object / f"{name}.png" for name in names), listing)
     return LabelledSet(
         ImageSet(f"{root.absolute().name}-{split}", records),
         VOC_CLASSES,
@@ -223,27 +230,36 @@ def _records(paths: Iterable[Path]) -> tuple[ImageRecord, ...]:
     return tuple(ImageRecord(number, path.name, path) for number, path in enumerate(paths, 1))
 
 
-def _all_there(paths: Iterable[Path]) -> None:
+def _all_there(paths: Iterable[Path], listing: Path | None = None) -> None:
+    """Refuse missing files; `listing` is the list that names them, if there is one."""
     missing = [path for path in paths if not is_file(path)]
     if missing:
+        named = f"{listing}: names what is not there: " if listing else ""
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: no such file{more}")
+        raise InputError(f"{named}{missing[0]}: no such file{more}")
 
 
-def _read_beside(folder: Path, count: int, record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
-    return read_label_map(folder / f"{record.path.stem}.png", count)
+def _read_beside(
+    folder: Path, count: int, record: ImageRecord, image_hw: tuple[int, int]
+) -> UInt8[np.ndarray, "H W"]:
+    return read_label_map(folder / f"{record.path.stem}.png", count, image_hw)
 
 
-def _read_ade20k(folder: Path, record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
-    labels = read_label_map(folder / f"{record.path.stem}.png", ADE20K_CLASSES + 1)
+def _read_ade20k(
+    folder: Path, record: ImageRecord, image_hw: tuple[int, int]
+) -> UInt8[np.ndarray, "H W"]:
+    labels = _read_beside(folder, ADE20K_CLASSES + 1, record, image_hw)
     labels[labels != VOID] -= 1  # 0 becomes VOID
     return labels
 
 
-def _read_salient(mask_of: Mapping[int, Path], record: ImageRecord) -> UInt8[np.ndarray, "H W"]:
+def _read_salient(
+    mask_of: Mapping[int, Path], record: ImageRecord, image_hw: tuple[int, int]
+) -> UInt8[np.ndarray, "H W"]:
     path = mask_of[record.image_id]
     with opened_image(path, max_pixels=MAX_LABELS) as image:
         grey = to_rgb(image)[:, :, 0]
+        check_size((grey.shape[0], grey.shape[1]), image_hw)
     if 0 < grey.max() <= 127:
         raise InputError(
             f"{path}: expected a mask of black and white (255), found no value above {grey.max()}"
@@ -263,19 +279,21 @@ def _ade20k_classes(path: Path) -> tuple[str, ...]:
 
 
 def _draw_annotations(
-    annotations: Mapping[int, list[dict[str, Any]]], key: str | None, record: ImageRecord
+    annotations: Mapping[int, list[dict[str, Any]]],
+    key: str | None,
+    record: ImageRecord,
+    image_hw: tuple[int, int],
 ) -> UInt8[np.ndarray, "H W"]:
     """A map of what the annotations hold under a key, or of their numbers from 1."""
-    hw = record.hw or (0, 0)
-    drawn: UInt8[np.ndarray, "H W"] = np.zeros(hw, np.uint8)
+    drawn: UInt8[np.ndarray, "H W"] = np.zeros(image_hw, np.uint8)
     highest = len(CATEGORIES) if key else VOID - 1
     for number, entry in enumerate(annotations[record.image_id], start=1):
         value = entry[key] if key else number
         try:
-            check_segmentation(entry.get("segmentation"), hw)
+            check_segmentation(entry.get("segmentation"), image_hw)
             if not 1 <= value <= highest:
                 raise InputError(f"expected a label from 1 to {highest}, found {shorten(value)}")
         except InputError as error:
             raise InputError(f"annotation {entry['id']} of {record.path}: {error}") from None
-        drawn[draw_segmentation(entry["segmentation"], hw)] = value
+        drawn[draw_segmentation(entry["segmentation"], image_hw)] = value
     return drawn

@@ -106,7 +106,7 @@ def test_voc_without_objects_says_so(voc):
         ("", "expected names of images, one a line, found none"),
         ("a\nb\na\n", "found one twice"),
         ("../a\n", "found a path"),
-        ("a\nc\nd\n", r"c.jpg: no such file, and 1 more"),
+        ("a\nc\nd\n", r"val.txt: names what is not there: .*c.jpg: no such file, and 1 more"),
         (b"\xff\xfe", "not a text file"),
         ("..\n", "found a path"),
         ("x" * 300, "no such file"),
@@ -148,7 +148,7 @@ def test_voc_refuses_a_missing_mask(voc, folder):
 
 def test_labels_of_another_size_are_refused(voc):
     found = open_voc(voc)
-    with pytest.raises(InputError, match=r"b.jpg: \(6, 9\) pixels .*, its mask has \(6, 8\)"):
+    with pytest.raises(InputError, match=r"b.png: .*\(6, 9\) pixels .* its mask has \(6, 8\)"):
         found.labels_of(found.images.records[0], (6, 9))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -95,12 +96,12 @@ class Campaign:
     def _keep(self, name: str, case: int, outcome: Outcome, folder: Path) -> None:
         command = f"python -m tests.fuzz --seed {self._seed} --only {name} --case {case}"
         self.failures.append(f"{command}\n    [{outcome.how}] {outcome.why}")
+        reason = (name, re.sub(r"\d+|/tmp/\S*", "", outcome.why)[:40])
+        self._by_reason[reason] += 1
+        if self._by_reason[reason] > 3:
+            return  # the count says how many more
         sys.stdout.write(self.failures[-1] + "\n")
         sys.stdout.flush()
-        reason = (name, outcome.why[:40])
-        self._by_reason[reason] += 1
-        if self._by_reason[reason] > 5:
-            return
         kept = self._folder / "failures" / f"{name.replace('/', '-')}-{self._seed}-{case}"
         shutil.copytree(folder / "case", kept, dirs_exist_ok=True, symlinks=True)
         (kept / "WHAT.txt").write_text(self.failures[-1] + "\n", errors="replace")

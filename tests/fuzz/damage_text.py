@@ -242,11 +242,18 @@ def mutate_yaml_text(rng: random.Random, content: bytes) -> bytes:
 
 
 def alias_bomb(rng: random.Random, content: bytes) -> bytes:
+    """Aliases of aliases of aliases, ten of each, beside the keys or as the value of one."""
     levels = rng.choice((3, 9, 30))
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    steps = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     for level in range(1, levels):
-        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
-    return "\n".join(lines).encode() + b"\n" + content
+        steps.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    if rng.random() < 0.3:
+        return "\n".join(steps).encode() + b"\n" + content
+    lines = content.decode().splitlines()
+    number = rng.randrange(len(lines))
+    value = f"{{{', '.join(steps)}}}" if rng.random() < 0.8 else "&a {b: {c: [*a, *a]}}"
+    lines[number] = f"{lines[number].partition(':')[0]}: {value}"
+    return "\n".join(lines).encode()
 
 
 JSON: dict[str, Mutator] = {
@@ -258,6 +265,8 @@ JSON_LINES: dict[str, Mutator] = {"line": mutate_lines}
 YAML: dict[str, Mutator] = {
     "yaml": mutate_yaml,
     "yaml ": mutate_yaml,
+    "yaml  ": mutate_yaml,
+    "yaml   ": mutate_yaml,
     "yaml text": mutate_yaml_text,
     "yaml text ": mutate_yaml_text,
     "alias bomb": alias_bomb,

@@ -15,7 +15,16 @@ from tests.fuzz.damage_text import JSON, YAML, mutate_value, text_of
 from tests.fuzz.inputs_checkpoints import make as make_checkpoint
 from tests.fuzz.inputs_pictures import make as make_pictures
 
-__all__ = ["ARGUMENTS", "CONFIG_NAMES", "config", "data_args", "make", "model_args", "recipe"]
+__all__ = [
+    "ARGUMENTS",
+    "CONFIG_NAMES",
+    "RECIPE_NAMES",
+    "config",
+    "data_args",
+    "make",
+    "model_args",
+    "recipe",
+]
 
 RECIPE = {
     "model": "crate_alpha_demo",
@@ -52,7 +61,8 @@ CONFIG = {
     "limit": 1,
     "strict": True,
 }
-CONFIG_NAMES = ("config", *(name for name in CONFIG), "model-args")
+CONFIG_NAMES = ("config", *CONFIG, "model-args")
+RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE)
 
 
 def make(folder: Path) -> None:

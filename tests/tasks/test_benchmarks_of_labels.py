@@ -185,6 +185,7 @@ def test_images_with_wrong_labels_are_named_and_the_rest_is_done(folders, tmp_pa
     assert summary["images"] == 1
     reasons = [entry["reason"] for entry in summary["failed"]]
     assert "its mask has (9, 9)" in reasons[0]
+    assert str(masks[0]) in reasons[0]
     assert "labels 0 to 20, and 255 for void, found [77]" in reasons[1]
     assert "2 images failed" in capsys.readouterr().out
     Image.new("RGB", (9, 9)).save(masks[2])
