@@ -44,11 +44,17 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
         missing.
 
     Raises:
-        CheckpointError: The layout is unknown.
+        CheckpointError: The layout is unknown, or a tensor is not of the form that it has.
     """
-    found = rename_backbone(checkpoint.state_dict)
+    try:
+        return _sizes_of(rename_backbone(checkpoint.state_dict), checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
+
+
+def _sizes_of(found: Renamed | None, checkpoint: Checkpoint) -> dict[str, Any]:
     if found is None:
-        raise CheckpointError(f"{checkpoint.path}: {unknown_layout(checkpoint.state_dict)}")
+        raise CheckpointError(unknown_layout(checkpoint.state_dict))
     tensors = found.tensors
     blocks = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d{1,3})\.", key))]
     sizes: dict[str, Any] = {"depth": max(blocks, default=-1) + 1}
