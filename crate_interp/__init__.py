@@ -16,6 +16,7 @@ from crate_interp.registration import register_with_timm
 
 _HOME = {
     "Activations": "crate_interp.structures",
+    "CheckpointError": "crate_interp.errors",
     "ImageGeometry": "crate_interp.structures",
     "InputError": "crate_interp.errors",
     "Instances": "crate_interp.structures",
@@ -44,6 +45,10 @@ register_with_timm()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # slow to import, and rarely asked for
+
+        return version("crate-interp")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -42,6 +42,7 @@ from crate_interp.config.options import (
     Solver,
     Spent,
     Unit,
+    WeightsConfig,
 )
 from crate_interp.config.segmentation import (
     BenchmarkConfig,
@@ -99,4 +100,5 @@ __all__ = [
     "TrainConfig",
     "Unit",
     "VocBenchmarkConfig",
+    "WeightsConfig",
 ]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from crate_interp.config.options import (
     Pictures,
     Precision,
+    WeightsConfig,
     option,
 )
 from crate_interp.config.ranges import Range, Side, check_ranges
@@ -40,7 +41,7 @@ class DownloadConfig:
 
 
 @dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(WeightsConfig):
     """Turn a weight file of any official layout into safetensors with its metadata."""
 
     continues: ClassVar[bool] = False

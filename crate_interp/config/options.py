@@ -37,6 +37,7 @@ __all__ = [
     "Solver",
     "Spent",
     "Unit",
+    "WeightsConfig",
     "option",
 ]
 
@@ -61,6 +62,7 @@ Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]
 Unit = Literal["class", "object"]
 
+WEIGHTS = "weights and their input"  # heading of the options of all commands that load weights
 FIGURES = "figures"  # heading of the options that figures have in common
 
 
@@ -106,7 +108,29 @@ FIGURE_OPTIONS = frozenset(field.name for field in fields(FigureConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(FigureConfig):
+class WeightsConfig:
+    """What commands that load weights have in common: how input is normalised, what is refused."""
+
+    mean: list[float] | None = option(
+        "means of red, green and blue in [0, 1], subtracted from the input (default: what the "
+        "weight file says, or the named model's)",
+        None,
+        several=float,
+        group=WEIGHTS,
+    )
+    std: list[float] | None = option(
+        "standard deviations that the input is divided by, as --mean",
+        None,
+        several=float,
+        group=WEIGHTS,
+    )
+    allow_nonfinite: bool = option(
+        "load weights that are NaN or infinite, too", False, group=WEIGHTS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(WeightsConfig, FigureConfig):
     """What commands that put images through a model have in common."""
 
     continues: ClassVar[bool] = False

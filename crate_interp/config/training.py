@@ -12,6 +12,7 @@ from crate_interp.config.options import (
     Pictures,
     Precision,
     Spent,
+    WeightsConfig,
     option,
 )
 from crate_interp.config.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
@@ -64,7 +65,7 @@ class CurvesConfig(FigureConfig):
 
 
 @dataclass(frozen=True)
-class EvaluateClassifierConfig:
+class EvaluateClassifierConfig(WeightsConfig):
     """Measure top-1 and top-5 accuracy of a classifier, or of a CLIPA model without a head."""
 
     continues: ClassVar[bool] = False
@@ -106,7 +107,7 @@ class EvaluateClassifierConfig:
 
 
 @dataclass(frozen=True)
-class ReconstructConfig(FigureConfig):
+class ReconstructConfig(WeightsConfig, FigureConfig):
     """Hide patches of pictures and draw what a CRATE-MAE predicts of them."""
 
     continues: ClassVar[bool] = False

@@ -20,6 +20,7 @@ from crate_interp.models.records import ModelRecord
 from crate_interp.models.weights import (
     is_available_locally,
     parameters_checksum,
+    weight_source,
     weights_checksum,
 )
 from crate_interp.models.zero_shot import embed_classes
@@ -49,6 +50,7 @@ __all__ = [
     "resolve_name",
     "resolve_weights",
     "tokenize",
+    "weight_source",
     "weights_checksum",
     "write_safetensors",
 ]

@@ -26,7 +26,7 @@ from crate_interp.models.crate_alpha import HUGE, LARGE, CrateAlpha
 from crate_interp.models.families import build_with_timm, pretrained_cfg
 from crate_interp.models.key_maps import Layout, Rule
 from crate_interp.models.layouts import load_part
-from crate_interp.models.loading import load_backbone, names_a_file, resolve_weights
+from crate_interp.models.loading import load_backbone, resolve_weights
 
 __all__ = ["CrateClip", "TextTower", "load_clip", "tokenize"]
 
@@ -255,15 +255,10 @@ def load_clip(
         CheckpointError: The weights cannot be had, read, or do not fit.
         InputError: The name is not that of a CLIPA model, or the heads do not divide the width.
     """
-    path = resolve_weights(name, weights)
-    visual = load_backbone(
-        name,
-        None if names_a_file(name) else path,
-        allow_nonfinite=allow_nonfinite,
-        **timm_arguments,
-    )
+    visual = load_backbone(name, weights, allow_nonfinite=allow_nonfinite, **timm_arguments)
     if not isinstance(visual, CrateAlpha) or not visual.projection_head:
         raise InputError(f"{name}: expected a CRATE-alpha-CLIPA model")
+    path = resolve_weights(name, weights)
     checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     text = TextTower(**_text_sizes(checkpoint, text_num_heads))
     load_part(text, checkpoint, TEXT_TOWER)

@@ -108,7 +108,9 @@ def load_backbone(
         if named and weights is not None:
             named = _without_foreign_tag(name, named)
         checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
-        model = _with_weights(named, checkpoint, timm_arguments)
+        model, tells = _with_weights(named, checkpoint, timm_arguments)
+        if weights is not None and not tells and len(statistics) < 2:
+            _say_normalisation(model, path, named, statistics)
     cast("dict[str, Any]", model.pretrained_cfg).update(statistics)
     return model
 
@@ -196,7 +198,8 @@ def names_a_file(name: Pathlike) -> bool:
 
 def _with_weights(
     name: ModelName | None, checkpoint: Checkpoint, arguments: dict[str, Any]
-) -> VisionTransformer:
+) -> tuple[VisionTransformer, bool]:
+    """The model of a file, and whether the file tells the mean and deviation of its input."""
     path, record = checkpoint.path, ModelRecord.of(checkpoint)
     if name is None:
         if record is None:
@@ -204,7 +207,7 @@ def _with_weights(
                 f"{path}: does not say which model it is; name it: load_backbone(NAME, weights=...)"
             )
         try:
-            name = resolve_name(record.model)
+            name = _without_foreign_tag(record.model, resolve_name(record.model))
         except InputError as error:
             raise CheckpointError(f"{path}: {error}") from error
     told: dict[str, Any] = {}
@@ -220,7 +223,22 @@ def _with_weights(
     load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
     config = cast("dict[str, Any]", model.pretrained_cfg)
     config.update(told, num_classes=model.num_classes)
-    return model
+    return model, bool(told)
+
+
+def _say_normalisation(
+    model: VisionTransformer, path: Path, name: ModelName | None, given: dict[str, Any]
+) -> None:
+    used = {**cast("dict[str, Any]", model.pretrained_cfg), **given}
+    mean, std = (" ".join(f"{value:g}" for value in used[key]) for key in ("mean", "std"))
+    logger.warning(
+        "%s says nothing of its normalisation: mean %s, std %s are used, as of %s; --mean and "
+        "--std (in Python: mean=, std=) change them",
+        path.name,
+        mean,
+        std,
+        name,
+    )
 
 
 def _refuse_another_size(model: VisionTransformer, checkpoint: Checkpoint) -> None:

@@ -17,7 +17,7 @@ from crate_interp.errors import InputError
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
 from crate_interp.models.key_maps import Layout, Rule
 from crate_interp.models.layouts import load_part
-from crate_interp.models.loading import load_backbone, names_a_file, resolve_weights
+from crate_interp.models.loading import load_backbone, resolve_weights
 from crate_interp.models.mae import CrateMae, CrateMaeAutoencoder, CrateMaeDecoder
 
 __all__ = ["load_decoder_into", "load_mae", "mae_file_of"]
@@ -64,15 +64,10 @@ def load_mae(
         CheckpointError: The weights cannot be had, read, or do not fit.
         InputError: The name is not that of a CRATE-MAE.
     """
-    path = resolve_weights(name, weights)
-    encoder = load_backbone(
-        name,
-        None if names_a_file(name) else path,
-        allow_nonfinite=allow_nonfinite,
-        **timm_arguments,
-    )
+    encoder = load_backbone(name, weights, allow_nonfinite=allow_nonfinite, **timm_arguments)
     if not isinstance(encoder, CrateMae):
         raise InputError(f"{name} is a {type(encoder).__name__}; expected a CRATE-MAE")
+    path = resolve_weights(name, weights)
     checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     found = (re.match(r"decoder[._]blocks\.(\d{1,3})\.", key) for key in checkpoint.state_dict)
     depth = 1 + max((int(match[1]) for match in found if match), default=-1)

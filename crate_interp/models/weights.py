@@ -14,9 +14,11 @@ import huggingface_hub
 import torch
 from huggingface_hub.utils import (
     EntryNotFoundError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
+from huggingface_hub.utils import logging as hub_logging
 from timm.models import get_pretrained_cfg
 from torch import nn
 
@@ -213,15 +215,22 @@ def _download(source: WeightSource) -> Path:
     repository, revision = _hub_repository(source)
     size = f" ({source.size_mb} MB)" if source.size_mb else ""
     _LOGGER.warning("downloading the weights of %s%s from %s", source.name, size, repository)
+    hub_logging.disable_propagation()  # it prints its lines itself
     for filename in source.hub_files:
         try:
+            # Asked once: without a network, what follows asks six times, for half a minute.
+            url = huggingface_hub.hf_hub_url(repository, filename, revision=revision)
+            huggingface_hub.get_hf_file_metadata(url)
             return Path(huggingface_hub.hf_hub_download(repository, filename, revision=revision))
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
             raise _download_error(source, filename, _offline_reason(error)) from error
         except EntryNotFoundError:
             _LOGGER.info("%s has no %s", repository, filename)
-        except Exception as error:  # what HTTP library raises depends on huggingface_hub's version
+        except HfHubHTTPError as error:
             raise _download_error(source, filename, str(error)) from error
+        except Exception as error:  # what HTTP library raises depends on huggingface_hub's version
+            reason = f"the hub cannot be reached: {error}"
+            raise _download_error(source, filename, reason) from error
     raise _download_error(source, " or ".join(source.hub_files), "the hub has no such file")
 
 

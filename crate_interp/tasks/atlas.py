@@ -185,6 +185,8 @@ def _source_of(config: AtlasConfig, observer: Observer, pictures: _Labelled) -> 
         stride=config.stride,
         images=pictures.images.name,
         classes=pictures.classes,
+        mean=config.mean,
+        std=config.std,
     )
 
 

@@ -62,6 +62,8 @@ class AtlasSource:
         stride: Pixels between patches, if it was chosen.
         images: Name of the set of images.
         classes: Names; empty if classes are not known.
+        mean: Of RGB in [0, 1], if it was chosen.
+        std: Of RGB in [0, 1], if it was chosen.
     """
 
     model: str
@@ -75,6 +77,8 @@ class AtlasSource:
     stride: int | None
     images: str
     classes: tuple[str, ...]
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
 
 @dataclass(frozen=True)

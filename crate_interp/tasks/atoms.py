@@ -74,6 +74,8 @@ def _model_of(config: AtomsConfig, stored: StoredAtlas) -> ModelConfig:
         model=config.model or source.model,
         weights=config.weights or (Path(source.weights) if source.weights else None),
         model_args=dict(source.model_args),
+        mean=source.mean,
+        std=source.std,
         size=source.geometry.input_hw[0],
         stride=source.stride,
         device=config.device,

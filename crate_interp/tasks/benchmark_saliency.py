@@ -21,6 +21,7 @@ from crate_interp.hooks import Observer, Site, available_sites
 from crate_interp.segmentation import attention_masks, principal_component, tokencut
 from crate_interp.structures import Activations, Instances
 from crate_interp.tasks.benchmark_files import Example, draw_examples, format_table, percent
+from crate_interp.tasks.inference import release_of
 from crate_interp.tasks.number_files import weights_of
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_saliency
@@ -88,7 +89,9 @@ def run(config: SaliencyBenchmarkConfig) -> int:
             [method, *(percent(score[key]) for key in ("max_f", "iou", "accuracy"))]
             for method, score in results.items()
         ]
-        published = published_saliency(settings["model"], str(config.images.resolve()))
+        published = published_saliency(
+            release_of(config, weights["sha256"]), str(config.images.resolve()), len(entries)
+        )
         if published is not None:
             rows.append(["TokenCut, published", *map(str, published)])
         print(format_table(["", "max F", "IoU", "accuracy"], rows))

@@ -39,6 +39,7 @@ from crate_interp.tasks.benchmark_files import (
     percent,
     write_class_scores,
 )
+from crate_interp.tasks.inference import release_of
 from crate_interp.tasks.number_files import versions, weights_of
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_attention_miou
@@ -106,7 +107,7 @@ def run(config: VocBenchmarkConfig) -> int:
             outcomes = observe(observer, shown, *wanted, benchmark.example_of, config)
             examples = [image.result for image in outcomes if image.result is not None]
             draw_examples(output / "masks.png", examples, _Benchmark.TITLES, config)
-        results = _results_of(config, settings["model"], score)
+        results = _results_of(config, score, release_of(config, weights["sha256"]), len(entries))
         print(f"{by_class}\n\n{_report(config, settings, score, results)}")
         return finish_run(folder, results, failed, weights, settings)
 
@@ -199,12 +200,12 @@ def _overlaps_of(entry: Mapping[str, Any]) -> ImageOverlaps:
 
 
 def _results_of(
-    config: VocBenchmarkConfig, model: str, score: AttentionSegmentationScore
+    config: VocBenchmarkConfig, score: AttentionSegmentationScore, release: str | None, count: int
 ) -> dict[str, Any]:
     """What the summary says."""
     found = None
     if config.data != Path("demo"):
-        found = published_attention_miou(model, config.protocol)
+        found = published_attention_miou(release, config.protocol, config.split, count)
     return {
         "mean_iou": score.mean_iou,
         "mean_iou_over_classes": {m: float(np.nanmean(score.by_class[m])) for m in METHODS},

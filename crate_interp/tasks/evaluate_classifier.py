@@ -35,6 +35,7 @@ from crate_interp.tasks.inference import (
     describe_weights,
     device_of,
     load_model,
+    loading_options,
 )
 from crate_interp.tasks.progress import progress_bar
 from crate_interp.training import Recipe
@@ -119,7 +120,7 @@ class _Classifier:
 
 
 def _head(config: EvaluateClassifierConfig, device: torch.device) -> _Classifier:
-    model, path = load_model(config.model, config.weights, config.model_args)
+    model, path = load_model(config)
     if getattr(model, "projection_head", False):
         raise InputError(
             f"{config.model}: its head gives embeddings, not classes: name the classes with "
@@ -133,7 +134,8 @@ def _zero_shot(
 ) -> _Classifier:
     if config.weights == RANDOM:
         raise InputError("weights random: zero-shot classes need a trained text tower")
-    model = load_clip(config.model, config.weights, **config.model_args).to(device)
+    options = {**config.model_args, **loading_options(config)}
+    model = load_clip(config.model, config.weights, **options).to(device)
     texts = embed_classes(model, names, config.templates)
 
     def score_of(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
-from crate_interp.config import BatchSize, Precision, PrecisionChoice
+from crate_interp.config import (
+    BatchSize,
+    EvaluateClassifierConfig,
+    ModelConfig,
+    Precision,
+    PrecisionChoice,
+    WeightsConfig,
+)
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
 from crate_interp.models import (
+    RANDOM,
     has_fast_bfloat16,
     load_backbone,
     names_a_file,
     resolve_name,
     resolve_weights,
+    weight_source,
     weights_checksum,
 )
 
@@ -30,12 +41,13 @@ __all__ = [
     "describe_weights",
     "device_of",
     "load_model",
+    "loading_options",
     "peak_memory_mb",
     "precision_of",
+    "release_of",
+    "statistics_of",
     "workers_of",
 ]
-
-RANDOM = Path("random")  # `--weights random`: an untrained model
 
 _TOKENS = {"cpu": 4096, "cuda": 65536}  # of a batch: more make products no faster
 _NUMBERS_A_TOKEN = 24  # float32, per embedding dimension, that are alive at once inside a block
@@ -131,10 +143,15 @@ def peak_memory_mb(device: torch.device) -> dict[str, int | None]:
     return {"process": process, "cuda": None if cuda is None else round(cuda / 1e6)}
 
 
+def loading_options(config: WeightsConfig) -> dict[str, Any]:
+    """Give the options of a command that `load_backbone` and its like have by the same names."""
+    return {option.name: getattr(config, option.name) for option in fields(WeightsConfig)}
+
+
 def load_model(
-    name: str, weights: Path | None, model_args: Mapping[str, Any]
+    config: ModelConfig | EvaluateClassifierConfig,
 ) -> tuple[VisionTransformer, Path | None]:
-    """Load the model of the options `--model`, `--weights` and `--model-args`, on the CPU.
+    """Load the model of a command's options, on the CPU.
 
     Returns:
         The model in evaluation mode, and its weight file; `None` for random weights (seed 0).
@@ -142,19 +159,54 @@ def load_model(
     Raises:
         InputError: As `load_backbone`.
     """
-    if weights == RANDOM:
+    options = {**config.model_args, **loading_options(config)}
+    if config.weights == RANDOM:
         torch.manual_seed(0)
-        return load_backbone(name, pretrained=False, **model_args), None
-    model = load_backbone(name, weights, **model_args)
-    return model, resolve_weights(name, weights)
+        return load_backbone(config.model, pretrained=False, **options), None
+    model = load_backbone(config.model, config.weights, **options)
+    return model, resolve_weights(config.model, config.weights)
+
+
+def statistics_of(model: nn.Module) -> dict[str, list[float]]:
+    """Give the `mean` and `std` of a model's input, RGB in [0, 1], for settings."""
+    found = resolve_model_data_config(model)
+    return {name: [float(value) for value in found[name]] for name in ("mean", "std")}
 
 
 def describe_model(name: str, weights: Path | None) -> str:
-    """Name a model for a results file: a path as it is, otherwise `architecture.tag`."""
+    """Name a model for captions and results files.
+
+    A path as it is; `architecture.tag` with the weights of that name; `architecture (FILE)` with a
+    file that was given for it, whose weights are not those of any tag.
+    """
     if names_a_file(name):
         return name
     resolved = resolve_name(name)
-    return f"{resolved.architecture} (untrained)" if weights == RANDOM else str(resolved)
+    if weights is None:
+        return str(resolved)
+    return f"{resolved.architecture} ({'untrained' if weights == RANDOM else weights.name})"
+
+
+def release_of(config: ModelConfig, sha256: str | None) -> str | None:
+    """Name a command's model as tables of published numbers do, if it is a published one.
+
+    Args:
+        config: Of the command.
+        sha256: Of the weight file that it loads; `None` for random weights.
+
+    Returns:
+        `architecture.tag`, `architecture (untrained)`, or `None`: for a file that is not known to
+        be the published one, and for a model or an input that was changed.
+    """
+    if names_a_file(config.model) or config.model_args or config.mean or config.std:
+        return None
+    if config.weights == RANDOM:
+        return describe_model(config.model, RANDOM)
+    resolved = resolve_name(config.model)
+    source = weight_source(resolved)
+    known = source.sha256 if source else None
+    is_published = config.weights is None if known is None else known == sha256
+    return str(resolved) if is_published else None
 
 
 def describe_weights(path: Path | None) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _iou_types(annotations: Mapping[str, Any]) -> dict[IouType, str]:
 def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
     """The predictor on its device, and the record of its weights."""
     device = device_of(config.device)
-    model, path = load_model(config.model, config.weights, config.model_args)
+    model, path = load_model(config)
     if "dinov2" in str(config.model):
         _logger.warning(
             "%s has tokens of high norm, on which normalized cuts are known to collapse "

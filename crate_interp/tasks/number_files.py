@@ -25,7 +25,7 @@ from crate_interp.errors import InputError
 from crate_interp.files import write_whole
 from crate_interp.hooks import Observer
 from crate_interp.models import resolve_weights
-from crate_interp.tasks.inference import RANDOM, describe_model, describe_weights
+from crate_interp.tasks.inference import RANDOM, describe_model, describe_weights, statistics_of
 
 __all__ = [
     "about_of",
@@ -55,6 +55,7 @@ def about_of(config: ModelConfig, observer: Observer) -> dict[str, Any]:
         "size": observer.size,
         "device": observer.device.type,
         "precision": observer.precision,
+        **statistics_of(observer.model),
     }
     return {"weights": weights_of(config), "settings": settings, "versions": versions()}
 

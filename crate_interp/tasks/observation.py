@@ -37,7 +37,7 @@ def load_observer(config: ModelConfig) -> Observer:
         InputError: As `load_model` and `Observer`; a device that cannot be used.
     """
     device = device_of(config.device)
-    model, _ = load_model(config.model, config.weights, config.model_args)
+    model, _ = load_model(config)
     precision = precision_of(config.precision, device)
     return Observer(model.to(device), config.size, config.stride, precision)
 

@@ -11,7 +11,7 @@ __all__ = ["PublishedSaliency", "published_attention_miou", "published_saliency"
 _CRATE = "Yu et al., arXiv 2308.16271: a head a class"
 _DINO = "Caron et al., arXiv 2104.14294: Jaccard"
 
-# VOC 2012 val, all 1449 images, percent. Models as `describe_model` names them. The supervised ViTs
+# VOC 2012 val, all 1449 images, percent. Models as `release_of` names them. The supervised ViTs
 # of the papers are of their authors' own training.
 _ATTENTION_MIOU: dict[KeepBy, tuple[str, dict[str, float]]] = {
     "entries": (
@@ -38,6 +38,9 @@ _ATTENTION_MIOU: dict[KeepBy, tuple[str, dict[str, float]]] = {
 }
 
 
+_VOC_VAL = 1449  # images
+
+
 class PublishedSaliency(NamedTuple):
     """TokenCut with DINO's ViT-S/16 on a whole set, percent."""
 
@@ -53,24 +56,35 @@ _SALIENCY = {
 }
 
 
-def published_attention_miou(model: str, protocol: KeepBy) -> tuple[float, str] | None:
+_WHOLE = {"ecssd": 1000, "duts": 5019, "omron": 5168}  # images; of DUTS, the test part
+
+
+def published_attention_miou(
+    model: str | None, protocol: KeepBy, split: str, count: int
+) -> tuple[float, str] | None:
     """Find the attention mIoU of a model on VOC 2012 val, in percent, and its source.
 
     Args:
-        model: As `describe_model` names it.
+        model: As `release_of` names it.
         protocol: Which patches its masks keep.
+        split: Part of VOC 2012 that was measured.
+        count: How many images of it were; the published numbers are those of all.
     """
+    if model is None or (split, count) != ("val", _VOC_VAL):
+        return None
     source, values = _ATTENTION_MIOU[protocol]
     return (values[model], source) if model in values else None
 
 
-def published_saliency(model: str, images: str) -> PublishedSaliency | None:
+def published_saliency(model: str | None, images: str, count: int) -> PublishedSaliency | None:
     """Find TokenCut's numbers for a model on the set that a path speaks of.
 
     Args:
-        model: As `describe_model` names it.
+        model: As `release_of` names it.
         images: Folder of the images; ECSSD, DUTS and DUT-OMRON are known by their names in it.
+        count: How many images of it were measured; the published numbers are those of all.
     """
     if model != "vit_small_patch16_224.dino":
         return None
-    return next((value for name, value in _SALIENCY.items() if name in images.lower()), None)
+    found = (name for name in _SALIENCY if name in images.lower() and count == _WHOLE[name])
+    return next((_SALIENCY[name] for name in found), None)

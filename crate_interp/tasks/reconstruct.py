@@ -18,6 +18,7 @@ from crate_interp.models import CrateMaeAutoencoder, load_mae
 from crate_interp.models.masking import draw_mask
 from crate_interp.structures import ImageGeometry
 from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
+from crate_interp.tasks.inference import loading_options
 from crate_interp.visualization import reconstruction_figure
 
 __all__ = ["run"]
@@ -66,10 +67,11 @@ def run(config: ReconstructConfig) -> int:
 
 
 def _load(config: ReconstructConfig) -> CrateMaeAutoencoder:
+    options = {**config.model_args, **loading_options(config)}
     if config.model is None and config.weights is not None:
-        model = load_mae(config.weights, **config.model_args)
+        model = load_mae(config.weights, **options)
     else:
-        model = load_mae(str(config.model), config.weights, **config.model_args)
+        model = load_mae(str(config.model), config.weights, **options)
     if config.normalised_target != "auto":
         model.normalised_target = config.normalised_target == "yes"
     return model

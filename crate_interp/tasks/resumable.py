@@ -17,7 +17,7 @@ from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site
 from crate_interp.structures import Activations
-from crate_interp.tasks.inference import batch_size_of, describe_model
+from crate_interp.tasks.inference import batch_size_of, describe_model, statistics_of
 from crate_interp.tasks.number_files import versions
 from crate_interp.tasks.observation import observe
 from crate_interp.tasks.run_folder import RunFolder
@@ -60,6 +60,7 @@ def settings_of(
         "size": observer.size,
         "device": observer.device.type,
         "precision": observer.precision,
+        **statistics_of(observer.model),
         "batch_size": batch_size_of(config.batch_size, observer),
         "images": describe_images(images),
     }

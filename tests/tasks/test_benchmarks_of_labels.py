@@ -381,12 +381,16 @@ def test_saliency_of_masks_that_cannot_be_read_is_an_error(folders, tmp_path, ca
 
 
 def test_published_numbers_belong_to_models_that_have_one():
-    assert published_attention_miou("vit_small_patch8_224.dino", "mass")[0] == 44.7
-    assert published_attention_miou("vit_small_patch8_224.dino", "entries")[0] == 27.0
-    assert published_attention_miou("crate_alpha_demo", "entries") is None
-    assert published_saliency("vit_small_patch16_224.dino", "/data/ECSSD/images").iou == 71.2
-    assert published_saliency("vit_small_patch16_224.dino", "/data/other") is None
-    assert published_saliency("crate_alpha_demo", "/data/ECSSD/images") is None
+    dino, val = "vit_small_patch8_224.dino", ("val", 1449)
+    assert published_attention_miou(dino, "mass", *val)[0] == 44.7
+    assert published_attention_miou(dino, "entries", *val)[0] == 27.0
+    assert published_attention_miou("crate_alpha_demo", "entries", *val) is None
+    assert published_attention_miou(None, "mass", *val) is None
+    dino = "vit_small_patch16_224.dino"
+    assert published_saliency(dino, "/data/ECSSD/images", 1000).iou == 71.2
+    assert published_saliency(dino, "/data/other", 1000) is None
+    assert published_saliency("crate_alpha_demo", "/data/ECSSD/images", 1000) is None
+    assert published_saliency(None, "/data/ECSSD/images", 1000) is None
 
 
 def test_published_models_are_models_that_can_be_named():
