@@ -260,7 +260,25 @@ def _open_pool(workers: int) -> Executor:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload([__name__])  # imported once, not by every process
+    if method == "forkserver":
+        _start_forkserver()
     return ProcessPoolExecutor(workers, context, _start_reader)
+
+
+def _start_forkserver() -> None:
+    """Start what the readers come from with Ctrl-C blocked, which is the main process's to handle.
+
+    It is for the readers as well: they inherit the mask, so that none of them is interrupted before
+    it gets to `_start_reader`.
+    """
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C again where it has to start
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _start_reader() -> None:

@@ -233,3 +233,63 @@ def test_readers_end_when_the_main_process_is_killed():
         time.sleep(0.1)
     os.kill(reader, signal.SIGKILL)
     pytest.fail("the reader outlived the main process by 10 seconds")
+
+
+STARTING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from engine_readers import read
+from crate_interp.cli import main
+from crate_interp.data import ImageRecord
+from crate_interp.engine import process_images
+from crate_interp.tasks import models
+def run(_):
+    records = [ImageRecord(number, "plain", Path("x")) for number in range(1, 10**6)]
+    options = {"batch_size": 1, "workers": 2}
+    print("starts", flush=True)
+    for _ in process_images(records, read, lambda images, stage: images, print, **options): pass
+models.run = run
+sys.exit(main(["models"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@pytest.mark.parametrize("lines", [1, 5])  # readers start, and work
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+)
+@pytest.mark.parametrize("to_group", [True, False])
+def test_a_stop_at_any_moment_is_one_line_and_leaves_no_process(
+    lines, number, code, message, to_group
+):
+    command = [sys.executable, "-c", STARTING, str(Path(__file__).parent)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as main:
+        for _ in range(lines):
+            assert main.stdout.readline()
+        time.sleep(0.3 if lines == 1 else 0)
+        (os.killpg if to_group else os.kill)(main.pid, number)
+        _, error = main.communicate(timeout=60)
+    assert main.returncode == code, error
+    assert error == f"{message}; the same command begins anew\n"
+    sessions = {}
+    for _ in range(100):
+        sessions = processes_of_session(main.pid)
+        if not sessions:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{sessions} outlived the main process by 10 seconds")
+
+
+def processes_of_session(session):
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_session) == session and state != "Z":
+            found[stat.parent.name] = state
+    return found
