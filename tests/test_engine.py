@@ -255,15 +255,21 @@ sys.exit(main(["models"]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
-@pytest.mark.parametrize("lines", [1, 5])  # readers start, and work
 @pytest.mark.parametrize(
-    ("number", "code", "message"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+    ("lines", "number", "to_group"),  # after one line readers start, after five they work
+    [
+        (1, signal.SIGINT, True),
+        (5, signal.SIGINT, True),
+        (1, signal.SIGTERM, True),
+        (5, signal.SIGTERM, False),
+    ],
 )
-@pytest.mark.parametrize("to_group", [True, False])
-def test_a_stop_at_any_moment_is_one_line_and_leaves_no_process(
-    lines, number, code, message, to_group
-):
+def test_a_stop_at_any_moment_is_one_line_and_leaves_no_process(lines, number, to_group):
+    stopped = {
+        signal.SIGINT: (130, "interrupted"),
+        signal.SIGTERM: (143, "stopped by SIGTERM"),
+    }
+    code, message = stopped[number]
     command = [sys.executable, "-c", STARTING, str(Path(__file__).parent)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, start_new_session=True) as main:

@@ -12,10 +12,11 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from crate_interp.errors import CheckpointError, InputError
+from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.models.arguments import check_arguments
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
 from crate_interp.models.layouts import load_checkpoint_into
+from crate_interp.models.memory import usable_memory
 from crate_interp.models.names import ModelName, resolve_name
 from crate_interp.models.records import ModelRecord, checked_statistics
 from crate_interp.models.weights import fetch_weights
@@ -154,9 +155,16 @@ def create_backbone(name: ModelName, **timm_arguments: Any) -> VisionTransformer
         **timm_arguments: As for `load_backbone`.
 
     Raises:
-        InputError: Not a VisionTransformer, or an argument that timm refuses.
+        InputError: Not a VisionTransformer, an argument that timm refuses, or parameters that do
+            not fit into the memory.
     """
-    create_on_meta(name, **timm_arguments)  # refuses at once what would take gigabytes to refuse
+    planned = create_on_meta(name, **timm_arguments)  # refuses at once what would take gigabytes
+    needed, there = 4 * _parameters_of(planned), usable_memory()
+    if needed > there:
+        raise InputError(
+            f"{name} with {shorten(timm_arguments)}: expected parameters that fit into the memory, "
+            f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
+        )
     arguments = {"dynamic_img_size": True, **timm_arguments}
     return cast("VisionTransformer", timm.create_model(str(name), **arguments).eval())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import fields
@@ -33,10 +34,12 @@ from crate_interp.models import (
     weight_source,
     weights_checksum,
 )
+from crate_interp.models.memory import usable_memory
 
 __all__ = [
     "RANDOM",
     "batch_size_of",
+    "check_tokens",
     "describe_model",
     "describe_weights",
     "device_of",
@@ -49,6 +52,9 @@ __all__ = [
     "workers_of",
 ]
 
+_logger = logging.getLogger(__name__)
+
+_MANY_PATCHES = 16_384  # of an image: 128 x 128, for instance 1024 pixels a side by patches of 8
 _TOKENS = {"cpu": 4096, "cuda": 65536}  # of a batch: more make products no faster
 _NUMBERS_A_TOKEN = 24  # float32, per embedding dimension, that are alive at once inside a block
 _MEMORY_SHARE = 0.25  # of a GPU, for the forward pass; cuts and the CRF want some, too
@@ -73,6 +79,33 @@ def device_of(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_tokens(observer: Observer) -> None:
+    """Warn of images of more than 16,384 patches, and refuse what the memory cannot hold.
+
+    A cut keeps one byte for each pair of patches of an image, in the memory of its device; the time
+    of attention grows with the pairs as well.
+
+    Args:
+        observer: With the model on its device, and the size of its input.
+
+    Raises:
+        InputError: The pairs of one image take more than all memory.
+    """
+    rows, columns = observer.grid_hw
+    patches, there = rows * columns, usable_memory(observer.device)
+    if patches <= _MANY_PATCHES:
+        return
+    found = (
+        f"size {observer.size}: {patches} patches an image, whose pairs take "
+        f"{patches**2 / 1e9:.1f} GB in a cut"
+    )
+    if patches**2 > there:
+        raise InputError(
+            f"{found}; expected at most the memory, {there / 1e9:.1f} GB: take a smaller --size"
+        )
+    _logger.warning("%s; attention takes time by the pairs, too", found)
 
 
 def batch_size_of(asked: BatchSize, observer: Observer) -> int:

@@ -30,6 +30,7 @@ from crate_interp.evaluation.coco_input import IouType, has_masks, prepare_groun
 from crate_interp.segmentation import MaskCut, MaskCutResult
 from crate_interp.tasks.inference import (
     batch_size_of,
+    check_tokens,
     describe_weights,
     device_of,
     load_model,
@@ -154,7 +155,9 @@ def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
         if field.init and field.name != "model"
     }
     options["precision"] = precision_of(config.precision, device)
-    return MaskCut(model.to(device), **options), describe_weights(path)
+    predictor = MaskCut(model.to(device), **options)
+    check_tokens(predictor.observer)
+    return predictor, describe_weights(path)
 
 
 def _process(

@@ -17,6 +17,7 @@ from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import (
     batch_size_of,
+    check_tokens,
     device_of,
     load_model,
     precision_of,
@@ -39,7 +40,9 @@ def load_observer(config: ModelConfig) -> Observer:
     device = device_of(config.device)
     model, _ = load_model(config)
     precision = precision_of(config.precision, device)
-    return Observer(model.to(device), config.size, config.stride, precision)
+    observer = Observer(model.to(device), config.size, config.stride, precision)
+    check_tokens(observer)
+    return observer
 
 
 def feature_of(config: BenchmarkConfig | PcaConfig, observer: Observer) -> Site:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import sys
@@ -10,9 +11,11 @@ from contextlib import nullcontext
 
 from crate_interp.config import TrainConfig
 from crate_interp.config.pipelines import find_pipeline
+from crate_interp.errors import InputError
+from crate_interp.models.memory import usable_memory
 from crate_interp.tasks.progress import progress_bar
 from crate_interp.tasks.run_folder import open_run_folder
-from crate_interp.training import Metrics, TrainingResult, read_recipe, train
+from crate_interp.training import Metrics, Recipe, TrainingResult, read_recipe, train
 
 __all__ = ["run"]
 
@@ -31,6 +34,7 @@ def run(config: TrainConfig) -> int:
     """
     path = find_pipeline(config.recipe, _RECIPES, "recipe")
     recipe = read_recipe(path, config.set or ())
+    _refuse_large_batches(recipe)
     settings = dataclasses.asdict(recipe)
     left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
     settings = {name: value for name, value in settings.items() if name not in left_out}
@@ -60,6 +64,20 @@ def run(config: TrainConfig) -> int:
         found = "".join(f", {name} {value}" for name, value in _measured(result).items())
         print(f"{result.step} steps{found}: {config.output / 'model.safetensors'}")
     return 0
+
+
+def _refuse_large_batches(recipe: Recipe) -> None:
+    """Refuse pixels of one forward pass that the memory does not hold."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    pictures = math.ceil(recipe.batch_size / recipe.accumulation / processes)
+    for part in (recipe, *recipe.staged):
+        needed, there = pictures * 3 * part.image_size**2 * 4, usable_memory()
+        if needed > there:
+            raise InputError(
+                f"batch_size, image_size: expected the pixels of a forward pass to fit into the "
+                f"memory, {there / 1e9:.1f} GB, found {pictures} pictures of {part.image_size} "
+                f"pixels a side, {needed / 1e9:.1f} GB; accumulation divides a batch"
+            )
 
 
 def _measured(values: Metrics | TrainingResult) -> dict[str, str]:

@@ -4,9 +4,17 @@ import pytest
 import torch
 
 from crate_interp import Observer
+from crate_interp.errors import InputError
 from crate_interp.models import create_backbone, resolve_name
+from crate_interp.models.memory import usable_memory
 from crate_interp.tasks import inference
-from crate_interp.tasks.inference import batch_size_of, peak_memory_mb, precision_of, workers_of
+from crate_interp.tasks.inference import (
+    batch_size_of,
+    check_tokens,
+    peak_memory_mb,
+    precision_of,
+    workers_of,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -66,3 +74,32 @@ def test_peak_memory_grows_with_what_is_used():
     assert after["process"] >= max(before, 160)
     assert after["cuda"] is None
     assert block.numel()
+
+
+@pytest.mark.parametrize(("size", "memory", "warned"), [(512, 1, False), (516, 10**9, True)])
+def test_more_patches_than_usual_are_warned_of(model, monkeypatch, caplog, size, memory, warned):
+    monkeypatch.setattr(inference, "usable_memory", lambda _: memory)
+    check_tokens(Observer(model, size=size))
+    assert ("size 516: 16641 patches an image, whose pairs take 0.3 GB" in caplog.text) == warned
+    assert len(caplog.records) == warned
+
+
+def test_more_patches_than_the_memory_holds_are_refused(model, monkeypatch):
+    monkeypatch.setattr(inference, "usable_memory", lambda _: 24 * 10**9)
+    expected = r"size 2000: 250000 patches .* 62.5 GB in a cut; expected at most .*, 24.0 GB"
+    with pytest.raises(InputError, match=expected):
+        check_tokens(Observer(model, size=2000))
+
+
+def test_usable_memory_is_what_a_limit_leaves(monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
+    assert usable_memory() == 10**6
+    monkeypatch.undo()
+    assert usable_memory(CPU) > 10**8
+
+
+def test_a_model_that_the_memory_does_not_hold_is_refused():
+    name = resolve_name("vit_demo")
+    with pytest.raises(InputError, match=r"vit_demo with .*: expected parameters that fit"):
+        create_backbone(name, embed_dim=16384, depth=256, num_heads=4)
