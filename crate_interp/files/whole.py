@@ -37,11 +37,11 @@ def write_whole(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[A
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `write_whole` left in a folder when its process was killed.
+    """Remove what `write_whole` left in a folder, or in those in it, when its process was killed.
 
     Nobody else may be writing there: call it with the folder's lock held.
     """
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.rglob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 

@@ -192,5 +192,6 @@ def _check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
             for name in differing
         )
         raise InputError(
-            f"{path} holds a run of other settings ({changes}): choose another --output"
+            f"{path / 'settings.json'}: a run of other settings ({changes}); choose another "
+            "--output"
         )

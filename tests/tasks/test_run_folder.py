@@ -121,8 +121,10 @@ def test_settings_that_are_none_are_named(folder, content, message):
     assert "\n" not in str(raised.value)
 
 
-def test_what_a_killed_writer_left_is_cleared_away(folder):
-    left = folder / ".results.json.4711.partial"
+@pytest.mark.parametrize("place", [".", "images"])
+def test_what_a_killed_writer_left_is_cleared_away(folder, place):
+    left = folder / place / ".results.json.4711.partial"
+    left.parent.mkdir(exist_ok=True)
     left.write_text("half")
     with open_run_folder(folder, {"tau": 0.15}, Entry):
         assert not left.exists()
