@@ -15,6 +15,8 @@ import platformdirs
 from jaxtyping import UInt8
 
 from crate_interp.data.coco_files import read_coco
+from crate_interp.data.folders import is_file
+from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import ResizedImage, read_image, resize_image
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
@@ -44,12 +46,14 @@ class ImageRecord:
             or from a folder above, where that is needed to tell files apart.
         path: Where the file lies.
         hw: Height and width that the annotations give, pixels; `None` without annotations.
+        source: The annotation file, for messages; `None` without annotations.
     """
 
     image_id: int
     file_name: str
     path: Path
     hw: tuple[int, int] | None = None
+    source: Path | None = field(default=None, repr=False, compare=False)
 
     def read(self) -> UInt8[np.ndarray, "H W 3"]:
         """Read the image as `read_image` does.
@@ -57,11 +61,16 @@ class ImageRecord:
         Raises:
             InputError: It cannot be read, or has not the size that the annotations give.
         """
-        rgb = read_image(self.path)
+        try:
+            rgb = read_image(self.path)
+        except ImageReadError as error:
+            if self.source is None or is_file(self.path):
+                raise
+            raise ImageReadError(f"{error}; it is named in {self.source}") from error
         if self.hw is not None and rgb.shape[:2] != self.hw:
             raise InputError(
                 f"{self.path}: {rgb.shape[:2]} pixels (height, width), "
-                f"the annotations say {self.hw}"
+                f"the annotations say {self.hw}" + (f", {self.source}" if self.source else "")
             )
         return rgb
 
@@ -156,7 +165,7 @@ def open_coco(split: str, root: Path | None = None) -> ImageSet:
             raise InputError(
                 f"{annotation_file}: file_name {shorten(file_name)} leads outside {folder}"
             )
-        records.append(record_of(image, path))
+        records.append(record_of(image, path, annotation_file))
     return ImageSet(split, tuple(records), coco)
 
 
@@ -184,10 +193,10 @@ def images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str,
     return by_name
 
 
-def record_of(image: Mapping[str, Any], path: Path) -> ImageRecord:
-    """The record of an annotated image, whose file lies at `path`."""
+def record_of(image: Mapping[str, Any], path: Path, source: Path) -> ImageRecord:
+    """The record of an image that `source` annotates, whose file lies at `path`."""
     hw = (image["height"], image["width"]) if "height" in image else None
-    return ImageRecord(image["id"], image["file_name"], path, hw)
+    return ImageRecord(image["id"], image["file_name"], path, hw, source)
 
 
 def _draw_scenes(folder: Path) -> None:

@@ -22,7 +22,7 @@ __all__ = ["check_outlines", "check_segmentation", "draw_segmentation"]
 # Outlines of COCO's own objects have 300 pixels in the mean.
 MAX_OUTLINE = 4_000_000  # pixels of one polygon
 FREE_OUTLINE = 2_000  # of every entry of a file
-MAX_OUTLINES = 200_000_000  # of a file, beside that
+MAX_OUTLINES = 50_000_000  # of a file, beside that
 
 
 def check_segmentation(segmentation: Any, image_hw: tuple[int, int]) -> float:

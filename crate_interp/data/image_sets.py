@@ -93,7 +93,7 @@ def _match(
                 f"{path} and {matched[file_name].path} are both {shorten(file_name)} "
                 f"of {annotations}"
             )
-        matched[file_name] = record_of(entry, path)
+        matched[file_name] = record_of(entry, path, annotations)
     if not matched:
         raise InputError(f"{found[0].path}: not among the images of {annotations}, as all others")
     if left_out:

@@ -138,6 +138,8 @@ def _expected_found(message: str, value: Any) -> str:
     missing = re.fullmatch(r"Object missing required field (.*)", message)
     if missing:
         place, message = f"{place}.{missing[1]}", "expected a value, found no such key"
+    if message.endswith(" out of range"):
+        message = "expected a number of at most 64 bits, found a larger one"
     parts = re.fullmatch(r"Expected (.*?)(?:, got (.*))?", message, re.DOTALL)
     if parts:
         found = " ".join(filter(None, (parts[2], _scalar_at(place, value))))

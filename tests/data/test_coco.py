@@ -343,8 +343,16 @@ def test_odd_file_names_are_refused_in_one_line_or_taken(tmp_path, file_name):
     annotations = tmp_path / "annotations" / "instances_val2017.json"
     annotations.write_text(json.dumps(_coco({**_image(1, ""), "file_name": file_name})))
     (record,) = open_coco("val2017", tmp_path).records
-    with pytest.raises(InputError, match="cannot be read") as caught:
+    with pytest.raises(InputError, match=r"cannot be read.*instances_val2017\.json") as caught:
         record.read()
     assert len(str(caught.value)) <= 500
     with pytest.raises(InputError, match=r"a\.jpg: not among"):
         open_images([tmp_path / "val2017"], annotations)
+
+
+def test_size_that_is_not_annotated_names_both_files(tmp_path):
+    coco = _coco({**_image(1, "a.jpg"), "height": 7})
+    _write_split(tmp_path, coco)
+    (record,) = open_coco("val2017", tmp_path).records
+    with pytest.raises(InputError, match=r"a\.jpg: \(6, 8\) .* say \(7, 8\), .*_val2017\.json"):
+        record.read()
