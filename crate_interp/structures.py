@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from crate_interp.errors import InputError, shorten
 __all__ = ["Activations", "Frame", "ImageGeometry", "Instances", "boxes_of_masks"]
 
 Frame = Literal["grid", "input", "original"]
+_SHAPES_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -198,25 +199,48 @@ class Instances:
     frame: Frame = "original"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.masks, np.ndarray):
+            raise InputError(
+                "masks: expected a bool array of shape (M, H, W), "
+                f"found {type(self.masks).__name__}"
+            )
         if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
             raise InputError(
                 "masks: expected a bool array of shape (M, H, W), "
                 f"found {self.masks.dtype} of shape {self.masks.shape}"
             )
+        if self.frame not in get_args(Frame):
+            raise InputError(
+                f"frame: expected {', '.join(get_args(Frame))}, found {shorten(self.frame)}"
+            )
         count = len(self.masks)
-        scores = np.ones(count) if self.scores is None else np.asarray(self.scores, np.float64)
-        boxes = boxes_of_masks(self.masks) if self.boxes_xyxy is None else self.boxes_xyxy
-        boxes = np.asarray(boxes, np.float64)
+        scores = np.ones(count) if self.scores is None else _numbers("scores", self.scores)
+        if self.boxes_xyxy is None:
+            boxes = boxes_of_masks(self.masks)
+        else:
+            boxes = _numbers("boxes_xyxy", self.boxes_xyxy)
         for name, value, shape in (("scores", scores, (count,)), ("boxes_xyxy", boxes, (count, 4))):
             if value.shape != shape:
                 raise InputError(f"{name}: expected shape {shape}, found {value.shape}")
             if not np.isfinite(value).all():
-                raise InputError(f"{name}: expected finite numbers, found {value}")
+                raise InputError(f"{name}: expected finite numbers, found {shorten(value)}")
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "boxes_xyxy", boxes)
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def __repr__(self) -> str:
+        """One line of sizes."""
+        count, height, width = self.masks.shape
+        return f"Instances({count} masks of {height} x {width} pixels, frame={self.frame!r})"
+
+
+def _numbers(name: str, values: object) -> Float[np.ndarray, "*shape"]:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: expected numbers, found {shorten(values)}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,12 +263,25 @@ class Activations(Mapping[tuple[str, int], Tensor]):
     grid_hw: tuple[int, int]
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
+        if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int)):
+            raise KeyError(f"expected a site and the number of a block, found {shorten(key)}")
         site, block = key
         found = (str(getattr(site, "value", site)).lower(), block % self.num_blocks)
         if found not in self.tensors or not -self.num_blocks <= block < self.num_blocks:
             recorded = ", ".join(f"({name!r}, {number})" for name, number in self.tensors)
             raise KeyError(f"({found[0]!r}, {block}) was not recorded; recorded: {recorded}")
         return self.tensors[found]
+
+    def __repr__(self) -> str:
+        """One line of sizes."""
+        shapes = [f"{key}: {tuple(tensor.shape)}" for key, tensor in self.tensors.items()]
+        shown = ", ".join(shapes[:_SHAPES_SHOWN])
+        more = len(shapes) - _SHAPES_SHOWN
+        return (
+            f"Activations({{{shown}{f', and {more} more' if more > 0 else ''}}}, "
+            f"num_blocks={self.num_blocks}, num_prefix_tokens={self.num_prefix_tokens}, "
+            f"grid_hw={self.grid_hw})"
+        )
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return iter(self.tensors)

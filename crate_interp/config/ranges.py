@@ -36,15 +36,15 @@ class Range:
         words: What a message expects, in place of the end that was passed.
     """
 
-    minimum: float
-    maximum: float
-    without: tuple[float, ...] = ()
+    minimum: int | float
+    maximum: int | float
+    without: tuple[int | float, ...] = ()
     words: str = ""
 
-    def __contains__(self, number: float) -> bool:
+    def __contains__(self, number: int | float) -> bool:
         return self.minimum <= number <= self.maximum and number not in self.without
 
-    def expected(self, number: float) -> str:
+    def expected(self, number: int | float) -> str:
         """Say what was expected where `number` was found."""
         if self.words:
             return self.words
@@ -101,7 +101,7 @@ def _ranges_in(hint: Any) -> Iterator[Range]:
         yield from _ranges_in(part)
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def _numbers(value: Any) -> Iterator[int | float]:
     if isinstance(value, (int, float)):
         yield value
     elif isinstance(value, (list, tuple)):

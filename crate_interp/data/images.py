@@ -81,6 +81,11 @@ def to_rgb(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
         if 0 in image.size:
             raise InputError(f"image: expected pixels, found width x height of {image.size}")
         return _rgb_of(_upright(image))
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            "image: expected a path, a Pillow image or a uint8 array of shape (H, W, 3), found "
+            f"{type(image).__name__}"
+        )
     if image.dtype != np.uint8:
         raise InputError(f"image array: expected uint8 in [0, 255], found {image.dtype}")
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -102,6 +107,8 @@ def resize_image(
     Raises:
         InputError: The image is no (H, W, 3) uint8 array, or a size is not positive.
     """
+    if not isinstance(rgb, np.ndarray):
+        raise InputError(f"rgb: expected a uint8 array (H, W, 3), found {type(rgb).__name__}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
         raise InputError(f"rgb: expected uint8 (H, W, 3), found {rgb.dtype} of shape {rgb.shape}")
     if min(input_hw) < 1:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from crate_interp.config import Precision
 from crate_interp.data import preprocess
 from crate_interp.errors import InputError
+from crate_interp.hooks.arguments import check_arguments
+from crate_interp.hooks.own_passes import original_of
 from crate_interp.hooks.recorder import record
-from crate_interp.hooks.resolution import any_resolution, check_stride
+from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
 from crate_interp.hooks.sites import Site
 from crate_interp.models import inference_precision
 from crate_interp.structures import Activations, ImageGeometry
@@ -33,9 +35,10 @@ class Observer:
         observer.activations([rgb], ["cls_attention"], [-1])["cls_attention", -1]
 
     Args:
-        model: A CRATE family model or a timm vision transformer, on the device to use.
-        size: Side of the square that images are resized to, pixels. By default the test size of the
-            model's own configuration, or 480 rounded down to whole patches.
+        model: A CRATE family model or a timm vision transformer, on the device to use; a compiled
+            one runs as it was written, because compiled code cannot be looked into.
+        size: Side of the square that images are resized to, or height and width, pixels. By default
+            the test size of the model's own configuration, or 480 rounded down to whole patches.
         stride: Pixels between patches, if denser than the patch size.
         precision: Number type of the forward pass.
 
@@ -43,17 +46,21 @@ class Observer:
         input_hw: Height and width of the model's input, pixels; derived from `size`.
 
     Raises:
-        InputError: A size that is no multiple of the patch size, a stride that the model cannot
-            have.
+        InputError: No vision transformer, or one that cannot change its resolution; a size that is
+            no multiple of the patch size; a stride that the model cannot have; an argument of
+            another type.
     """
 
     model: nn.Module
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     stride: int | None = None
     precision: Precision = "float32"
     input_hw: tuple[int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_arguments(self, "size", "stride", "precision")
+        object.__setattr__(self, "model", original_of(self.model))
+        check_resolution(self.model)
         patch_hw = self._patch_hw
         if self.stride is not None:
             check_stride(self.model, self.stride)
@@ -62,13 +69,30 @@ class Observer:
             own_size = getattr(self.model, "pretrained_cfg", {}).get("test_input_size")
             size = int(own_size[-1]) if own_size else PAPER_SIZE
             size -= size % patch_hw[0]
-        if size < 1 or any(size % patch for patch in patch_hw):
+        input_hw = (size, size) if isinstance(size, int) else size
+        if any(side < 1 or side % patch for side, patch in zip(input_hw, patch_hw, strict=True)):
+            near = tuple(
+                max(1, round(side / patch)) * patch
+                for side, patch in zip(input_hw, patch_hw, strict=True)
+            )
             raise InputError(
                 f"size {size}: expected a multiple of the patch size {patch_hw[0]}, "
-                f"for instance {max(1, round(size / patch_hw[0])) * patch_hw[0]}"
+                f"for instance {near[0] if isinstance(size, int) else near}"
             )
         object.__setattr__(self, "size", size)
-        object.__setattr__(self, "input_hw", (size, size))
+        object.__setattr__(self, "input_hw", input_hw)
+
+    def __repr__(self) -> str:
+        """One line: the model's class, and what is done with images."""
+        return f"Observer({self.described()})"
+
+    def described(self) -> str:
+        """The model by its class, and the settings, in one line."""
+        stride = "" if self.stride is None else f", stride={self.stride}"
+        return (
+            f"{type(self.model).__name__}, size={self.size}{stride}, "
+            f"precision={self.precision!r}, device={str(self.device)!r}"
+        )
 
     def geometry(self, original_hw: tuple[int, int]) -> ImageGeometry:
         """Where the pixels of an image lie in the model's input and its patch grid."""
@@ -80,11 +104,19 @@ class Observer:
 
         Args:
             images: RGB in [0, 255], of any sizes.
+
+        Returns:
+            Of the number type of the model's own weights.
+
+        Raises:
+            InputError: No image, or one that is no uint8 array of shape (H, W, 3).
         """
+        if not len(images):
+            raise InputError("images: expected an image or more, found none")
         data_config = resolve_model_data_config(self.model)
         statistics = data_config["mean"], data_config["std"]
         pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
-        return pixels.to(self.device)
+        return pixels.to(self.device, next(self.model.parameters()).dtype)
 
     def activations(
         self,

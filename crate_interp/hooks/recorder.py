@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import (
@@ -164,10 +165,22 @@ def _refuse_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise InputError("attention with a mask cannot be recorded")
 
 
+def _listed(name: str, values: Any, kind: type) -> list[Any]:
+    """What is wanted as a list; one value needs none."""
+    if isinstance(values, kind):  # a text is a sequence itself, of letters
+        return [values]
+    found = list(values) if isinstance(values, Iterable) else [values]
+    for value in found:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            what = "names of sites" if kind is str else "whole numbers"
+            raise InputError(f"{name}: expected {what}, found {shorten(value)}")
+    return found
+
+
 def record(
     model: nn.Module,
-    sites: Sequence[Site | str],
-    blocks: Sequence[int] = (-1,),
+    sites: Sequence[Site | str] | Site | str,
+    blocks: Sequence[int] | int = (-1,),
     *,
     stop_early: bool = False,
 ) -> Recorder:
@@ -183,7 +196,7 @@ def record(
     Args:
         model: A CRATE family model or a timm vision transformer.
         sites: What to record; `Site` members or their names.
-        blocks: Where, from 0; negative numbers count from the last block.
+        blocks: Where, from 0; negative numbers count from the last block; one needs no list.
         stop_early: End the forward pass as soon as everything is recorded. The `with` block is
             left at that point, so the forward pass must be its last statement.
 
@@ -191,22 +204,22 @@ def record(
         A context manager whose `activations` map (site, block) to detached tensors.
 
     Raises:
-        InputError: No such block, or a site that a block of this model does not have.
+        InputError: No such block, a site that a block of this model does not have, or what is no
+            name or number.
     """
     model = original_of(model)
     count = len(blocks_of(model))
-    if isinstance(sites, str):  # a string is a sequence, of letters
-        sites = [sites]
-    if not sites or not blocks:
-        raise InputError(f"nothing to record: sites {list(sites)}, blocks {list(blocks)}")
+    names, numbers = _listed("sites", sites, str), _listed("blocks", blocks, Integral)
+    if not names or not numbers:
+        raise InputError(f"nothing to record: sites {names}, blocks {numbers}")
     wanted: list[Site] = []
-    for name in sites:
+    for name in names:
         try:
             wanted.append(Site(name))
         except ValueError:
             known = ", ".join(site.value for site in Site)
-            raise InputError(f"unknown site {name!r}; sites are {known}") from None
-    for block in blocks:
+            raise InputError(f"unknown site {shorten(name)}; sites are {known}") from None
+    for block in numbers:
         available = available_sites(model, block)
         lacking = [site.value for site in wanted if site not in available]
         if lacking:
@@ -214,5 +227,5 @@ def record(
                 f"{type(model).__name__} has no site {', '.join(lacking)} at block {block}; "
                 f"it has {', '.join(site.value for site in available)}"
             )
-    numbers = dict.fromkeys(block % count for block in blocks)
-    return Recorder(model, tuple(dict.fromkeys(wanted)), tuple(numbers), stop_early)
+    places = dict.fromkeys(int(block) % count for block in numbers)
+    return Recorder(model, tuple(dict.fromkeys(wanted)), tuple(places), stop_early)

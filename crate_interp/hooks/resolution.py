@@ -13,7 +13,7 @@ from crate_interp.errors import InputError
 from crate_interp.hooks.own_passes import changed, original_of, seen_here, uncompiled
 from crate_interp.hooks.sites import blocks_of
 
-__all__ = ["any_resolution", "check_stride", "grid_size_of"]
+__all__ = ["any_resolution", "check_resolution", "check_stride", "grid_size_of"]
 
 
 def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -30,6 +30,26 @@ def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
         )
     )
     return rows, columns
+
+
+def check_resolution(model: Any) -> None:
+    """Refuse a model that cannot take images of any whole number of patches.
+
+    Raises:
+        InputError: No vision transformer, or one that does not resample its position embedding to
+            the grid of an image, as timm's `VisionTransformer` and `Eva` do.
+    """
+    blocks_of(model)
+    if not (
+        hasattr(model, "dynamic_img_size")
+        and hasattr(model, "_pos_embed")
+        and hasattr(model.patch_embed, "patch_size")
+        and hasattr(model.patch_embed, "proj")
+    ):
+        raise InputError(
+            f"{type(model).__name__} cannot change its resolution: expected a CRATE family model "
+            "or a timm vision transformer that resamples its position embedding"
+        )
 
 
 def check_stride(model: Any, stride: int) -> None:
@@ -65,7 +85,7 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
             resolution.
     """
     model = original_of(model)
-    blocks_of(model)
+    check_resolution(model)
     patch_embed = seen_here(model.patch_embed)
     attributes: dict[str, Any] = {}
     if stride is not None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from crate_interp.config import Precision
+from crate_interp.files import checked_as
 
 __all__ = ["fast_inference", "has_fast_bfloat16", "inference_precision"]
 
@@ -163,7 +164,11 @@ def inference_precision(precision: Precision, model: nn.Module) -> AbstractConte
             attention over 1024 tokens and more, if the processor `has_fast_bfloat16`; the others by
             autocast.
         model: In evaluation mode, on its device; hooks that it has by then are respected.
+
+    Raises:
+        InputError: No such number type.
     """
+    checked_as(precision, Precision, "precision")  # type: ignore[arg-type]  # a Literal is a type
     device = next(model.parameters()).device
     if precision in ("bfloat16", "float16"):
         return torch.autocast(device.type, getattr(torch, precision))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
+from typing import TypeAlias, overload
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -13,8 +14,10 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from crate_interp.config import Feature, Precision, Refine, Solver
+from crate_interp.config.ranges import AtLeastOne, Cosine
 from crate_interp.data import read_image, resize_image, to_rgb
 from crate_interp.hooks import Observer, default_feature, record
+from crate_interp.hooks.arguments import check_arguments
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch
 from crate_interp.segmentation.refinement import refine_masks
 from crate_interp.structures import Instances
@@ -22,6 +25,8 @@ from crate_interp.structures import Instances
 __all__ = ["MaskCut"]
 
 _logger = getLogger(__name__)
+
+Picture: TypeAlias = str | Path | Image | UInt8[np.ndarray, "H W 3"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,17 @@ class MaskCut:
         observer: What puts images through the model.
 
     Raises:
-        InputError: A size that is no multiple of the patch size, a feature that the model lacks.
+        InputError: As `Observer`; a feature that the model lacks, a number out of its range, or an
+            argument of another type.
 
     Reference:
         Wang et al. 2023, "Cut and Learn", arXiv 2301.11320, section 3.2.
     """
 
     model: nn.Module
-    tau: float = 0.15
-    max_masks: int = 3
-    size: int | None = None
+    tau: Cosine = 0.15
+    max_masks: AtLeastOne = 3
+    size: int | tuple[int, int] | None = None
     feature: Feature = "auto"
     block: int = -1
     refine: Refine = "none"
@@ -66,21 +72,46 @@ class MaskCut:
     observer: Observer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_arguments(self, "tau", "max_masks", "block", "refine", "solver")
+        observer = Observer(self.model, self.size, self.stride, self.precision)
+        for name in ("model", "size", "stride", "precision"):
+            object.__setattr__(self, name, getattr(observer, name))
+        object.__setattr__(self, "observer", observer)
         if self.feature == "auto":
             own = default_feature(self.model, self.block)
             object.__setattr__(self, "feature", own.value)
-        record(self.model, [self.feature], [self.block])  # refuses a site the model lacks
-        observer = Observer(self.model, self.size, self.stride, self.precision)
-        object.__setattr__(self, "size", observer.size)
-        object.__setattr__(self, "observer", observer)
+        record(self.model, self.feature, self.block)  # refuses a site the model lacks
+        check_arguments(self, "feature")
 
-    def __call__(self, image: str | Path | Image | UInt8[np.ndarray, "H W 3"]) -> Instances:
+    def __repr__(self) -> str:
+        """One line: the model's class, and the settings."""
+        own = ", ".join(
+            f"{name}={getattr(self, name)!r}"
+            for name in ("tau", "max_masks", "feature", "block", "refine", "solver")
+        )
+        return f"MaskCut({self.observer.described()}, {own})"
+
+    @overload
+    def __call__(self, image: Picture) -> Instances: ...
+    @overload
+    def __call__(self, image: list[Picture] | tuple[Picture, ...]) -> list[Instances]: ...
+    def __call__(
+        self, image: Picture | list[Picture] | tuple[Picture, ...]
+    ) -> Instances | list[Instances]:
         """Instances of one image, in the pixels of the original (EXIF rotation applied).
 
+        Args:
+            image: Path, Pillow image, or RGB in [0, 255]; or a list of these, which are cut one
+                after the other: on a GPU, `features` and `cut` do several at once.
+
+        Returns:
+            Instances, or a list of them for a list.
+
         Raises:
-            InputError: The image cannot be read. It may be of any size; commands refuse one that
-                is smaller than a patch.
+            InputError: Anything else, or a file that cannot be read.
         """
+        if isinstance(image, (list, tuple)):
+            return [self(one) for one in image]
         rgb = read_image(image) if isinstance(image, (str, Path)) else to_rgb(image)
         (cut,) = self.cut(self.features([rgb]))
         name = str(image) if isinstance(image, (str, Path)) else "image"

@@ -117,7 +117,12 @@ class _Reading:
 def _reading_of(observer: Observer, config: AttentionConfig) -> _Reading:
     """Find out what to read, and refuse what the model does not have."""
     sites = available_sites(observer.model, config.block)
-    if Site.QUERY in sites and Site.CLS_ATTENTION not in sites and config.query is None:
+    if Site.QUERY not in sites:
+        raise InputError(
+            f"{config.model}: no attention can be read at block {config.block}; it has "
+            f"{', '.join(site.value for site in sites)}"
+        )
+    if Site.CLS_ATTENTION not in sites and config.query is None:
         raise InputError(
             f"{config.model}: expected a model with a class token, found none; give --query Y,X, a "
             "pixel of the image, for the attention of the patch there"

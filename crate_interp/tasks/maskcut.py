@@ -143,7 +143,7 @@ def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
     """The predictor on its device, and the record of its weights."""
     device = device_of(config.device)
     model, path = load_model(config)
-    if "dinov2" in str(config.model):
+    if _has_tokens_of_high_norm(model):
         _logger.warning(
             "%s has tokens of high norm, on which normalized cuts are known to collapse "
             "(TokenCut's CorLoc on VOC07: 16.2; with DINO: 68.8)",
@@ -158,6 +158,13 @@ def _predictor_of(config: MaskCutConfig) -> tuple[MaskCut, dict[str, Any]]:
     predictor = MaskCut(model.to(device), **options)
     check_tokens(predictor.observer)
     return predictor, describe_weights(path)
+
+
+def _has_tokens_of_high_norm(model: Any) -> bool:
+    """Whether patches without content are used as registers: DINOv2, unless it has registers."""
+    cfg = model.pretrained_cfg
+    name = f"{cfg.get('architecture')}.{cfg.get('tag')}"
+    return "dinov2" in name and not model.num_reg_tokens
 
 
 def _process(
