@@ -107,11 +107,31 @@ def test_instances_without_masks_are_valid():
         ({"masks": masks(2, 6, 8), "scores": np.ones(3)}, r"scores: expected shape \(2,\)"),
         ({"masks": masks(1, 6, 8), "scores": np.array([np.nan])}, "finite"),
         ({"masks": masks(2, 6, 8), "boxes_xyxy": np.ones((2, 3))}, "boxes_xyxy: expected shape"),
+        ({"masks": [[[True]]]}, "masks: expected a bool array .*found list"),
+        ({"masks": torch.ones(1, 6, 8, dtype=torch.bool)}, "masks: .*found Tensor"),
+        ({"masks": masks(1, 6, 8), "scores": ["high"]}, "scores: expected numbers, found .*'high'"),
+        ({"masks": masks(1, 6, 8), "boxes_xyxy": {}}, "boxes_xyxy: expected numbers, found {}"),
+        ({"masks": masks(1, 6, 8), "frame": "patch"}, "frame: expected grid, .*found 'patch'"),
     ],
 )
 def test_instances_refuse(arguments, message):
     with pytest.raises(InputError, match=message):
         Instances(**arguments)
+
+
+def test_instances_and_activations_describe_themselves_by_their_sizes():
+    assert repr(Instances(masks(2, 6, 8))) == "Instances(2 masks of 6 x 8 pixels, frame='original')"
+    tensors = {("key", block): torch.zeros(1, 5, 6) for block in range(6)}
+    assert repr(Activations(tensors, 6, 1, (2, 2))) == (
+        "Activations({('key', 0): (1, 5, 6), ('key', 1): (1, 5, 6), ('key', 2): (1, 5, 6), "
+        "('key', 3): (1, 5, 6), and 2 more}, num_blocks=6, num_prefix_tokens=1, grid_hw=(2, 2))"
+    )
+
+
+@pytest.mark.parametrize("key", ["key", ("key",), ("key", "last"), 3])
+def test_activations_refuse_what_names_no_site_and_block(key):
+    with pytest.raises(KeyError, match="expected a site and the number of a block"):
+        Activations({("key", 1): torch.zeros(1, 5, 6)}, 2, 1, (2, 2))[key]
 
 
 def test_patch_features_refuse_a_site_without_tokens():

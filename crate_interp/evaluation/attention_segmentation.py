@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from crate_interp.config import KeepBy, Resolution
+from crate_interp.config.ranges import Share
 from crate_interp.data import VOID, truth_masks
 from crate_interp.errors import InputError
 from crate_interp.evaluation.masks import overlaps_of
+from crate_interp.hooks.arguments import check_arguments
 from crate_interp.segmentation import attention_masks, principal_component
 from crate_interp.structures import ImageGeometry
 
@@ -44,12 +46,18 @@ class AttentionProtocol:
         resolution: Masks and truth are compared in the pixels of the original (`full`), or on the
             patch grid (`grid`), where the truth is the label at the centre of each patch: a class
             or object without such a pixel does not count.
+
+    Raises:
+        InputError: An argument of another type, or a share outside (0, 1].
     """
 
     by: KeepBy = "entries"
-    keep: float = 0.6
+    keep: Share = 0.6
     background: int | None = 0
     resolution: Resolution = "full"
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "by", "keep", "background", "resolution")
 
 
 @dataclass(frozen=True, eq=False)

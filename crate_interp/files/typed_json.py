@@ -17,7 +17,7 @@ __all__ = ["checked_as", "parse_json_as", "read_bytes", "read_json_as"]
 Kind = TypeVar("Kind")
 
 
-def read_json_as(path: str | os.PathLike[str], kind: type[Kind] | Any) -> Kind:
+def read_json_as(path: str | os.PathLike[str], kind: type[Kind]) -> Kind:
     """Read a JSON file as a value of a type.
 
     Args:
@@ -32,7 +32,7 @@ def read_json_as(path: str | os.PathLike[str], kind: type[Kind] | Any) -> Kind:
     return parse_json_as(read_bytes(path), kind, str(path))
 
 
-def parse_json_as(content: bytes | str, kind: type[Kind] | Any, source: str) -> Kind:
+def parse_json_as(content: bytes | str, kind: type[Kind], source: str) -> Kind:
     """Read a JSON text as a value of a type.
 
     Args:

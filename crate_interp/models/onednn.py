@@ -168,7 +168,7 @@ def inference_precision(precision: Precision, model: nn.Module) -> AbstractConte
     Raises:
         InputError: No such number type.
     """
-    checked_as(precision, Precision, "precision")  # type: ignore[arg-type]  # a Literal is a type
+    checked_as(precision, Precision, "precision")
     device = next(model.parameters()).device
     if precision in ("bfloat16", "float16"):
         return torch.autocast(device.type, getattr(torch, precision))

@@ -143,6 +143,7 @@ def test_named_heads_need_one_image_and_equal_names_stay_apart(pictures, tmp_pat
     ]
 
 
+PARALLEL = '{"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8}'  # blocks without `attn`
 NO_CLASS_TOKEN = '{"class_token": false, "global_pool": "avg"}'
 
 
@@ -160,6 +161,10 @@ NO_CLASS_TOKEN = '{"class_token": false, "global_pool": "avg"}'
         (
             ["--model", "vit_demo", "--weights", "random", "--model-args", NO_CLASS_TOKEN],
             "expected a model with a class token, found none; give --query Y,X",
+        ),
+        (
+            ["--model", "vit_base_patch16_xp_224", "--weights", "random", "--model-args", PARALLEL],
+            "no attention can be read at block -1; it has tokens_in, tokens",
         ),
     ],
 )

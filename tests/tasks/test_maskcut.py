@@ -29,6 +29,9 @@ MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "
 FINAL_FILES = ("results.json", "annotations.json")
 
 
+TINY = '{"embed_dim": 32, "depth": 1, "num_heads": 2, "img_size": 28}'
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """Seven pictures of a bright rectangle each, and their COCO annotations."""
@@ -487,3 +490,22 @@ def test_real_coco_pictures_give_a_table(shared_data, tmp_path, capsys):
     assert main([*arguments, "--limit", "6", "--output", str(tmp_path / "run")]) == 0
     assert "AP50" in capsys.readouterr().out
     assert read(tmp_path / "run", "summary.json")["images"] == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "warned"),
+    [
+        ("vit_small_patch14_dinov2", True),
+        ("vit_small_patch14_reg4_dinov2", False),
+        ("crate_alpha_demo", False),
+    ],
+)
+def test_tokens_of_high_norm_are_warned_of_where_there_are_any(
+    pictures, tmp_path, caplog, model, warned
+):
+    """DINOv2's registers take them up."""
+    sizes = "{}" if model == "crate_alpha_demo" else TINY
+    options = ["--model", model, "--weights", "random", "--model-args", sizes, "--size", "56"]
+    files = ["--images", str(pictures), "--limit", "1", "--output", str(tmp_path / "run")]
+    assert main(["maskcut", *options, *files]) == 0
+    assert ("tokens of high norm" in caplog.text) == warned
