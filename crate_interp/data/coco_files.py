@@ -104,7 +104,7 @@ def check_coco(coco: Any, source: str) -> None:
     checked_coco(coco, source, _Content)
 
 
-def checked_coco(coco: Any, source: str, kind: type[Any]) -> dict[str, Any]:
+def checked_coco(coco: Any, source: str, kind: Any) -> dict[str, Any]:
     """Copy COCO instance annotations, reduced to the keys of a type, and check them.
 
     Args:
@@ -139,7 +139,7 @@ def checked_coco(coco: Any, source: str, kind: type[Any]) -> dict[str, Any]:
     return content
 
 
-def checked_values(value: Any, kind: type[Any], source: str) -> Any:
+def checked_values(value: Any, kind: Any, source: str) -> Any:
     """Check that a Python value is of a type, as `checked_as`; numbers may be numpy's.
 
     Raises:

@@ -6,7 +6,17 @@ import os
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    is_typeddict,
+    overload,
+)
 
 import msgspec
 
@@ -51,7 +61,11 @@ def parse_json_as(content: bytes | str, kind: type[Kind], source: str) -> Kind:
         raise InputError(f"{source}: not a JSON file: {error}") from None
 
 
-def checked_as(value: Any, kind: type[Kind] | Any, source: str) -> Kind:
+@overload
+def checked_as(value: Any, kind: type[Kind], source: str) -> Kind: ...
+@overload
+def checked_as(value: Any, kind: Any, source: str) -> Any: ...  # a union or `Literal` is no type
+def checked_as(value: Any, kind: Any, source: str) -> Any:
     """Check that a Python value, as JSON or YAML has them, is of a type.
 
     Args:
