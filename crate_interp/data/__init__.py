@@ -17,6 +17,7 @@ from crate_interp.data.images import (
     preprocess,
     read_image,
     resize_image,
+    shrunk,
     to_rgb,
 )
 from crate_interp.data.label_maps import (
@@ -68,6 +69,7 @@ __all__ = [
     "read_label_map",
     "resize_image",
     "results_of",
+    "shrunk",
     "to_rgb",
     "truth_masks",
     "write_scenes",

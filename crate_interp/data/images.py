@@ -21,6 +21,7 @@ __all__ = [
     "preprocess",
     "read_image",
     "resize_image",
+    "shrunk",
     "to_rgb",
 ]
 
@@ -115,6 +116,15 @@ def resize_image(
         raise InputError(f"input_hw: expected positive sizes, found {input_hw}")
     height, width = input_hw
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def shrunk(rgb: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Bring the longer side of an image to `side` pixels, if it is above; else return it as is."""
+    height, width = rgb.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return rgb
+    return resize_image(rgb, (max(1, round(scale * height)), max(1, round(scale * width))))
 
 
 def preprocess(

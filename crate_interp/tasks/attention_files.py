@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,12 @@ from crate_interp.segmentation import attention_masks
 from crate_interp.tasks.figures import list_files, save_figure
 from crate_interp.tasks.inference import describe_model
 from crate_interp.tasks.number_files import about_of, write_arrays, write_table
+from crate_interp.tasks.picture_names import file_stems
 from crate_interp.visualization import attention_curves, head_figure, layer_figure, maps_figure
 
 __all__ = ["AttentionFiles", "ObservedImage"]
 
+_OF_ALL_IMAGES = {"agreement", "curves", "rollout", "semantics"}  # names of files
 MOST_IMAGES = 12  # across a figure
 AUTO_HEADS = 4
 COLOURS = "colours from 0 to the 99th percentile of each map"
@@ -295,8 +296,6 @@ class AttentionFiles:
 
 
 def _names_of(records: Sequence[ImageRecord]) -> dict[int, str]:
-    """Name of each image's files by its id, without the suffix unless two would be the same."""
-    stems = {record.image_id: Path(record.file_name).stem for record in records}
-    if len(set(stems.values())) == len(stems):
-        return stems
-    return {number: f"{number}-{stem}" for number, stem in stems.items()}
+    """Name of each image's files by its id."""
+    stems = file_stems([record.file_name for record in records], _OF_ALL_IMAGES)
+    return {record.image_id: stem for record, stem in zip(records, stems, strict=True)}

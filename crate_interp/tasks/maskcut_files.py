@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from crate_interp.config import FigureConfig
-from crate_interp.data import ImageSet, annotations_of, decode_mask, read_image
+from crate_interp.data import ImageSet, annotations_of, decode_mask, read_image, shrunk
 from crate_interp.structures import Instances
 from crate_interp.tasks.figures import save_figure
+from crate_interp.tasks.picture_names import file_stems
 from crate_interp.visualization import draw_instances, overlay_sheet
 
 __all__ = ["annotation_file", "draw_overlays"]
 
 SHEET_PICTURES = 16
+SHEET_SIDE = 1024  # of an image on the sheet at most, pixels
 
 
 def annotation_file(images: ImageSet, finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -62,17 +63,16 @@ def draw_overlays(
     folder = output / "images"
     folder.mkdir(exist_ok=True)
     paths = {record.image_id: record.path for record in images.records}
-    stems = Counter(Path(entry["file_name"]).stem for entry in finished)
-    stems["sheet"] += 1
-    drawn, captions = [], []
-    for entry in finished:
+    stems = file_stems([entry["file_name"] for entry in finished], {"sheet"})
+    drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
+    captions: list[str] = []
+    for stem, entry in zip(stems, finished, strict=True):
         instances = _instances_of(entry)
         picture = draw_instances(read_image(paths[entry["image_id"]]), instances)
-        stem = Path(entry["file_name"]).stem
-        if stems[stem] > 1:  # a.jpg and a.png, or x/a.jpg and y/a.jpg
-            stem = re.sub(r"[/\\]", "-", entry["file_name"])
         Image.fromarray(picture).save(folder / f"{stem}.png")
-        drawn.append(picture)
+        if len(drawn) == SHEET_PICTURES:
+            continue
+        drawn.append(shrunk(picture, SHEET_SIDE))
         captions.append(f"{entry['file_name']}: {len(instances)} mask{'s' * (len(instances) != 1)}")
     sheet = overlay_sheet(drawn[:SHEET_PICTURES], captions[:SHEET_PICTURES], title)
     return save_figure(sheet, folder / "sheet.png", options)
