@@ -193,6 +193,12 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
             f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
             "timm's VisionTransformer class (ViT, DeiT, DINO, DINOv2, CLIP, MAE, SigLIP)"
         )
+    count = _parameters_of(model)
+    if count > _MOST_PARAMETERS:
+        raise InputError(
+            f"{name} cannot be made with {arguments}: it would have {count} parameters, expected "
+            f"at most {_MOST_PARAMETERS}"
+        )
     return model
 
 
@@ -225,7 +231,7 @@ def _with_weights(
     try:
         planned = create_on_meta(name, **arguments)
     except InputError as error:
-        raise CheckpointError(f"{path}: {error}") if record else error from error
+        raise CheckpointError(f"{path}: {error}") from error
     _refuse_another_size(planned, checkpoint)
     model = create_backbone(name, **arguments)
     load_checkpoint_into(model, checkpoint, "num_classes" in arguments)

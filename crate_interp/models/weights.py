@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import huggingface_hub
 import torch
@@ -22,7 +21,8 @@ from huggingface_hub.utils import logging as hub_logging
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from crate_interp.errors import CheckpointError
+from crate_interp.errors import CheckpointError, InputError
+from crate_interp.files import read_json_as
 from crate_interp.models.names import ModelName, resolve_name
 
 __all__ = [
@@ -91,7 +91,7 @@ def weight_source(name: ModelName) -> WeightSource | None:
     Raises:
         CheckpointError: The manifest cannot be read.
     """
-    entry = _manifest().get(str(name), {})
+    entry: _Entry = _manifest().get(str(name), {})
     known: dict[str, Any] = {"size_mb": entry.get("size_mb"), "sha256": entry.get("sha256")}
     if "file" in entry:
         return WeightSource(str(name), file=checkpoints_folder() / entry["file"], **known)
@@ -198,12 +198,21 @@ def parameters_checksum(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _manifest() -> dict[str, dict[str, Any]]:
+class _Entry(TypedDict, total=False):
+    file: str
+    link: str
+    size_mb: int | None
+    sha256: str | None
+    licence: str
+
+
+def _manifest() -> dict[str, _Entry]:
     path = checkpoints_folder() / "manifest.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: the manifest of weights cannot be read: {error}") from error
+        return read_json_as(path, dict[str, _Entry])
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path}: the manifest of weights cannot be read: {reason}") from None
 
 
 def _hub_repository(source: WeightSource) -> tuple[str, str | None]:

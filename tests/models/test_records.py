@@ -95,8 +95,8 @@ def test_classes_and_functions_are_for_pythons_callers(own):
         ({"model_args": "[1]"}, "model_args: expected"),
         ({"model_args": "{}\ud7ff"}, "model_args: not a JSON"),
         ({"num_classes": "-1"}, "'num_classes' -1: expected a whole number from 0"),
-        ({"num_classes": "1" * 400}, "num_classes: "),
-        ({"mean": "[0.5, 0.5]"}, "mean: Expected array of length 3"),
+        ({"num_classes": "1" * 400}, "'num_classes' an integer of about 397 digits"),
+        ({"mean": "[0.5, 0.5]"}, "mean: expected array of length 3"),
         ({"mean": "[0.5, 0.5, NaN]"}, "mean: not a JSON"),
         ({"mean": "[0.5, 0.5, 1e300]"}, "mean: expected three numbers"),
         ({"std": "[0.5, 0, 0.5]"}, "std: expected three numbers above 0"),
@@ -210,3 +210,18 @@ def test_mean_and_deviation_are_the_callers_then_the_files_then_the_models(own):
     for wrong in ({"mean": [0.1]}, {"std": (1, 0, 1)}, {"std": "abc"}, {"mean": [0, 0, None]}):
         with pytest.raises(InputError, match="expected three numbers"):
             load_backbone(path, **wrong)
+
+
+def test_sizes_that_do_not_go_together_are_told_with_the_file(own):
+    with pytest.raises(CheckpointError, match=r"own\.safetensors: .* cannot be made with .*17"):
+        load_backbone(NAME, own(), embed_dim=17)
+
+
+def test_models_of_records_without_a_tag_have_the_architectures_own_sizes(tmp_path):
+    # The first tag of crate_base_patch8_224 has 6 heads, the architecture 12.
+    sizes = TINY | {"embed_dim": 24}
+    del sizes["num_heads"]
+    model = load_backbone("crate_base_patch8_224", pretrained=False, **sizes)
+    record = ModelRecord("crate_base_patch8_224", sizes, 0, (0.5,) * 3, (0.5,) * 3)
+    write_safetensors(tmp_path / "w.safetensors", model.state_dict(), record.to_metadata())
+    assert load_backbone(tmp_path / "w.safetensors").blocks[0].attn.num_heads == 12

@@ -201,6 +201,9 @@ def test_shipped_weights_are_found_or_missed_by_name(monkeypatch, tmp_path):
         fetch_weights(resolve_name("demo"))
     (tmp_path / "demo.safetensors").write_bytes(b"weights")
     assert fetch_weights(resolve_name("demo")) == tmp_path / "demo.safetensors"
+    (tmp_path / "manifest.json").write_text('{"crate_demo": {"size_mb": "3"}}')
+    with pytest.raises(CheckpointError, match=r"manifest\.json: .*size_mb: expected int"):
+        is_available_locally("crate_alpha_demo")
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"manifest\.json: the manifest .* cannot be read"):
         fetch_weights(resolve_name("demo"))
