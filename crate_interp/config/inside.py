@@ -44,7 +44,8 @@ class AttentionConfig(ObserveConfig):
 
     output: Path = option("folder of the figures (PNG, PDF) and their numbers (npz, CSV)")
     figure: list[AttentionFigure] = option(
-        "heads: maps, masks and outlines of each image; layers: all blocks by all heads of each "
+        "heads: maps, masks and outlines of each image, and a folder of its panels (image and "
+        "each head's map, PNG without words); layers: all blocks by all heads of each "
         "image; semantics: chosen heads down, images across; rollout: after each block, images "
         "across; curves: distance, entropy and rollout by block",
         ["heads"],
@@ -67,12 +68,28 @@ class AttentionConfig(ObserveConfig):
         "most similar keys in all images",
         "auto",
     )
+    rollout_blocks: str = option(
+        "blocks of rollout, one a row: numbers such as 0,5,11, from 0; or all", "all"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.figure:
             raise InputError("figure: expected at least one, found none")
-        self.query_yx, self.head_numbers  # noqa: B018  # refuse what cannot be read
+        self.query_yx, self.head_numbers, self.rollout_numbers  # noqa: B018  # refuse what cannot be read
+
+    @property
+    def rollout_numbers(self) -> list[int] | None:
+        """Numbers of `rollout_blocks`, each once; `None` for all."""
+        if self.rollout_blocks == "all":
+            return None
+        numbers = _numbers_of(self.rollout_blocks)
+        if numbers is None:
+            raise InputError(
+                "rollout_blocks: expected all or numbers as 0,5,11, found "
+                f"{shorten(self.rollout_blocks)}"
+            )
+        return list(dict.fromkeys(numbers))
 
     @property
     def query_yx(self) -> tuple[int, int] | None:

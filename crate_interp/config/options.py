@@ -23,6 +23,7 @@ __all__ = [
     "Feature",
     "FigureConfig",
     "FigureFormat",
+    "FigureWidth",
     "Foreground",
     "KeepBy",
     "LabelledBy",
@@ -51,6 +52,7 @@ Feature = Literal[
     "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
 ]
 FigureFormat = Literal["png", "pdf", "svg"]
+FigureWidth = Literal["one-column", "two-columns"] | Annotated[float, Range(2.5, 20)]
 Threshold = Annotated[float, Range(0, 1, (1,), "auto, none or 0 <= T < 1")]
 Foreground = Literal["auto", "none"] | Threshold
 Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
@@ -63,6 +65,7 @@ Spent = Literal["steps", "pictures", "seconds"]
 Unit = Literal["class", "object"]
 
 WEIGHTS = "weights and their input"  # heading of the options of all commands that load weights
+COLUMN_INCHES = {"one-column": 3.35, "two-columns": 6.9}
 FIGURES = "figures"  # heading of the options that figures have in common
 
 
@@ -93,6 +96,12 @@ class FigureConfig:
         several=FigureFormat,
         group=FIGURES,
     )
+    width: FigureWidth | None = option(
+        "width of each figure: one-column (3.35 in), two-columns (6.9 in), or inches; letters keep "
+        "their size (default: what it takes)",
+        None,
+        group=FIGURES,
+    )
     dpi: Annotated[int, Range(20, 2400)] = option(
         "pixels an inch, of PNG files and of images in PDF and SVG", 200, group=FIGURES
     )
@@ -101,6 +110,11 @@ class FigureConfig:
         check_ranges(self)
         if not self.format:
             raise InputError("format: expected at least one, found none")
+
+    @property
+    def width_inches(self) -> float | None:
+        """Width of a figure; `None` for what it takes."""
+        return COLUMN_INCHES[self.width] if isinstance(self.width, str) else self.width
 
 
 # They change how a figure looks, not what it says: a run may go on with others.

@@ -35,8 +35,9 @@ from crate_interp.hooks import (
 )
 from crate_interp.hooks.sites import blocks_of
 from crate_interp.models import inference_precision
+from crate_interp.tasks.class_names import class_names_of, name_class
 from crate_interp.tasks.figures import list_files, save_figure
-from crate_interp.tasks.inference import batch_size_of, workers_of
+from crate_interp.tasks.inference import batch_size_of, describe_model, workers_of
 from crate_interp.tasks.number_files import about_of, write_arrays, write_table
 from crate_interp.tasks.observation import load_observer, open_pictures, process_pictures
 from crate_interp.visualization import Figure, atom_effects_figure, head_effects_figure
@@ -96,7 +97,8 @@ def run(config: AblateConfig) -> int:
     )
     arrays = _arrays_of(config, measured, names, effects, classes)
     _write(config, arrays, estimate, about_of(config, observer))
-    figure = _figure(config, measured, effects, len(units.block))
+    num_classes = int(getattr(observer.model, "num_classes", 0))
+    figure = _figure(config, measured, effects, len(units.block), num_classes)
     drawn = save_figure(figure, _file(config, "png"), config)
     _report(config, measured, effects, estimate)
     files = list_files([*drawn, _file(config, "csv"), _file(config, "npz")])
@@ -255,22 +257,31 @@ def _write(
 
 
 def _figure(
-    config: AblateConfig, units: _Units, effects: Float[np.ndarray, "I R"], of: int
+    config: AblateConfig,
+    units: _Units,
+    effects: Float[np.ndarray, "I R"],
+    of: int,
+    num_classes: int,
 ) -> Figure:
     logit = config.effect == "logit"
     what = "drop of the class score" if logit else "change of the mask (1 − IoU)"
-    label = f"{what}\nwithout the {_unit(config)}, mean of {len(effects)} images"
+    label = f"{what} without the {_unit(config)}, mean of {len(effects)} images"
+    if config.class_ is not None:
+        label += f", {name_class(config.class_, class_names_of(config, num_classes))}"
+    model = describe_model(config.model, config.weights)
+    width = config.width_inches
     if config.target == "heads":
         groups = units.by_block()
         matrix = effects.mean(axis=0).reshape(len(groups), -1)
-        return head_effects_figure(matrix, [block for block, _ in groups], label, signed=logit)
+        blocks = [block for block, _ in groups]
+        return head_effects_figure(matrix, blocks, label, logit, model, width)
     order = _ranking(effects)
     names = [f"block {units.block[row]}  atom {units.number[row]}" for row in order]
-    note = ""
+    note = model
     if len(order) < of:
         by = "first-order estimate" if logit else "written energy"
-        note = f"{len(order)} of {of} atoms silenced, of the largest {by}"
-    return atom_effects_figure(effects[:, order], names, label, note)
+        note += f" · {len(order)} of {of} atoms silenced, of the largest {by}"
+    return atom_effects_figure(effects[:, order], names, label, note, width)
 
 
 def _report(

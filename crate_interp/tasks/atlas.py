@@ -83,7 +83,8 @@ def run(config: AtlasConfig) -> int:
         _write_page(folder, stored, thumbnails)
         chosen = _chosen_atoms(atlas) if config.sheet is None else config.sheet
         rows = [atom_row(folder, stored, atom) for atom in chosen]
-        drawn = save_figure(atom_sheet(rows, describe_site(source)), folder / "sheet.png", config)
+        figure = atom_sheet(rows, describe_site(source), width=config.width_inches)
+        drawn = save_figure(figure, folder / "sheet.png", config)
     _report(config.output, [file.name for file in drawn], atlas, failed)
     return 1 if failed else 0
 

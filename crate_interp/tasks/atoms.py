@@ -59,7 +59,8 @@ def run(config: AtomsConfig) -> int:
     ]
     where = "picture" if outline is None else "region" if config.mask else "patch"
     title = f"What writes this {where}? {describe_site(source)}"
-    drawn = save_figure(atom_sheet(rows, title, rgb, outline), config.output, config)
+    figure = atom_sheet(rows, title, rgb, outline, config.width_inches)
+    drawn = save_figure(figure, config.output, config)
     _write_csv(config, stored, contributions, observer)
     print(f"{chosen.sum()} of {chosen.size} patches; atom, share of what the block writes there:")
     _report(stored, contributions, order)

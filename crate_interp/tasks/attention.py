@@ -19,7 +19,7 @@ from crate_interp.tasks.observation import load_observer, observe, open_pictures
 
 __all__ = ["run"]
 
-PICTURE_HEIGHT = 320  # of figures, pixels
+PICTURE_HEIGHT = 480  # of figures, pixels
 
 
 def run(config: AttentionConfig) -> int:
@@ -135,6 +135,12 @@ def _reading_of(observer: Observer, config: AttentionConfig) -> _Reading:
         if not 0 <= head < num_heads:
             raise InputError(
                 f"head {head} is out of range: the model has heads 0 to {num_heads - 1}"
+            )
+    for number in config.rollout_numbers or []:
+        if number >= len(blocks):
+            raise InputError(
+                f"rollout_blocks: block {number} is out of range: the model has blocks 0 to "
+                f"{len(blocks) - 1}"
             )
     asked = set(config.figure)
     return _Reading(

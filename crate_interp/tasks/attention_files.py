@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -10,19 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
+from PIL import Image
 from torch import Tensor
 
 from crate_interp.config import AttentionConfig
 from crate_interp.data import ImageRecord, ImageSet
 from crate_interp.errors import InputError
 from crate_interp.evaluation import AttentionStatistics, head_agreement, uniform_distance
+from crate_interp.files import write_whole
 from crate_interp.hooks import Observer
 from crate_interp.segmentation import attention_masks
 from crate_interp.tasks.figures import list_files, save_figure
 from crate_interp.tasks.inference import describe_model
-from crate_interp.tasks.number_files import about_of, write_arrays, write_table
+from crate_interp.tasks.number_files import about_of, naming, write_arrays, write_table
 from crate_interp.tasks.picture_names import file_stems
-from crate_interp.visualization import attention_curves, head_figure, layer_figure, maps_figure
+from crate_interp.visualization import (
+    attention_curves,
+    draw_heat,
+    head_figure,
+    layer_figure,
+    maps_figure,
+)
 
 __all__ = ["AttentionFiles", "ObservedImage"]
 
@@ -114,8 +122,10 @@ class AttentionFiles:
         if "semantics" in self._config.figure:
             self._draw_semantics()
         if "rollout" in self._config.figure:
-            names = [f"block {block}" for block in range(len(self._rollouts[0]))]
-            self._draw_across("rollout", self._rollouts, names, "rollout through blocks 0 to each")
+            blocks = self._config.rollout_numbers or list(range(len(self._rollouts[0])))
+            maps = [of_image[blocks] for of_image in self._rollouts]
+            names = [f"block {block}" for block in blocks]
+            self._draw_across("rollout", maps, names, "rollout through blocks 0 to each")
         if "curves" in self._config.figure:
             self._draw_curves()
 
@@ -132,25 +142,28 @@ class AttentionFiles:
             scales = np.divide(image.rgb.shape[:2], image.original_hw)
             y, x = (np.array(config.query_yx) + 0.5) * scales
             query_yx = float(y), float(x)
+        on_picture = self._on_picture(image, maps)
+        shown = dict(zip(self._head_names(len(maps)), on_picture, strict=True))
         by = {"mass": "of the mass", "entries": "of patches"}[config.threshold_by]
         figure = head_figure(
             image.rgb,
-            self._on_picture(image, maps),
+            shown,
             self._on_picture(image, masks),
-            self._head_names(len(maps)),
             f"{config.threshold:.0%} {by}",
             self._note(f"block {self._block}", COLOURS),
             query_yx,
+            config.width_inches,
         )
         self._save(figure, f"{name}-heads")
+        self._write_panels(f"{name}-heads", {"image": image.rgb, **_heats_of(shown)})
 
     def _draw_layers(
         self, name: str, image: ObservedImage, layers: Float[np.ndarray, "L K h w"]
     ) -> None:
         maps = [self._on_picture(image, of_block, SMALL_HEIGHT) for of_block in layers]
-        note = self._note(COLOURS)
+        note, names = self._note(COLOURS), self._head_names(layers.shape[1])
         self._save(
-            layer_figure(image.rgb, maps, self._head_names(layers.shape[1]), note), f"{name}-layers"
+            layer_figure(image.rgb, maps, names, note, self._config.width_inches), f"{name}-layers"
         )
 
     def _draw_semantics(self) -> None:
@@ -191,7 +204,8 @@ class AttentionFiles:
         )
         count = f"the first {len(shown)} of {len(self._names)} images"
         note = self._note(*notes, *([count] if len(shown) < len(self._names) else []), COLOURS)
-        self._save(maps_figure(pictures, shown, titles, names, note), name)
+        width = self._config.width_inches
+        self._save(maps_figure(pictures, shown, titles, names, note, width), name)
 
     def _draw_curves(self) -> None:
         geometry = self._observer.geometry(self._observer.input_hw)
@@ -213,6 +227,7 @@ class AttentionFiles:
                 f"mean over images: {len(self._measured)}",
                 f"distance in pixels of the input, a patch has {geometry.patch_hw[0]}",
             ),
+            width=self._config.width_inches,
         )
         self._save(figure, "curves")
         mean = {key: values.mean(axis=0) for key, values in measured.items()}
@@ -289,10 +304,27 @@ class AttentionFiles:
         path = self._config.output / f"{name}.png"
         print(list_files(save_figure(figure, path, self._config)))
 
+    def _write_panels(self, name: str, panels: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> None:
+        """Write images without words, to be placed in a page of one's own."""
+        folder = self._config.output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for panel, rgb in panels.items():
+            path = folder / f"{panel}.png"
+            with naming(path), write_whole(path) as file:
+                Image.fromarray(rgb).save(file, "PNG")
+        print(f"{folder}: {', '.join(panels)} (PNG)")
+
     def _write_table(
         self, name: str, header: Sequence[str], rows: Iterable[Sequence[float]]
     ) -> None:
         write_table(self._config.output / f"{name}.csv", header, rows, self._about)
+
+
+def _heats_of(
+    maps: Mapping[str, Float[np.ndarray, "H W"]],
+) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
+    """Coloured maps by the names of their files."""
+    return {name.replace(" ", "-"): draw_heat(values) for name, values in maps.items()}
 
 
 def _names_of(records: Sequence[ImageRecord]) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,17 @@ from crate_interp.hooks import (
     choose_classes,
     record,
 )
-from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
-from crate_interp.tasks.inference import batch_size_of, workers_of
+from crate_interp.tasks.class_names import class_names_of, name_class
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure, small_image
+from crate_interp.tasks.inference import batch_size_of, describe_model, workers_of
 from crate_interp.tasks.number_files import about_of, write_arrays
 from crate_interp.tasks.observation import load_observer, open_pictures, process_pictures
-from crate_interp.visualization import attribution_figure
+from crate_interp.visualization import Figure, attribution_figure
 
 __all__ = ["run"]
 
+SHOWN = 24  # images in the figure; the numbers are of all
+PICTURE_SIDE = 1024  # pixels, of the longer side, in the figure
 _MISSED = 0.05  # share of the difference of scores from which on more steps are proposed
 
 
@@ -46,7 +49,6 @@ class _Attribution:
 
     Attributes:
         name: Of its file.
-        rgb: At the model's size.
         number: Of the class.
         probability: That the model gives the class.
         attention: Of the class token in the last block, mean over heads.
@@ -56,7 +58,6 @@ class _Attribution:
     """
 
     name: str
-    rgb: UInt8[np.ndarray, "H W 3"]
     number: int
     probability: float
     attention: Float[np.ndarray, "h w"]
@@ -92,23 +93,46 @@ def run(config: AttributeConfig) -> int:
 
     workers = workers_of(config.workers)
     outcomes = process_pictures(observer, records, forward, finish, 1, workers)
-    found = [image.result for image in outcomes if image.result is not None]
+    found, seen = [], []
+    for image in outcomes:
+        if image.result is not None:
+            found.append(image.result)
+            seen.append(image.record)
     if not found:
         raise InputError("none of the images could be read")
-    figure = attribution_figure(
-        [one.rgb for one in found],
-        {
-            "class-token attention": [one.attention for one in found],
-            "relevance of attention": [one.relevance for one in found],
-            "integrated gradients": [one.gradients for one in found],
-        },
-        [f"{one.name}: class {one.number}, p = {one.probability:.2f}" for one in found],
-    )
-    drawn = save_figure(figure, config.output, config)
+    drawn = save_figure(_figure(config, observer, found, seen), config.output, config)
     numbers = config.output.with_suffix(".npz")
     _write(numbers, found, about_of(config, observer))
     print(f"{list_files([*drawn, numbers])}: {len(found)} images, {_completeness(config, found)}")
     return int(len(found) < len(records))
+
+
+def _figure(
+    config: AttributeConfig,
+    observer: Observer,
+    found: Sequence[_Attribution],
+    seen: Sequence[ImageRecord],
+) -> Figure:
+    """The first images in their own proportions, with the maps in their pixels."""
+    names = class_names_of(config, int(getattr(observer.model, "num_classes", 0)))
+    pictures = [small_image(record.read(), PICTURE_SIDE) for record in seen[:SHOWN]]
+    maps: dict[str, list[Float[np.ndarray, "H W"]]] = {}
+    for one, rgb in zip(found, pictures, strict=False):
+        geometry = observer.geometry((rgb.shape[0], rgb.shape[1]))
+        for title, values in (
+            ("class-token attention", geometry.grid_to_original(one.attention[None])),
+            ("relevance of attention", geometry.grid_to_original(one.relevance[None])),
+            ("integrated gradients", geometry.input_to_original(one.gradients[None])),
+        ):
+            maps.setdefault(title, []).append(values[0])
+    captions = [
+        f"{one.name}: {name_class(one.number, names)}, p = {one.probability:.2f}"
+        for one in found[:SHOWN]
+    ]
+    note = f"{describe_model(config.model, config.weights)}, {observer.size} px"
+    if len(found) > SHOWN:
+        note += f" · the first {SHOWN} of {len(found)} images"
+    return attribution_figure(pictures, maps, captions, note, config.width_inches)
 
 
 def _attribute(
@@ -127,7 +151,6 @@ def _attribute(
     number = int(classes[0])
     return _Attribution(
         name="",
-        rgb=rgb,
         number=number,
         probability=float(scores.softmax(dim=1)[0, number]),
         attention=attention.view(observer.grid_hw).cpu().numpy(),

@@ -77,7 +77,9 @@ def write_class_scores(
     names = [f"{classes[number]} ({counts[number]})" for number in kept]
     shown = {method: column[kept] for method, column in scores.items()}
     means = {method: float(np.nanmean(column)) for method, column in shown.items()}
-    save_figure(class_scores_figure(names, shown, label, means), path, options)
+    note = "{model} at {size} px".format_map(about["settings"])
+    figure = class_scores_figure(names, shown, label, means, note, options.width_inches)
+    save_figure(figure, path, options)
     rows = [
         [classes[n], str(counts[n]), *(percent(column[n]) for column in scores.values())]
         for n in kept
@@ -86,9 +88,14 @@ def write_class_scores(
 
 
 def draw_examples(
-    path: Path, examples: Sequence[Example], titles: Sequence[str], options: FigureConfig
+    path: Path,
+    examples: Sequence[Example],
+    titles: Sequence[str],
+    note: str,
+    options: FigureConfig,
 ) -> None:
     """Draw examples as a figure, if there are any."""
     if examples:
         pictures, captions = zip(*examples, strict=True)
-        save_figure(comparison_figure(pictures, titles, captions), path, options)
+        figure = comparison_figure(pictures, titles, captions, note, options.width_inches)
+        save_figure(figure, path, options)

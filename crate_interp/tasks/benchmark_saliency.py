@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -32,7 +33,7 @@ from crate_interp.tasks.resumable import (
     settings_of,
 )
 from crate_interp.tasks.run_folder import JournalEntry, open_run_folder
-from crate_interp.visualization import draw_instances
+from crate_interp.visualization import contrasting_colours, draw_instances
 
 __all__ = ["run"]
 
@@ -83,7 +84,8 @@ def run(config: SaliencyBenchmarkConfig) -> int:
             shown = records[: config.pictures]
             outcomes = observe(observer, shown, *wanted, benchmark.example_of, config)
             examples = [image.result for image in outcomes if image.result is not None]
-            draw_examples(output / "masks.png", examples, ["truth", *results], config)
+            note = "{model} at {size} px".format_map(settings)
+            draw_examples(output / "masks.png", examples, ["truth", *results], note, config)
         print(f"{settings['model']} at {settings['size']} px on {len(entries)} images, %")
         rows = [
             [method, *(percent(score[key]) for key in ("max_f", "iou", "accuracy"))]
@@ -148,10 +150,12 @@ class _Benchmark:
     ) -> Example:
         truth = self.data.labels_of(record, image.original_hw) == 1
         rgb = record.read()
-        pictures, captions = [draw_instances(rgb, Instances(truth[None]))], [record.file_name]
+        colours = contrasting_colours(rgb, truth[None])  # one object, one colour in all its masks
+        draw = partial(draw_instances, rgb, colours=colours)
+        pictures, captions = [draw(Instances(truth[None]))], [record.file_name]
         for grids in self.maps_of(record, activations).values():
             soft, mask = (self.on_original(grid, image) for grid in grids)
-            pictures.append(draw_instances(rgb, Instances(mask[None]), outline=False))
+            pictures.append(draw(Instances(mask[None])))
             captions.append(f"IoU {percent(image_saliency(soft, mask, truth).iou)}")
         return Example(pictures, captions)
 

@@ -50,7 +50,7 @@ from crate_interp.tasks.resumable import (
     settings_of,
 )
 from crate_interp.tasks.run_folder import JournalEntry, open_run_folder
-from crate_interp.visualization import draw_instances
+from crate_interp.visualization import contrasting_colours, draw_instances
 
 __all__ = ["run"]
 
@@ -106,7 +106,8 @@ def run(config: VocBenchmarkConfig) -> int:
             shown = records[: config.pictures]
             outcomes = observe(observer, shown, *wanted, benchmark.example_of, config)
             examples = [image.result for image in outcomes if image.result is not None]
-            draw_examples(output / "masks.png", examples, _Benchmark.TITLES, config)
+            note = "{model} at {size} px".format_map(settings)
+            draw_examples(output / "masks.png", examples, _Benchmark.TITLES, note, config)
         results = _results_of(config, score, release_of(config, weights["sha256"]), len(entries))
         print(f"{by_class}\n\n{_report(config, settings, score, results)}")
         return finish_run(folder, results, failed, weights, settings)
@@ -171,6 +172,7 @@ class _Benchmark:
         masks = geometry.grid_to_original(masks)
         best, rgb = found.heads.argmax(axis=0), record.read()
         shown = (truth, masks[best], masks[-2:-1], masks[-1:])
+        colours = contrasting_colours(rgb, truth)
         names = ", ".join(self.data.classes[label] for label in np.unique(classes))
         heads = ", ".join(str(head) for head in np.unique(best))
         ious = (found.heads.max(axis=0), found.mean_head, found.principal)
@@ -178,7 +180,12 @@ class _Benchmark:
             f"IoU {percent(values.mean())}" if len(classes) else "" for values in ious
         )
         return Example(
-            [draw_instances(rgb, Instances(each), outline=each is truth) for each in shown],
+            [
+                draw_instances(rgb, Instances(each), colours=colours[: len(each)])
+                if len(truth)
+                else draw_instances(rgb, Instances(each))
+                for each in shown
+            ],
             [names, f"{best_iou}, head {heads}", mean_iou, principal_iou],
         )
 

@@ -24,6 +24,7 @@ __all__ = ["run"]
 Columns = dict[str, Float[np.ndarray, " P"]]
 _TIMES = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))  # from, unit, name
 
+_SHARES = {"accuracy", "attention", "sparsity", "ap", "ap50", "ap75"}
 _SPELLING = {"miou": "mIoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
@@ -88,12 +89,10 @@ def run(config: CurvesConfig) -> int:
     divisor, x_label = _unit_of(config.x, max(ends))
     names = _names_of(runs, config.runs, by_folder)
 
-    def curves_of(
-        columns: Sequence[Columns], wanted: Sequence[str], scale: float = 1
-    ) -> list[Curve]:
+    def curves_of(columns: Sequence[Columns], wanted: Sequence[str]) -> list[Curve]:
         found = []
         for run, name, start, own in zip(runs, names, starts, columns, strict=True):
-            lines = [scale * own[column] for column in wanted if column in own]
+            lines = [_shown_as(column, own[column]) for column in wanted if column in own]
             if lines and np.isfinite(lines).any():
                 x = (start + run.spent(own["step"], config.x)) / divisor
                 found.append(Curve(name, x, np.stack(lines, axis=1)))
@@ -103,13 +102,26 @@ def run(config: CurvesConfig) -> int:
     panels = [
         Panel("training loss", curves_of(metrics, ["loss"]), smooth=True),
         Panel("validation loss", curves_of(metrics, ["validation_loss"])),
-        Panel("validation accuracy (%)", curves_of(metrics, ["accuracy"], scale=100)),
+        Panel("validation accuracy (%)", curves_of(metrics, ["accuracy"])),
     ]
     for title, wanted in _probe_panels(probes).items():
         panels.append(Panel(title, curves_of(probes, wanted)))
-    figure = draw_curves([panel for panel in panels if panel.curves], x_label)
+    drawn = [panel for panel in panels if panel.curves]
+    figure = draw_curves(drawn, x_label, width=config.width_inches)
     print(*save_figure(figure, config.output, config), sep="\n")
     return 0
+
+
+def _is_share(column: str) -> bool:
+    """Whether a column has shares of 1, which are drawn in percent."""
+    return not _SHARES.isdisjoint(column.split("_"))
+
+
+def _shown_as(column: str, values: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
+    """Numbers of a column as the figure has them: shares in percent, non-zeros for zeros."""
+    if column.startswith("sparsity"):
+        return 100 * (1 - values)
+    return 100 * values if _is_share(column) else values
 
 
 def _read_run(path: Path) -> _Run:
@@ -214,6 +226,12 @@ def _probe_panels(probes: Sequence[Columns]) -> dict[str, list[str]]:
         numbered = re.fullmatch(r"(.+)_\d+", column)
         words = (numbered[1] if numbered else column).split("_")
         title = " ".join(_SPELLING.get(word, word) for word in words)
+        if words == ["sparsity"]:
+            title = "codes that are not zero"
+        if _is_share(column):
+            title += " (%)"
+        elif words == ["coding", "rate"]:
+            title += " (nats)"
         if numbered:
             title += ", by block (first: pale)"
         panels.setdefault(title, []).append(column)

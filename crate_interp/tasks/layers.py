@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
 from crate_interp.config import LayersConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
@@ -28,11 +29,11 @@ from crate_interp.visualization import Curve, Panel, draw_curves
 
 __all__ = ["run"]
 
-# What is measured, with its title in the figure and what it is multiplied by there.
+# What is measured, and its title in the figure, which has non-zeros as the papers do.
 QUANTITIES = {
-    "coding_rate": ("Compression: coding rate of the heads, nats", 1),
-    "sparsity": ("Sparsity: codes that are zero, %", 100),
-    "objective": ("Objective: rate reduction − λ entries, nats", 1),
+    "coding_rate": "Compression: coding rate Rᶜ (nats)",
+    "sparsity": "Sparsity: non-zero codes ‖A‖₀ / (d N) (%)",
+    "objective": "Objective: R − Rᶜ − λ ‖A‖₀ / N (nats)",
 }
 COLUMNS = ("model", "image", "block", "compressed", "coding_rate", "counted", "sparsity")
 
@@ -45,6 +46,7 @@ class _Measured:
         name: Of the model, in the figure and the file.
         sites: What was read of it.
         file_names: Of the images.
+        thresholds: λ of the blocks, in words; empty for a model that has none.
         numbers: By name: `coding_rate`, and `sparsity` and `objective` where there are any.
         about: What they were made of.
     """
@@ -52,6 +54,7 @@ class _Measured:
     name: str
     sites: tuple[Site, ...]
     file_names: list[str]
+    thresholds: str
     numbers: dict[str, Float[np.ndarray, "B L"]]
     about: Mapping[str, Any]
 
@@ -72,7 +75,9 @@ def run(config: LayersConfig) -> int:
     measured = [_measure(model, images) for model in configs]
     found = min(len(one.file_names) for one in measured)
     x_label = f"block (band: standard deviation of {found} images)" if found > 1 else "block"
-    drawn = save_figure(draw_curves(_panels_of(measured), x_label), config.output, config)
+    panels = _panels_of(measured)
+    figure = draw_curves(panels, x_label, _note_of(measured), config.width_inches)
+    drawn = save_figure(figure, config.output, config)
     table = config.output.with_suffix(".csv")
     columns = (*COLUMNS, "objective")
     rows = [[row.get(name, "") for name in columns] for one in measured for row in _rows_of(one)]
@@ -123,17 +128,26 @@ def _measure(config: LayersConfig, images: ImageSet) -> _Measured:
         if values[0] is not None:
             numbers[name] = torch.cat(values).cpu().numpy()
     name, about = describe_model(config.model, config.weights), about_of(config, observer)
-    return _Measured(name, sites, file_names, numbers, about)
+    return _Measured(name, sites, file_names, _thresholds_of(observer.model), numbers, about)
+
+
+def _thresholds_of(model: nn.Module) -> str:
+    blocks: Any = blocks_of(model)
+    found: set[Any] = {getattr(block.mlp, "threshold", None) for block in blocks}
+    return "" if None in found else ", ".join(f"{value:g}" for value in sorted(found))
 
 
 def _panels_of(measured: Sequence[_Measured]) -> list[Panel]:
     """One panel a quantity that some model has."""
     panels = []
-    for quantity, (title, scale) in QUANTITIES.items():
+    for quantity, title in QUANTITIES.items():
         curves = []
         for one in measured:
             if quantity in one.numbers:
-                mean, deviation = _mean_and_deviation(scale * one.numbers[quantity])
+                values = one.numbers[quantity]
+                if quantity == "sparsity":
+                    values = 100 * (1 - values)
+                mean, deviation = _mean_and_deviation(values)
                 x = np.arange(len(mean), dtype=float)
                 curves.append(Curve(_label_of(one), x, mean[:, None], deviation[:, None]))
         if curves:
@@ -141,11 +155,24 @@ def _panels_of(measured: Sequence[_Measured]) -> list[Panel]:
     return panels
 
 
+def _note_of(measured: Sequence[_Measured]) -> str:
+    """What the symbols of the titles stand for."""
+    note = "N: tokens of an image. R, Rᶜ: coding rate of all tokens, and in the heads' subspaces."
+    thresholds = {one.name: one.thresholds for one in measured if one.thresholds}
+    if thresholds:
+        note += (
+            " ‖A‖₀: non-zero entries of the codes A, which have d for each token. λ: what an entry "
+            "costs, the threshold of the block's sparse step: "
+        )
+        note += "; ".join(f"{name} {values}" for name, values in thresholds.items())
+    return note
+
+
 def _label_of(one: _Measured) -> str:
     """The name of a model; of a ViT, also what was measured in place of subspaces and codes."""
     if Site.SUBSPACE in one.sites:
         return one.name
-    read = "keys; neurons not above 0" if Site.NEURONS in one.sites else "keys"
+    read = "keys; neurons above 0" if Site.NEURONS in one.sites else "keys"
     return f"{one.name} ({read})"
 
 

@@ -74,7 +74,8 @@ def draw_overlays(
             continue
         drawn.append(shrunk(picture, SHEET_SIDE))
         captions.append(f"{entry['file_name']}: {len(instances)} mask{'s' * (len(instances) != 1)}")
-    sheet = overlay_sheet(drawn[:SHEET_PICTURES], captions[:SHEET_PICTURES], title)
+    first = slice(SHEET_PICTURES)
+    sheet = overlay_sheet(drawn[first], captions[first], title, width=options.width_inches)
     return save_figure(sheet, folder / "sheet.png", options)
 
 

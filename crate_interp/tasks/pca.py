@@ -9,16 +9,16 @@ from contextlib import closing
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from crate_interp.config import PcaConfig
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage, resize_image
+from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, blocks_of
 from crate_interp.segmentation import JointPCA, joint_pca
 from crate_interp.structures import Activations
-from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
+from crate_interp.tasks.figures import check_figure_path, list_files, save_figure, small_image
 from crate_interp.tasks.inference import describe_model
 from crate_interp.tasks.number_files import about_of, write_arrays
 from crate_interp.tasks.observation import feature_of, load_observer, observe, open_pictures
@@ -27,7 +27,7 @@ from crate_interp.visualization import pca_figure
 __all__ = ["run"]
 
 SHOWN = 24  # images in the figure; the numbers are of all
-PICTURE_SIDE = 360  # pixels
+PICTURE_SIDE = 640  # pixels
 
 
 def run(config: PcaConfig) -> int:
@@ -55,7 +55,7 @@ def run(config: PcaConfig) -> int:
     block = config.block % len(blocks_of(observer.model))
     source = f"{describe_model(config.model, config.weights)}, {feature} of block {block}"
     note = _describe(found, source, len(seen))
-    pictures = [_small(record.read()) for record in seen[:SHOWN]]
+    pictures = [small_image(record.read(), PICTURE_SIDE) for record in seen[:SHOWN]]
     shown = slice(SHOWN)
     figure = pca_figure(
         pictures,
@@ -63,6 +63,7 @@ def run(config: PcaConfig) -> int:
         None if found.threshold is None else found.foreground[shown],
         found.rgb[shown],
         note,
+        config.width_inches,
     )
     drawn = save_figure(figure, config.output, config)
     numbers = config.output.with_suffix(".npz")
@@ -116,12 +117,6 @@ def _collect(
                 features.append(image.result)
                 seen.append(image.record)
     return features, seen
-
-
-def _small(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
-    scale = min(1.0, PICTURE_SIDE / max(rgb.shape[:2]))
-    height, width = (max(1, round(scale * side)) for side in rgb.shape[:2])
-    return resize_image(rgb, (height, width))
 
 
 def _describe(found: JointPCA, source: str, images: int) -> str:

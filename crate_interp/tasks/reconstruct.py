@@ -18,7 +18,7 @@ from crate_interp.models import CrateMaeAutoencoder, load_mae
 from crate_interp.models.masking import draw_mask
 from crate_interp.structures import ImageGeometry
 from crate_interp.tasks.figures import check_figure_path, list_files, save_figure
-from crate_interp.tasks.inference import loading_options
+from crate_interp.tasks.inference import describe_model, loading_options
 from crate_interp.visualization import reconstruction_figure
 
 __all__ = ["run"]
@@ -53,10 +53,11 @@ def run(config: ReconstructConfig) -> int:
         originals.append(original)
         hidden.append(np.kron(mask.reshape(grid).numpy(), np.ones(patch_size, dtype=bool)))
         predictions.append(predicted)
-    note = "Hidden patches show the model's prediction, the others the picture."
+    named = describe_model(config.model, config.weights) if config.model else config.weights
+    note = f"{named}. Hidden patches show the model's prediction, the others the picture."
     if model.normalised_target:
         note += " Mean and deviation of a hidden patch are the picture's own: they are no target."
-    figure = reconstruction_figure(originals, hidden, predictions, note)
+    figure = reconstruction_figure(originals, hidden, predictions, note, config.width_inches)
     drawn = save_figure(figure, config.output, config)
     noise = _peak_signal_to_noise(originals, hidden, predictions)
     print(

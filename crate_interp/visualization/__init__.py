@@ -13,6 +13,7 @@ from crate_interp.visualization.attribution import attribution_figure
 from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
 from crate_interp.visualization.curves import Curve, Panel, draw_curves
 from crate_interp.visualization.overlay import (
+    contrasting_colours,
     draw_attention,
     draw_heat,
     draw_instances,
@@ -38,6 +39,7 @@ __all__ = [
     "class_scores_figure",
     "comparison_figure",
     "context_window",
+    "contrasting_colours",
     "draw_attention",
     "draw_curves",
     "draw_heat",

@@ -6,18 +6,21 @@ Shapes: L blocks, K heads, I images, R atoms.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import line_height
+from crate_interp.visualization.style import Figure, text_width, wrapped, write_below
 
 __all__ = ["atom_effects_figure", "head_effects_figure"]
 
 _CELL = 0.42  # inches
 _BAR = 0.19
+_BESIDE = 1.0  # inches beside a matrix: numbers of the blocks, scale
 _MOST_BARS = 25
 _FOR, _AGAINST = "#0072B2", "#D55E00"
 _SMALL = 8  # points
@@ -28,14 +31,18 @@ def head_effects_figure(
     blocks: Sequence[int],
     label: str,
     signed: bool = True,
+    note: str = "",
+    width: float | None = None,
 ) -> Figure:
-    """Draw a matrix of blocks by heads, with the numbers in it.
+    """Draw a matrix of blocks by heads, with the numbers in it where they have room.
 
     Args:
         effects: Mean over the images.
         blocks: Number of each row's block.
         label: What is drawn, with its unit.
         signed: Effects lie on both sides of zero.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
         InputError: No head, or not one block number a row.
@@ -43,37 +50,44 @@ def head_effects_figure(
     if not effects.size or len(blocks) != len(effects):
         raise InputError(f"expected effects of {len(blocks)} blocks, found shape {effects.shape}")
     rows, columns = effects.shape
-    figure = Figure(
-        figsize=(max(3.0, _CELL * columns + 1.2), max(1.5, _CELL * rows + 1.0)),
-        layout="constrained",
-    )
+    width = width or max(3.0, _CELL * columns + _BESIDE)
+    cell = min(_CELL, (width - _BESIDE) / columns)
+    title = wrapped(label, width - 0.2, _SMALL)
+    height = max(1.5, cell * rows + 0.8) + len(title) * line_height(_SMALL)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     largest = float(np.abs(effects).max()) or 1.0
     limits = (-largest, largest) if signed else (0.0, largest)
-    image = axes.imshow(
+    matrix = axes.imshow(
         effects, cmap="PuOr" if signed else "Blues", vmin=limits[0], vmax=limits[1], aspect="equal"
     )
-    for (row, column), effect in np.ndenumerate(effects):
-        dark = abs(effect) > 0.55 * largest
-        text = _short(effect, largest)
-        colour = "white" if dark else "0.2"
-        axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+    texts = [_short(effect, largest) for effect in effects.flat]
+    if max(text_width(text, 6) for text in texts) < 0.9 * cell:
+        for (place, effect), text in zip(np.ndenumerate(effects), texts, strict=True):
+            colour = "white" if abs(effect) > 0.55 * largest else "0.2"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
+            axes.text(place[1], place[0], text, color=colour, **style)
     axes.set_xticks(range(columns))
     axes.set_yticks(range(rows), [str(block) for block in blocks])
-    axes.set_title(label, fontsize=_SMALL, loc="left")
+    figure.suptitle("\n".join(title), x=0.06 / width, ha="left", fontsize=_SMALL)
     axes.set_xlabel("head", fontsize=_SMALL + 1)
     axes.set_ylabel("block", fontsize=_SMALL + 1)
-    axes.tick_params(labelsize=_SMALL, length=0)
+    axes.tick_params(labelsize=min(_SMALL, 50 * cell), length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, aspect=5 * rows, pad=0.02)
+    bar = figure.colorbar(matrix, ax=axes, fraction=0.05, aspect=5 * rows, pad=0.02)
     bar.ax.tick_params(labelsize=_SMALL - 1, length=2)
     bar.ax.yaxis.set_major_locator(MaxNLocator(4))
     bar.outline.set_visible(False)
+    write_below(figure, note)
     return figure
 
 
 def atom_effects_figure(
-    effects: Float[np.ndarray, "I R"], names: Sequence[str], label: str, note: str = ""
+    effects: Float[np.ndarray, "I R"],
+    names: Sequence[str],
+    label: str,
+    note: str = "",
+    width: float | None = None,
 ) -> Figure:
     """Draw the strongest atoms as bars, the mean over images, with a dot for each image.
 
@@ -81,7 +95,8 @@ def atom_effects_figure(
         effects: Of each image, the strongest atom first.
         names: Of the atoms.
         label: What is drawn, with its unit.
-        note: A line above the bars.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
         InputError: No atom or image, or not one name an atom.
@@ -90,7 +105,10 @@ def atom_effects_figure(
         raise InputError(f"expected effects of {len(names)} atoms, found shape {effects.shape}")
     shown = effects[:, :_MOST_BARS]
     count = shown.shape[1]
-    figure = Figure(figsize=(4.6, _BAR * count + 0.9), layout="constrained")
+    width = width or 4.6
+    title = wrapped(label, width - 0.2, _SMALL)
+    height = _BAR * count + 0.5 + len(title) * line_height(_SMALL)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     means = shown.mean(axis=0)
     places = np.arange(count)
@@ -109,9 +127,8 @@ def atom_effects_figure(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel(label, fontsize=_SMALL + 1)
-    if note:
-        axes.set_title(note, fontsize=_SMALL - 1, loc="left", color="0.35")
+    figure.suptitle("\n".join(title), x=0.06 / width, ha="left", fontsize=_SMALL)
+    write_below(figure, note)
     return figure
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import Page, line_height
+from crate_interp.visualization.style import Figure, text_width, wrapped
 
 __all__ = ["CONTEXT_PATCHES", "CONTEXT_SHARE", "AtomRow", "atom_sheet", "context_window"]
 
@@ -23,8 +25,9 @@ CONTEXT_SHARE = 0.25  # or as a share of the picture's shorter side, if that is 
 
 _OUTLINE = "#FFB000"  # seen on dark and light, with any colour vision, in its black border
 _SIDE, _GAP, _GROUP_GAP = 0.72, 0.04, 0.2  # inches
-_TEXT, _PICTURE = 1.3, 2.9
-_HEAD, _EDGE = 0.5, 0.12
+_EDGE, _PICTURE = 0.12, 2.9
+_NARROW = 5.0  # on a page that is less wide the picture stands above the atoms
+_TITLE, _NAME, _SMALL = 9, 8, 6.5  # points
 
 Box = tuple[float, float, float, float]
 RGB = UInt8[np.ndarray, "H W 3"]
@@ -72,14 +75,17 @@ def atom_sheet(
     title: str,
     picture: RGB | None = None,
     chosen: Bool[np.ndarray, "H W"] | None = None,
+    width: float | None = None,
 ) -> Figure:
     """Atoms one below the other, each with a map of its value and its strongest patches outlined.
 
     Args:
         rows: In the order of the sheet; each has as many patches as it has.
         title: Above all.
-        picture: What the maps are of; it then stands at the left. Without it they are mean maps.
+        picture: What the maps are of; it then stands at the left, or on top of a narrow page.
+            Without it they are mean maps.
         chosen: Pixels of `picture` to outline.
+        width: Of the page, inches; of the patches those are shown that have room.
 
     Raises:
         InputError: No atom, or `chosen` is not of the picture's size.
@@ -89,64 +95,60 @@ def atom_sheet(
     if picture is not None and chosen is not None and chosen.shape != picture.shape[:2]:
         raise InputError(f"chosen pixels of {chosen.shape} in a picture of {picture.shape[:2]}")
     columns = max(1, *(len(row.patches) for row in rows))
-    left = _EDGE + (0 if picture is None else _PICTURE + 2 * _GROUP_GAP)
-    pictures_at = left + _TEXT + _SIDE + _GROUP_GAP
-    width = pictures_at + columns * (_SIDE + _GAP) + _EDGE
-    body = len(rows) * (_SIDE + _GAP)
-    if picture is not None:
-        body = max(body, _PICTURE * min(picture.shape[0] / picture.shape[1], 1.4))
-    figure = Figure(figsize=(width, _HEAD + body + _EDGE))
-    page = _Page(figure, width, _HEAD + body + _EDGE)
-    figure.text(*page.at(_EDGE, 0.24), title, fontsize=9, fontweight="bold", va="center")
+    on_top = picture is not None and width is not None and width < _NARROW
+    left = _EDGE + (0 if picture is None or on_top else _PICTURE + 2 * _GROUP_GAP)
+    map_at = left + max(_widest(row) for row in rows) + 2 * _GAP
+    patches_at = map_at + _SIDE + _GROUP_GAP
+    if width is None:
+        width = patches_at + columns * (_SIDE + _GAP) + _EDGE
+    else:
+        columns = min(columns, max(1, int((width - _EDGE - patches_at) / (_SIDE + _GAP))))
+    lines = wrapped(title, width - 2 * _EDGE, _TITLE, bold=True)
     of_map = "mean map" if picture is None else "here"
-    for at, heading in ((left + _TEXT, of_map), (pictures_at, "strongest patches of the atlas")):
-        figure.text(*page.at(at, _HEAD - 0.05), heading, fontsize=6.5, color="0.35", va="bottom")
+    headings = [
+        wrapped(of_map, _SIDE, _SMALL),
+        wrapped("strongest patches of the atlas", width - patches_at, _SMALL),
+    ]
+    tall = 0.0 if picture is None else _PICTURE * min(picture.shape[0] / picture.shape[1], 1.4)
+    y = _EDGE + len(lines) * line_height(_TITLE)
+    first = y + (tall + _GROUP_GAP if on_top else 0) + 0.05
+    first += max(map(len, headings)) * line_height(_SMALL)
+    body = len(rows) * (_SIDE + _GAP)
+    page = Page.of(width, first + (body if on_top else max(body, tall)) + _EDGE)
+    page.lines(_EDGE, _EDGE, lines, _TITLE, fontweight="bold")
+    for at, heading in zip((map_at, patches_at), headings, strict=True):
+        above = first - 0.02 - len(heading) * line_height(_SMALL)
+        page.lines(at, above, heading, _SMALL, color="0.35")
     if picture is not None:
-        _draw_picture(page, picture, chosen)
+        _draw_picture(page, picture, chosen, (y + 0.05 if on_top else first, tall))
     for number, row in enumerate(rows):
-        top = _HEAD + number * (_SIDE + _GAP)
-        figure.text(*page.at(left, top + 0.1), row.name, fontsize=8, fontweight="bold", va="center")
-        figure.text(
-            *page.at(left, top + 0.2),
-            "\n".join(row.lines),
-            fontsize=6.5,
-            color="0.25",
-            va="top",
-            linespacing=1.25,
-        )
-        axes = page.axes(left + _TEXT, top, _SIDE, _SIDE)
+        top = first + number * (_SIDE + _GAP)
+        style: dict[str, Any] = {"fontsize": _NAME, "fontweight": "bold", "va": "center"}
+        page.figure.text(*page.at(left, top + 0.1), row.name, **style)
+        page.lines(left, top + 0.2, row.lines, _SMALL, color="0.25", linespacing=1.25)
         shape_hw = (row.value_map if picture is None else picture).shape
         extent = (0, shape_hw[1], shape_hw[0], 0)
+        axes = page.axes(map_at, top, _SIDE, _SIDE)
         axes.imshow(row.value_map, cmap="cividis", vmin=0, interpolation="none", extent=extent)
-        for column, (rgb, box) in enumerate(row.patches):
-            axes = page.axes(pictures_at + column * (_SIDE + _GAP), top, _SIDE, _SIDE)
+        for column, (rgb, box) in enumerate(row.patches[:columns]):
+            axes = page.axes(patches_at + column * (_SIDE + _GAP), top, _SIDE, _SIDE)
             _draw_patch(axes, rgb, box)
-    return figure
+    return page.figure
 
 
-@dataclass(frozen=True)
-class _Page:
-    """Places in inches from the top left corner of a figure."""
-
-    figure: Figure
-    width: float
-    height: float
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        return x / self.width, 1 - y / self.height
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        left, bottom = self.at(x, y + height)
-        axes = self.figure.add_axes((left, bottom, width / self.width, height / self.height))
-        axes.set_axis_off()
-        return axes
+def _widest(row: AtomRow) -> float:
+    """Inches that the words of an atom take."""
+    words = max((text_width(line, _SMALL) for line in row.lines), default=0.0)
+    return max(words, text_width(row.name, _NAME, bold=True))
 
 
-def _draw_picture(page: _Page, picture: RGB, chosen: Bool[np.ndarray, "H W"] | None) -> None:
+def _draw_picture(
+    page: Page, picture: RGB, chosen: Bool[np.ndarray, "H W"] | None, place: tuple[float, float]
+) -> None:
+    top, tall = place
     height = _PICTURE * picture.shape[0] / picture.shape[1]
-    tallest = page.height - _HEAD - _EDGE
-    scale = min(1.0, tallest / height)
-    axes = page.axes(_EDGE, _HEAD, _PICTURE * scale, height * scale)
+    scale = min(1.0, tall / height)
+    axes = page.axes(_EDGE, top, _PICTURE * scale, height * scale)
     axes.imshow(picture, interpolation="lanczos")
     if chosen is not None and chosen.any():
         # A border of unchosen pixels closes the outline where it meets the picture's edge.

@@ -5,17 +5,17 @@ Shapes: I images, L blocks, K heads, H W pixels of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from crate_interp.errors import InputError
 from crate_interp.visualization.overlay import draw_attention, draw_heat, draw_kept
 from crate_interp.visualization.panels import Column, Panel, panel_figure
+from crate_interp.visualization.style import Figure, wrapped, write_below
 
 __all__ = ["attention_curves", "head_figure", "layer_figure", "maps_figure"]
 
@@ -24,34 +24,34 @@ HEADS, MEAN, UNIFORM = "#56B4E9", "#0072B2", "0.45"
 
 def head_figure(
     rgb: UInt8[np.ndarray, "H W 3"],
-    maps: Float[np.ndarray, "K H W"],
+    maps: Mapping[str, Float[np.ndarray, "H W"]],
     masks: Bool[np.ndarray, "K H W"],
-    names: Sequence[str],
     kept: str,
     note: str = "",
     query_yx: tuple[float, float] | None = None,
+    width: float | None = None,
 ) -> Figure:
-    """Draw what each head attends to: the map, the picture inside its mask, and the mask's outline.
+    """Draw the image, then what each head attends to: map, image inside its mask, and outline.
 
     Args:
-        rgb: The picture.
-        maps: Attention, in the pixels of the picture; coloured as by `draw_heat`.
+        rgb: The image.
+        maps: Attention by the name of the head, in pixels of the image; coloured as by `draw_heat`.
         masks: Thresholded maps.
-        names: Of the heads.
         kept: What a mask is, at the side of its row.
-        note: A line below the figure.
+        note: Below the figure.
         query_yx: Where the patch is whose attention this is; it is marked.
+        width: Of the page, inches.
 
     Raises:
-        InputError: Not one map, mask and name for each head, or one of another size; a value that
-            is negative or not finite.
+        InputError: Not one map and mask for each head, or one of another size; a value that is
+            negative or not finite.
     """
-    if not len(maps) == len(masks) == len(names):
+    if not maps or len(maps) != len(masks):
         raise InputError(
-            "expected a map, a mask and a name for each head, found "
-            f"{len(maps)}, {len(masks)} and {len(names)}"
+            f"expected a map and a mask for each head, found {len(maps)} and {len(masks)}"
         )
-    columns = [
+    columns = [Column("image", [Panel(rgb, None, query_yx), None, None])]
+    columns += [
         Column(
             name,
             [
@@ -60,9 +60,9 @@ def head_figure(
                 Panel(rgb, mask, query_yx),
             ],
         )
-        for name, attention, mask in zip(names, maps, masks, strict=True)
+        for (name, attention), mask in zip(maps.items(), masks, strict=True)
     ]
-    return panel_figure(columns, ["attention", kept, "outline"], note)
+    return panel_figure(columns, ["attention", kept, "outline"], note, width=width)
 
 
 def maps_figure(
@@ -71,8 +71,9 @@ def maps_figure(
     titles: Sequence[str],
     names: Sequence[str],
     note: str = "",
+    width: float | None = None,
 ) -> Figure:
-    """Draw maps over pictures: images across; the picture first, then each map, down.
+    """Draw maps over images: images across; the image first, then each map, down.
 
     Rows may be heads (the papers' figure of head semantics), or blocks (of attention rollout).
 
@@ -81,7 +82,8 @@ def maps_figure(
         maps: One array an image, in the pixels of its picture.
         titles: Of the images.
         names: Of the maps.
-        note: A line below the figure.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
         InputError: No image, not as many maps as names, or one of another size; a value that is
@@ -96,7 +98,7 @@ def maps_figure(
         Column(title, [Panel(rgb), *(Panel(draw_attention(rgb, one)) for one in of_image)])
         for rgb, of_image, title in zip(pictures, maps, titles, strict=True)
     ]
-    return panel_figure(columns, ["image", *names], note)
+    return panel_figure(columns, ["image", *names], note, width=width)
 
 
 def layer_figure(
@@ -104,6 +106,7 @@ def layer_figure(
     maps: Sequence[Float[np.ndarray, "K _ _"]],
     names: Sequence[str],
     note: str = "",
+    width: float | None = None,
 ) -> Figure:
     """Draw all blocks by all heads of one image: blocks down from the first, heads across.
 
@@ -111,7 +114,8 @@ def layer_figure(
         rgb: The picture; it stands beside the first block.
         maps: One array a block, of the shape of the picture, at any size.
         names: Of the heads.
-        note: A line below the figure.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
         InputError: No map, or not one of each head in each block; a value that is negative or not
@@ -125,7 +129,7 @@ def layer_figure(
     for head, name in enumerate(names):
         columns.append(Column(name, [Panel(draw_heat(of_block[head])) for of_block in maps]))
     blocks = [f"block {number}" for number in range(len(maps))]
-    return panel_figure(columns, blocks, note, row_height=0.5, widest=18)
+    return panel_figure(columns, blocks, note, row_height=0.5, widest=18, width=width)
 
 
 def attention_curves(
@@ -134,6 +138,7 @@ def attention_curves(
     rollout_entropy: Float[np.ndarray, "I L"],
     uniform: tuple[float, float, float],
     note: str = "",
+    width: float | None = None,
 ) -> Figure:
     """Draw distance, entropy and rollout by block: a dot for each head, a line for their mean.
 
@@ -143,7 +148,8 @@ def attention_curves(
         rollout_entropy: Of the rollout of one token over the patches, nats; the band is a standard
             deviation over images to either side.
         uniform: What the three would be if all patches were attended to alike.
-        note: A line below the figure.
+        note: Below the figure.
+        width: Of the page, inches; the panels of a narrow one stand below each other.
 
     Raises:
         InputError: No image, or shapes that do not agree.
@@ -157,8 +163,11 @@ def attention_curves(
             "expected distance and entropy (I, L, K) and rollout (I, L), found "
             f"{distance.shape}, {entropy.shape} and {rollout_entropy.shape}"
         )
-    figure = Figure(figsize=(9, 2.9), layout="constrained")
-    panels = figure.subplots(1, 3)
+    width = width or 9.0
+    rows, across = (3, 1) if width < 5 else (1, 3)
+    height = rows * max(1.9, 0.1 * width * across)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(rows, across)
     blocks = np.arange(distance.shape[1])
     titles = (
         "mean attention distance (pixels)",
@@ -166,7 +175,7 @@ def attention_curves(
         "entropy of the rollout (nats)",
     )
     for axes, title, level in zip(panels, titles, uniform, strict=True):
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title("\n".join(wrapped(title, width / across - 0.5, 9)), fontsize=9, loc="left")
         axes.axhline(level, color=UNIFORM, linewidth=1, linestyle=":")
         axes.annotate(
             "uniform", (1, level), (0, 2), xycoords=axes.get_yaxis_transform(),
@@ -174,7 +183,8 @@ def attention_curves(
         )  # fmt: skip
     for axes, values in zip(panels, (distance, entropy), strict=False):
         _draw_heads(axes, values.mean(axis=0))
-    panels[0].legend(fontsize=7, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=7, frameon=False)
     mean, deviation = rollout_entropy.mean(axis=0), rollout_entropy.std(axis=0)
     panels[2].plot(blocks, mean, color=MEAN, linewidth=1.4, marker="o", markersize=2.5)
     panels[2].fill_between(
@@ -189,8 +199,7 @@ def attention_curves(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)
-    if note:
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=6, color="0.35")
+    write_below(figure, note)
     return figure
 
 

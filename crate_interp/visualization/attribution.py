@@ -1,79 +1,84 @@
-"""What speaks for a class, beside the picture.
+"""What speaks for a class, beside the image.
 
-Shapes: h w patch grid, H W pixels.
+Shapes: h w the grid of a map, H W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import EDGE, Page, line_height
+from crate_interp.visualization.style import NOTE_SIZE, Figure, joined, wrapped
 
 __all__ = ["attribution_figure"]
 
 SIDE, GAP = 1.55, 0.06  # inches
-HEADING, LABEL = 0.24, 0.22
+TITLE, NAME = 8, 7  # points
+TALLEST = 1.4  # times its width: a higher image is drawn smaller
 _BRIGHTEST = 99.5  # percentile of a map; single pixels would leave the rest dark
+_SIGNED = "purple: for the class, orange: against it"
 
 
 def attribution_figure(
-    pictures: Sequence[UInt8[np.ndarray, "H W 3"]],
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     maps: Mapping[str, Sequence[Float[np.ndarray, "h w"]]],
     names: Sequence[str],
+    note: str = "",
+    width: float | None = None,
 ) -> Figure:
-    """Draw pictures row by row, each beside its maps.
+    """Draw images row by row, each beside its maps, in their own proportions.
 
-    Maps without a negative number are laid over the grey picture, each with its largest numbers as
+    Maps without a negative number are laid over the grey image, each with its largest numbers as
     the brightest. Signed ones are purple where something speaks for the class and orange where it
     speaks against it, white at zero.
 
     Args:
-        pictures: Of one size.
-        maps: By title, one a picture, on the patch grid or any other that covers the picture.
-        names: Written below the pictures, for instance the class.
+        pictures: Of any sizes.
+        maps: By title, one an image, in its pixels, or on any grid that covers it.
+        names: Written below the images, for instance the class.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
-        InputError: No picture or map, not one map and name a picture, or pictures of several sizes.
+        InputError: No image or map, or not one map and name an image.
     """
     counts = {len(pictures), len(names), *(len(column) for column in maps.values())}
-    if not pictures or not maps or len(counts) > 1 or len({p.shape for p in pictures}) > 1:
+    if not pictures or not maps or len(counts) > 1:
         raise InputError(
-            f"expected pictures of one size, with a name and one map of each kind for each, found "
-            f"{len(pictures)} pictures, {len(names)} names and "
+            f"expected images, with a name and one map of each kind for each, found "
+            f"{len(pictures)} images, {len(names)} names and "
             f"{[len(column) for column in maps.values()]} maps"
         )
-    rows, columns = len(pictures), 1 + len(maps)
-    height_of_row = SIDE * pictures[0].shape[0] / pictures[0].shape[1]
-    width = columns * (SIDE + GAP) + GAP
-    height = HEADING + rows * (height_of_row + LABEL)
-    figure = Figure(figsize=(width, height))
-    for row, (rgb, name) in enumerate(zip(pictures, names, strict=True)):
-        bottom = height - HEADING - row * (height_of_row + LABEL) - height_of_row
-        shown = {"picture": rgb}
-        shown |= {title: _paint(rgb, column[row]) for title, column in maps.items()}
-        for column, (title, panel) in enumerate(shown.items()):
-            left = GAP + column * (SIDE + GAP)
-            place = (left / width, bottom / height, SIDE / width, height_of_row / height)
-            axes: Any = figure.add_axes(place, label=f"{title} {row}")
-            axes.imshow(panel, interpolation="none")
-            axes.set_axis_off()
+    columns = 1 + len(maps)
+    width = width or columns * (SIDE + GAP) - GAP + 2 * EDGE
+    side = (width - 2 * EDGE + GAP) / columns - GAP
+    heights = [side * min(TALLEST, rgb.shape[0] / rgb.shape[1]) for rgb in pictures]
+    labels = [wrapped(name, width - 2 * EDGE, NAME) for name in names]
+    signed = any((values < 0).any() for column in maps.values() for values in column)
+    below = wrapped(joined([note, _SIGNED if signed else ""]), width - 2 * EDGE, NOTE_SIZE)
+    headings = [wrapped(title, side, TITLE) for title in ("image", *maps)]
+    top = EDGE + max(map(len, headings)) * line_height(TITLE) + 0.03
+    below_image = [len(lines) * line_height(NAME) + GAP for lines in labels]
+    rows = [tall + text for tall, text in zip(heights, below_image, strict=True)]
+    foot = top + sum(rows)
+    page = Page.of(width, foot + len(below) * line_height(NOTE_SIZE) + EDGE)
+    for row, (rgb, lines) in enumerate(zip(pictures, labels, strict=True)):
+        y = top + sum(rows[:row])
+        shown = [rgb, *(_paint(rgb, column[row]) for column in maps.values())]
+        for column, (title, panel) in enumerate(zip(("image", *maps), shown, strict=True)):
+            axes = page.axes(EDGE + column * (side + GAP), y, side, heights[row], f"{title} {row}")
+            axes.imshow(panel, interpolation="antialiased")
             if row == 0:
-                axes.set_title(title, fontsize=8, pad=3)
-        figure.text(
-            GAP / width, (bottom - LABEL / 2) / height, name, fontsize=7, color="0.25", va="center"
-        )
-    if any((values < 0).any() for column in maps.values() for values in column):
-        note = "purple: for the class, orange: against it"
-        right, middle = 1 - GAP / width, LABEL / 2 / height
-        figure.text(right, middle, note, fontsize=7, color="0.25", va="center", ha="right")
-    return figure
+                axes.set_title("\n".join(headings[column]), fontsize=TITLE, pad=3)
+        page.lines(EDGE, y + heights[row] + 0.02, lines, NAME, color="0.25")
+    page.lines(EDGE, foot, below, NOTE_SIZE, color="0.35")
+    return page.figure
 
 
 def _paint(

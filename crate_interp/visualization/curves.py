@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import line_height
+from crate_interp.visualization.style import Figure, text_width, wrapped, write_below
 
 __all__ = ["Curve", "Panel", "draw_curves", "smooth_curve"]
 
@@ -29,7 +30,8 @@ _FEW_POINTS = 40  # up to here each measurement of a single line is marked
 _PALEST = 0.25  # opacity of the first of several lines
 _BAND = 0.18  # opacity of a band
 _PANEL_INCHES = (3.5, 2.6)
-_LEGEND_LETTERS_AN_INCH = 13
+_NARROWEST = 2.2  # inches of a panel
+_LEGEND = 8  # points
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +84,16 @@ class Panel:
     smooth: bool = False
 
 
-def draw_curves(panels: Sequence[Panel], x_label: str) -> Figure:
+def draw_curves(
+    panels: Sequence[Panel], x_label: str, note: str = "", width: float | None = None
+) -> Figure:
     """Draw the courses of several runs side by side, with one legend for all panels.
 
     Args:
         panels: In reading order.
         x_label: What x is, with its unit.
+        note: Below the figure.
+        width: Of the page, inches; it then decides how many panels stand side by side.
 
     Returns:
         The figure. Of several lines of one run the first is the palest.
@@ -100,27 +106,37 @@ def draw_curves(panels: Sequence[Panel], x_label: str) -> Figure:
     runs = list(dict.fromkeys(curve.run for panel in panels for curve in panel.curves))
     square = next(n for n in (1, 2, 3, 4) if n * n >= len(panels) or n == 4)
     columns = 3 if len(panels) == 3 else square
+    if width is not None:
+        columns = min(columns, max(1, int(width / _NARROWEST)))
     rows = math.ceil(len(panels) / columns)
-    width = max(_PANEL_INCHES[0] * columns, 5.0)
-    legend_columns = max(1, int(width * _LEGEND_LETTERS_AN_INCH / (6 + max(map(len, runs)))))
-    legend_inches = 0.2 * math.ceil(len(runs) / legend_columns) + 0.2
-    figure = Figure(figsize=(width, _PANEL_INCHES[1] * rows + legend_inches), layout="constrained")
+    width = width or max(_PANEL_INCHES[0] * columns, 5.0)
+    panel_width = width / columns
+    names = ["\n".join(wrapped(run, width - 0.7, _LEGEND)) for run in runs]
+    entry = max(text_width(line, _LEGEND) for name in names for line in name.split("\n")) + 0.55
+    legend_columns = min(len(runs), max(1, int((width - 0.1) / entry)))
+    lines = max(name.count("\n") + 1 for name in names) * math.ceil(len(runs) / legend_columns)
+    panel_height = min(_PANEL_INCHES[1], max(1.7, 0.75 * panel_width))
+    height = panel_height * rows + 1.2 * line_height(_LEGEND) * lines + 0.2
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_panel(axes, panel, runs)
+        title = "\n".join(wrapped(panel.title, panel_width - 0.5, 9))
+        axes.set_title(title, fontsize=9, loc="left")
     for number, axes in enumerate(grid.flat):
         axes.set_visible(number < len(panels))
         if number + columns >= len(panels):  # nothing below it
-            axes.set_xlabel(x_label, fontsize=9)
+            axes.set_xlabel("\n".join(wrapped(x_label, panel_width - 0.5, 9)), fontsize=9)
             axes.tick_params(labelbottom=True)
     figure.legend(
         [Line2D([], [], linewidth=1.8, **_style_of(run, runs)) for run in runs],
-        runs,
-        loc="outside lower center",
-        ncols=min(legend_columns, len(runs)),
+        names,
+        loc="outside upper left",
+        ncols=legend_columns,
         frameon=False,
-        fontsize=8,
+        fontsize=_LEGEND,
     )
+    write_below(figure, note)
     return figure
 
 
@@ -163,7 +179,6 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[str]) -> None:
                 y = smooth_curve(y, max(1.0, len(y) / 100))
             marker = "o" if len(y) <= _FEW_POINTS and curve.y.shape[1] == 1 else None
             axes.plot(x, y, **style, alpha=opacity, linewidth=1.4, marker=marker, markersize=2.5)
-    axes.set_title(panel.title, fontsize=9, loc="left")
     axes.xaxis.set_major_formatter(_short)
     if all((curve.x % 1 == 0).all() for curve in panel.curves):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))

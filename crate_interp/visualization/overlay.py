@@ -10,7 +10,14 @@ from matplotlib import colormaps
 from crate_interp.errors import InputError
 from crate_interp.structures import Instances
 
-__all__ = ["PALETTE", "draw_attention", "draw_heat", "draw_instances", "draw_kept"]
+__all__ = [
+    "PALETTE",
+    "contrasting_colours",
+    "draw_attention",
+    "draw_heat",
+    "draw_instances",
+    "draw_kept",
+]
 
 # Okabe and Ito's colours, told apart with any colour vision; black is left out.
 PALETTE = np.array(
@@ -26,43 +33,94 @@ PALETTE = np.array(
     dtype=np.uint8,
 )
 
+_ENOUGH = 70.0  # CIELAB units from the image: a colour that is as far stands out
+_MOST_PIXELS = 40_000
+_AROUND = 15  # pixels of such an image that count as around a mask
+_BRIGHT = 60.0  # lightness from which on a colour has a black border
+
 
 def draw_instances(
     rgb: UInt8[np.ndarray, "H W 3"],
     instances: Instances,
     opacity: float = 0.5,
     outline: bool = True,
+    colours: UInt8[np.ndarray, "M 3"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Tint each mask in a colour of its own, and outline it; the background fades a little.
 
     Args:
-        rgb: The picture.
-        instances: Masks in the frame of the picture, the first drawn last.
+        rgb: The image.
+        instances: Masks in the frame of the image, the first drawn last.
         opacity: Share of the colour inside a mask, 0 to 1.
-        outline: Draw outlines; a mask of scattered patches is nothing but outline.
+        outline: Draw outlines, in the colour of the mask and bordered in black or white, whichever
+            is less like it.
+        colours: One a mask; `contrasting_colours` by default.
 
     Raises:
-        InputError: The masks are not of the picture's size.
+        InputError: The masks are not of the image's size, or there are not as many colours.
     """
     if instances.masks.shape[1:] != rgb.shape[:2]:
         raise InputError(f"masks of {instances.masks.shape[1:]} on a picture of {rgb.shape[:2]}")
+    if colours is None:
+        colours = contrasting_colours(rgb, instances.masks)
+    elif len(colours) != len(instances):
+        raise InputError(f"expected {len(instances)} colours, found {len(colours)}")
     grey = rgb.mean(axis=2, keepdims=True)
     canvas = 0.75 * rgb + 0.25 * (0.5 * grey + 127.5)
     thickness = max(1, round(min(rgb.shape[:2]) / 200))
     order = range(len(instances) - 1, -1, -1)
     for number in order:
         mask = instances.masks[number]
-        colour = PALETTE[number % len(PALETTE)].astype(np.float64)
-        canvas[mask] = (1 - opacity) * rgb[mask] + opacity * colour
+        canvas[mask] = (1 - opacity) * rgb[mask] + opacity * colours[number].astype(np.float64)
     drawn = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
     for number in order if outline else ():
         outlines, _ = cv2.findContours(
             instances.masks[number].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
         )
-        colour = tuple(int(value) for value in PALETTE[number % len(PALETTE)])
-        cv2.drawContours(drawn, outlines, -1, (255, 255, 255), thickness + 2, cv2.LINE_AA)
+        colour = tuple(int(value) for value in colours[number])
+        border = (0, 0, 0) if _lightness(colours[number]) > _BRIGHT else (255, 255, 255)
+        cv2.drawContours(drawn, outlines, -1, border, thickness + 2, cv2.LINE_AA)
         cv2.drawContours(drawn, outlines, -1, colour, thickness, cv2.LINE_AA)
     return drawn
+
+
+def contrasting_colours(
+    rgb: UInt8[np.ndarray, "H W 3"], masks: Bool[np.ndarray, "M H W"]
+) -> UInt8[np.ndarray, "M 3"]:
+    """Choose the colour of each mask that is least like the image there, none twice in a row.
+
+    Likeness is the distance in CIELAB to the pixels in and around the mask, on average. Of colours
+    that are far enough the first of the palette is taken, so that most images have the same ones.
+    The first mask chooses first; after seven masks all colours are free again.
+    """
+    # Averages need no more pixels than these, and large images have millions.
+    step = max(1, round((rgb.shape[0] * rgb.shape[1] / _MOST_PIXELS) ** 0.5))
+    image = _to_lab(rgb[::step, ::step])
+    palette = _to_lab(PALETTE[None])[0]
+    chosen: list[int] = []
+    for mask in masks:
+        around = cv2.dilate(mask[::step, ::step].astype(np.uint8), np.ones((_AROUND, _AROUND)))
+        under = image[around > 0]
+        distances = np.full(len(PALETTE), np.inf)
+        if len(under):
+            distances = np.linalg.norm(palette[:, None] - under[None], axis=2).mean(axis=1)
+        free = [n for n in range(len(PALETTE)) if n not in chosen[len(chosen) // 7 * 7 :]]
+        most = min(distances[free].max(), _ENOUGH)
+        chosen.append(next(number for number in free if distances[number] >= most))
+    found: UInt8[np.ndarray, "M 3"] = PALETTE[chosen]
+    return found
+
+
+def _to_lab(rgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+    lab: Float[np.ndarray, "H W 3"] = cv2.cvtColor(
+        np.ascontiguousarray(rgb, dtype=np.float32) / 255, cv2.COLOR_RGB2LAB
+    )
+    return lab
+
+
+def _lightness(colour: UInt8[np.ndarray, " 3"]) -> float:
+    """CIELAB's, 0 to 100."""
+    return float(_to_lab(colour[None, None])[0, 0, 0])
 
 
 def draw_heat(attention: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:

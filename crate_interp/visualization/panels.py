@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import line_height
+from crate_interp.visualization.style import (
+    NOTE_SIZE,
+    Figure,
+    shortened,
+    text_width,
+    wrapped,
+)
 
 __all__ = ["Column", "Panel", "mask_outline", "panel_figure"]
 
 GAP, BAND_GAP, MARGIN = 0.04, 0.12, 0.06  # inches
-LINE = 0.17  # of text
-LETTER = 0.055  # is as wide, on average
-NOTE_LINE, NOTE_LETTER = 0.11, 0.046
+TITLE = 7  # points, of columns and rows
+LINE = 0.17  # inches of a title of a column
+NAME_SHARE = 0.17  # of the width, at most, for the names of rows
+_SMALLEST = 0.6  # of its own height, that a row shrinks to on a narrow page
+LARGEST = 2.0  # times its own height that a row may grow to fill a width
 OUTLINE = "#D55E00"
 
 
@@ -66,19 +75,69 @@ def panel_figure(
     note: str = "",
     row_height: float = 1.2,
     widest: float = 9.0,
+    width: float | None = None,
 ) -> Figure:
     """Draw columns of panels side by side; where they are too many, in several bands.
 
     Args:
-        columns: From left to right. Rows have one height, a column is as wide as its pictures are.
+        columns: From left to right. Rows have one height, a column is as wide as its images are.
         row_names: At the left of each row, or none at all.
-        note: A line below the figure.
+        note: Below the figure.
         row_height: Inches.
         widest: Inches that columns side by side may take; more of them go below.
+        width: Of the page, inches; rows are then as high as fills it.
 
     Raises:
         InputError: No column, or not the same rows everywhere.
     """
+    rows = _checked_rows(columns, row_names)
+    names = [wrapped(name, NAME_SHARE * (width or widest), TITLE) for name in row_names]
+    named = max((text_width(line, TITLE) for name in names for line in name), default=0.0)
+    left = MARGIN + (named + 2 * GAP if named else 0)
+    room = widest if width is None else width - left - MARGIN + GAP
+    if width is not None:  # more columns side by side on a narrow page, if smaller ones
+        row_height *= max(_SMALLEST, min(1.0, width / widest) ** 0.5)
+    proportions = [_proportion_of(column) for column in columns]
+    bands = math.ceil(sum(row_height * each + GAP for each in proportions) / room)
+    each = math.ceil(len(columns) / bands)
+    starts = range(0, len(columns), each)
+    if width is not None:
+        filled = min((room - each * GAP) / sum(proportions[at : at + each]) for at in starts)
+        row_height = min(filled, LARGEST * row_height)
+    widths = [row_height * proportion + GAP for proportion in proportions]
+    width = width or left + max(sum(widths[at : at + each]) for at in starts) - GAP + MARGIN
+    note_lines = wrapped(note, width - 2 * MARGIN, NOTE_SIZE)
+    band_height = LINE + rows * (row_height + GAP) - GAP
+    foot = MARGIN + len(starts) * (band_height + BAND_GAP) - BAND_GAP / 2
+    height = foot + len(note_lines) * line_height(NOTE_SIZE) + MARGIN
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), label="panels")
+    for number, at in enumerate(starts):
+        top = MARGIN + number * (band_height + BAND_GAP)
+        for row, name in enumerate(names):
+            y = top + LINE + row * (row_height + GAP) + row_height / 2
+            named_at: dict[str, Any] = {"fontsize": TITLE, "ha": "right", "va": "center"}
+            axes.text(left - 2 * GAP, y, "\n".join(name), **named_at)
+        x = left
+        for column, wide in zip(columns[at : at + each], widths[at : at + each], strict=True):
+            shown = wide - GAP
+            title = shortened(column.title, shown, TITLE)
+            axes.text(x + shown / 2, top + LINE - 0.04, title, fontsize=TITLE, ha="center")
+            for row, panel in enumerate(column.panels):
+                y = top + LINE + row * (row_height + GAP)
+                if panel is not None:
+                    _draw(axes, panel, (x, y, shown, row_height))
+            x += wide
+    if note_lines:
+        style: dict[str, Any] = {"fontsize": NOTE_SIZE, "color": "0.35", "va": "top"}
+        axes.text(MARGIN, foot, "\n".join(note_lines), **style)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure
+
+
+def _checked_rows(columns: Sequence[Column], row_names: Sequence[str]) -> int:
+    """Number of rows that all columns have."""
     rows = len(columns[0].panels) if columns else 0
     if not rows or any(len(column.panels) != rows for column in columns):
         raise InputError(
@@ -87,39 +146,7 @@ def panel_figure(
         )
     if row_names and len(row_names) != rows:
         raise InputError(f"expected a name for each of {rows} rows, found {list(row_names)}")
-    widths = [_width_of(column, row_height) for column in columns]
-    bands = math.ceil(sum(widths) / widest)
-    each = math.ceil(len(columns) / bands)
-    starts = range(0, len(columns), each)
-    left = MARGIN + (LETTER * max(map(len, row_names)) + GAP if row_names else 0)
-    width = left + max(sum(widths[at : at + each]) for at in starts) - GAP + MARGIN
-    note_lines = _wrapped(note, width)
-    band_height = LINE + rows * (row_height + GAP) - GAP
-    height = 2 * MARGIN + len(starts) * (band_height + BAND_GAP) - BAND_GAP
-    height += NOTE_LINE * len(note_lines) + (BAND_GAP / 2 if note else 0)
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1), label="panels")
-    for number, at in enumerate(starts):
-        top = MARGIN + number * (band_height + BAND_GAP)
-        x = left
-        for row, name in enumerate(row_names):
-            y = top + LINE + row * (row_height + GAP) + row_height / 2
-            axes.text(left - GAP - 0.02, y, name, fontsize=7, ha="right", va="center")
-        for column, wide in zip(columns[at : at + each], widths[at : at + each], strict=True):
-            shown = wide - GAP
-            title = _shortened(column.title, shown)
-            axes.text(x + shown / 2, top + LINE - 0.04, title, fontsize=7, ha="center")
-            for row, panel in enumerate(column.panels):
-                y = top + LINE + row * (row_height + GAP)
-                if panel is not None:
-                    _draw(axes, panel, (x, y, shown, row_height))
-            x += wide
-    for line, text in enumerate(note_lines):
-        y = height - MARGIN - NOTE_LINE * (len(note_lines) - line - 1)
-        axes.text(MARGIN, y, text, fontsize=6, color="0.35", va="bottom")
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    return figure
+    return rows
 
 
 def mask_outline(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "S 2 2"]:
@@ -143,18 +170,10 @@ def _runs(edges: Int[np.ndarray, "L n"]) -> Int[np.ndarray, "S 2 2"]:
     return np.stack([starts, last + np.array([0, 1])], axis=1)
 
 
-def _width_of(column: Column, row_height: float) -> float:
+def _proportion_of(column: Column) -> float:
+    """Width of the images of a column, over their height."""
     height, width = next(panel for panel in column.panels if panel).rgb.shape[:2]
-    return float(row_height * width / height + GAP)
-
-
-def _wrapped(text: str, width: float) -> list[str]:
-    return textwrap.wrap(text, max(20, int((width - 2 * MARGIN) / NOTE_LETTER)))
-
-
-def _shortened(title: str, width: float) -> str:
-    letters = max(6, int(width / LETTER))
-    return title if len(title) <= letters else title[: letters - 1] + "…"
+    return float(width / height)
 
 
 def _draw(axes: Axes, panel: Panel, place: tuple[float, float, float, float]) -> None:

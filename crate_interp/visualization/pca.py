@@ -1,24 +1,24 @@
-"""Principal components of patches beside their pictures, images across."""
+"""Principal components of patches beside their images, images across."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import EDGE, Page, line_height
+from crate_interp.visualization.style import NOTE_SIZE, Figure, wrapped
 
 __all__ = ["pca_figure"]
 
 HEIGHT, WIDTH = 1.0, 9.0  # inches: of every map, and of a band of them at most
-GAP, BAND_GAP, LABEL, LINE = 0.05, 0.2, 0.2, 0.11
-NOTE_LETTERS_AN_INCH = 20  # of 6 points
-WIDEST = 3.0  # times its height, or a third of it: a longer picture leaves room
+GAP, BAND_GAP, LABEL = 0.05, 0.2, 0.2
+WIDEST = 3.0  # times its height, or a third of it: a longer image leaves room
+LARGEST = 1.6  # inches of a map that grows to fill a width
 HIDDEN = 230  # grey value of what is not foreground
 
 
@@ -28,6 +28,7 @@ def pca_figure(
     foreground: Bool[np.ndarray, "B h w"] | None,
     rgb: UInt8[np.ndarray, "B h w 3"],
     note: str = "",
+    width: float | None = None,
 ) -> Figure:
     """Images across; below each its first component, its foreground, and components as colours.
 
@@ -36,10 +37,11 @@ def pca_figure(
         grey: First component, in [0, 1].
         foreground: Patches that are coloured; `None` where all are, and no row is drawn.
         rgb: Three components as red, green and blue.
-        note: A line below the figure.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
-        InputError: No picture, or not one of each a picture.
+        InputError: No image, or not one of each an image.
     """
     counts = [len(a) for a in (pictures, grey, foreground, rgb) if a is not None]
     if not counts[0] or len(set(counts)) > 1:
@@ -47,40 +49,40 @@ def pca_figure(
             "expected pictures and as many maps of each kind, found "
             f"{' and '.join(map(str, counts))}"
         )
-    bands = _bands_of([picture.shape[1] / picture.shape[0] for picture in pictures])
-    kinds = ["picture", "component 1", "foreground", "colours"]
+    room = WIDTH if width is None else width - LABEL - EDGE
+    bands = _bands_of([image.shape[1] / image.shape[0] for image in pictures], room)
+    across = max(left + wide for band in bands for left, wide in band)
+    scale = 1.0 if width is None else min(room / across, LARGEST)
+    width = width or LABEL + across + EDGE
+    tall = scale * HEIGHT
+    kinds = ["image", "component 1", "foreground", "colours"]
     if foreground is None:
         kinds.remove("foreground")
-    width = LABEL + max(left + across for band in bands for left, across in band) + GAP
-    band_height = len(kinds) * (HEIGHT + GAP) + BAND_GAP
-    lines = textwrap.wrap(note, int(width * NOTE_LETTERS_AN_INCH))
-    foot = LINE * len(lines) + 2 * GAP if lines else 0
-    height = len(bands) * band_height - BAND_GAP + GAP + foot
-    figure = Figure(figsize=(width, height))
+    band_height = len(kinds) * (tall + GAP) + BAND_GAP
+    lines = wrapped(note, width - 2 * EDGE, NOTE_SIZE)
+    foot = EDGE + len(bands) * band_height - BAND_GAP
+    page = Page.of(width, foot + len(lines) * line_height(NOTE_SIZE) + EDGE)
     number = 0
     for place, band in enumerate(bands):
         for row, kind in enumerate(kinds):
-            bottom = height - place * band_height - (row + 1) * (HEIGHT + GAP)
-            middle = (bottom + HEIGHT / 2) / height
+            y = EDGE + place * band_height + row * (tall + GAP)
             style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 7}
-            figure.text(LABEL / 2 / width, middle, kind, **style)
-            for column, (left, across) in enumerate(band, number):
-                box = (LABEL + left) / width, bottom / height, across / width, HEIGHT / height
-                axes = figure.add_axes(box, label=f"{kind} {column}")
-                axes.set_axis_off()
+            page.figure.text(*page.at(LABEL / 2, y + tall / 2), kind, **style)
+            for column, (left, wide) in enumerate(band, number):
+                axes = page.axes(LABEL + scale * left, y, scale * wide, tall, f"{kind} {column}")
                 mask = None if foreground is None else foreground[column]
                 _draw(axes, kind, pictures[column], grey[column], mask, rgb[column])
         number += len(band)
-    x, y = LABEL / width, (foot - GAP) / height
-    figure.text(x, y, "\n".join(lines), fontsize=6, color="0.35", va="top")
-    return figure
+    page.lines(EDGE, foot, lines, NOTE_SIZE, color="0.35")
+    return page.figure
 
 
-def _bands_of(proportions: Sequence[float]) -> list[list[tuple[float, float]]]:
+def _bands_of(proportions: Sequence[float], room: float) -> list[list[tuple[float, float]]]:
     """Left edge and width of pictures of one height, inches, in few lines of about one width."""
     widths = [HEIGHT * min(max(proportion, 1 / WIDEST), WIDEST) for proportion in proportions]
-    fewest = len(_filled(widths, WIDTH))
-    limits = np.linspace(sum(widths) / fewest, WIDTH, 100)
+    widths = [min(width, room) for width in widths]
+    fewest = len(_filled(widths, room))
+    limits = np.linspace(min(sum(widths) / fewest, room), room, 100)
     return next(bands for bands in (_filled(widths, x) for x in limits) if len(bands) <= fewest)
 
 
@@ -113,9 +115,9 @@ def _draw(
         )
         kept = foreground[rows][:, columns]
         shown = np.where(kept[..., None], picture, np.uint8(HIDDEN))
-    if kind in ("picture", "foreground"):
+    if kind in ("image", "foreground"):
         axes.imshow(shown, interpolation="antialiased")
         return
-    whole = (0, width, height, 0)  # left, right, bottom, top: a map covers its picture
+    whole = (0, width, height, 0)  # left, right, bottom, top: a map covers its image
     values = grey if kind == "component 1" else rgb
     axes.imshow(values, cmap="gray", vmin=0, vmax=1, extent=whole, interpolation="none")

@@ -1,4 +1,4 @@
-"""What a masked autoencoder saw of pictures, and what it made of the rest."""
+"""What a masked autoencoder saw of images, and what it made of the rest."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from matplotlib.figure import Figure
 
 from crate_interp.errors import InputError
+from crate_interp.visualization.page import EDGE, Page, line_height
+from crate_interp.visualization.style import NOTE_SIZE, Figure, text_width, wrapped
 
 __all__ = ["reconstruction_figure"]
 
-SIDE, GAP, GROUP_GAP = 1.25, 0.05, 0.25  # inches
-HEADING, NOTE = 0.24, 0.24
-HIDDEN = 0.78  # grey level of a hidden patch: neither black nor white of a picture
+SIDE, GAP, GROUP_GAP = 1.25, 0.05, 0.2  # inches
+NARROW = 5.0  # a page that is no wider has one group of columns
+TITLE = 8  # points
+HIDDEN = 0.78  # grey level of a hidden patch: neither black nor white of an image
 
 
 def reconstruction_figure(
@@ -23,20 +25,22 @@ def reconstruction_figure(
     hidden: Sequence[Bool[np.ndarray, "H W"]],
     predictions: Sequence[UInt8[np.ndarray, "H W 3"]],
     note: str = "",
+    width: float | None = None,
 ) -> Figure:
-    """Pictures row by row, each as it is, as the model saw it, and with what the model predicted.
+    """Images row by row, each as it is, as the model saw it, and with what the model predicted.
 
-    The prediction stands in the hidden places; the seen ones show the picture itself. More than
-    four pictures stand in two groups of columns.
+    The prediction stands in the hidden places; the seen ones show the image itself. More than
+    four images stand in two groups of columns.
 
     Args:
-        originals: Square pictures of any sizes.
-        hidden: True where the model did not see a picture.
-        predictions: Of whole pictures.
-        note: A line below the figure.
+        originals: Square images of any sizes.
+        hidden: True where the model did not see an image.
+        predictions: Of whole images.
+        note: Below the figure.
+        width: Of the page, inches.
 
     Raises:
-        InputError: No picture, not one mask and one prediction for each, or one of another size.
+        InputError: No image, not one mask and one prediction for each, or one of another size.
     """
     sizes = [[array.shape[:2] for array in arrays] for arrays in (originals, hidden, predictions)]
     if not originals or sizes[0] != sizes[1] or sizes[0] != sizes[2]:
@@ -44,13 +48,15 @@ def reconstruction_figure(
             "expected pictures, and a mask and a prediction of the size of each, found sizes "
             f"{sizes[0]}, {sizes[1]} and {sizes[2]}"
         )
-    groups = 1 if len(originals) <= 4 else 2
+    groups = 1 if len(originals) <= 4 or (width or 2 * NARROW) <= NARROW else 2
+    between = groups * 2 * GAP + (groups - 1) * GROUP_GAP
+    width = width or 2 * EDGE + 3 * groups * SIDE + between
+    side = min((width - 2 * EDGE - between) / (3 * groups), 1.6 * SIDE)
     rows = math.ceil(len(originals) / groups)
-    group_width = 3 * SIDE + 2 * GAP
-    width = groups * group_width + (groups - 1) * GROUP_GAP + 2 * GAP
-    foot = NOTE if note else GAP
-    height = HEADING + rows * (SIDE + GAP) - GAP + foot
-    figure = Figure(figsize=(width, height))
+    lines = wrapped(note, width - 2 * EDGE, NOTE_SIZE)
+    top = EDGE + line_height(TITLE) + 0.03
+    foot = top + rows * (side + GAP)
+    page = Page.of(width, foot + len(lines) * line_height(NOTE_SIZE) + EDGE)
     for number, (rgb, mask, predicted) in enumerate(
         zip(originals, hidden, predictions, strict=True)
     ):
@@ -58,16 +64,12 @@ def reconstruction_figure(
         masked = np.where(mask[..., None], np.uint8(round(255 * HIDDEN)), rgb)
         pasted = np.where(mask[..., None], predicted, rgb)
         panels = {"original": rgb, f"{mask.mean():.0%} hidden": masked, "reconstruction": pasted}
-        for column, (title, picture) in enumerate(panels.items()):
-            left = GAP + group * (group_width + GROUP_GAP) + column * (SIDE + GAP)
-            bottom = foot + (rows - 1 - row) * (SIDE + GAP)
-            axes = figure.add_axes(
-                (left / width, bottom / height, SIDE / width, SIDE / height), label=title
-            )
-            axes.imshow(picture, interpolation="none")
-            axes.set_axis_off()
+        for column, (title, shown) in enumerate(panels.items()):
+            x = EDGE + group * (3 * side + 2 * GAP + GROUP_GAP) + column * (side + GAP)
+            axes = page.axes(x, top + row * (side + GAP), side, side, title)
+            axes.imshow(shown, interpolation="none")
             if row == 0:
-                axes.set_title(title, fontsize=8, pad=3)
-    if note:
-        figure.text(GAP / width, NOTE / 2 / height, note, fontsize=6, color="0.35", va="center")
-    return figure
+                points = min(TITLE, TITLE * side / text_width(title, TITLE))
+                axes.set_title(title, fontsize=points, pad=3)
+    page.lines(EDGE, foot, lines, NOTE_SIZE, color="0.35")
+    return page.figure

@@ -10,9 +10,14 @@ from typing import IO, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import TextToPath
 
-__all__ = ["Figure", "joined", "shortened", "text_width", "wrapped", "write_figure"]
+__all__ = ["Figure", "joined", "shortened", "text_width", "wrapped", "write_below", "write_figure"]
+
+_ROUNDED = 1.01  # letters of a PNG stand at whole pixels, and may take as much more
+NOTE_SIZE = 6  # points, of the caption below a figure
+NOTE_EDGE = 0.06  # inches beside and below it
 
 # What a file would say of the hour it was written.
 _UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -38,7 +43,7 @@ def text_width(text: str, points: float, bold: bool = False) -> float:
     """Width of one line of text, inches."""
     font = FontProperties(size=points, weight="bold" if bold else "normal")
     width = TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
-    return float(width / 72)
+    return float(width / 72) * _ROUNDED
 
 
 def wrapped(text: str, inches: float, points: float, bold: bool = False) -> list[str]:
@@ -72,6 +77,24 @@ def shortened(text: str, inches: float, points: float) -> str:
         if text_width(candidate, points) <= inches:
             return candidate
     return "…"
+
+
+def write_below(figure: Figure, note: str) -> None:
+    """Write a caption below a figure of constrained layout, which grows by as much.
+
+    Legends of the figure must stand above the axes: those below would hold on to the lower edge.
+    """
+    width, height = figure.get_size_inches()
+    lines = wrapped(note, width - 2 * NOTE_EDGE, NOTE_SIZE)
+    engine = figure.get_layout_engine()
+    if not lines or not isinstance(engine, ConstrainedLayoutEngine):
+        return
+    foot = len(lines) * 1.3 * NOTE_SIZE / 72 + NOTE_EDGE
+    height += foot
+    figure.set_size_inches(width, height)
+    engine.set(rect=(0, foot / height, 1, 1 - foot / height))
+    place = (NOTE_EDGE / width, foot / height)
+    figure.text(*place, "\n".join(lines), va="top", fontsize=NOTE_SIZE, color="0.35")
 
 
 def _pieces(word: str, inches: float, points: float, bold: bool) -> list[str]:

@@ -546,7 +546,7 @@ def test_folder_without_an_index_is_named(tmp_path):
 def test_sheet_without_classes_goes_from_rare_to_frequent(pictures, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        task, "atom_sheet", lambda rows, title: drawn.extend(rows) or figure(rows[:1], title)
+        task, "atom_sheet", lambda rows, title, **_: drawn.extend(rows) or figure(rows[:1], title)
     )
     assert make(pictures / "cat", tmp_path, sheet=()) == 0
     atlas = read_atlas(tmp_path).atlas

@@ -34,10 +34,10 @@ def drawn(monkeypatch):
     seen = {}
     draw = curves.draw_curves
 
-    def keep(panels, x_label):
+    def keep(panels, x_label, **options):
         seen["x_label"] = x_label
         seen["panels"] = {panel.title: {c.run: c for c in panel.curves} for panel in panels}
-        return draw(panels, x_label)
+        return draw(panels, x_label, **options)
 
     monkeypatch.setattr(curves, "draw_curves", keep)
     return seen
@@ -102,12 +102,25 @@ def test_curves_draws_probes_with_the_blocks_together(make_run, tmp_path, drawn)
     folder = make_run("probed", probes=probes)
     assert run(folder, make_run("plain"), "--x", "seconds", tmp_path=tmp_path) == 0
     panels = drawn["panels"]
-    assert list(panels)[2:] == ["attention mIoU mass", "rate, by block (first: pale)"]
+    assert list(panels)[2:] == ["attention mIoU mass (%)", "rate, by block (first: pale)"]
+    (share,) = panels["attention mIoU mass (%)"].values()
+    np.testing.assert_allclose(share.y, [[10], [20]])
     blocks = panels["rate, by block (first: pale)"]
     assert list(blocks) == ["probed: demo, 32 px"]
     (curve,) = blocks.values()
     np.testing.assert_array_equal(curve.y, [[5, 6], [4, 3]])
     np.testing.assert_allclose(curve.x, [4, 11])  # halfway between the lines of 8 and 14 seconds
+
+
+def test_curves_has_shares_in_percent_and_non_zeros(make_run, tmp_path, drawn):
+    probes = ["step,mask_ap50,sparsity_0,sparsity_1,coding_rate_0", "10,0.125,0.25,0.5,7"]
+    assert run(make_run("probed", probes=probes), tmp_path=tmp_path) == 0
+    found = {title: next(iter(curves.values())).y for title, curves in drawn["panels"].items()}
+    np.testing.assert_allclose(found["mask AP50 (%)"], [[12.5]])
+    np.testing.assert_allclose(
+        found["codes that are not zero (%), by block (first: pale)"], [[75, 50]]
+    )
+    np.testing.assert_allclose(found["coding rate (nats), by block (first: pale)"], [[7]])
 
 
 def test_curves_names_runs_of_equal_folder_names_by_their_paths(make_run, tmp_path, drawn):

@@ -40,9 +40,9 @@ def drawn(monkeypatch):
     """What the command hands to the figure."""
     seen = {}
 
-    def keep(originals, hidden, predictions, note):
+    def keep(originals, hidden, predictions, note, *options):
         seen.update(originals=originals, hidden=hidden, predictions=predictions, note=note)
-        return figure(originals, hidden, predictions, note)
+        return figure(originals, hidden, predictions, note, *options)
 
     figure = reconstruct.reconstruction_figure
     monkeypatch.setattr(reconstruct, "reconstruction_figure", keep)

@@ -81,19 +81,23 @@ def test_attention_that_cannot_be_is_refused(wrong):
 def test_head_figure_has_map_mask_and_outline_of_each_head():
     rgb, maps, masks = drawn(3)
     names = ["head 0", "head 1", "head 2"]
-    figure = head_figure(rgb, maps, masks, names, "60% of the mass", "a note", (2.0, 3.0))
+    named = dict(zip(names, maps, strict=True))
+    figure = head_figure(rgb, named, masks, "60% of the mass", "a note", (2.0, 3.0))
     found = images_of(figure)
-    assert len(found) == 9
+    assert len(found) == 10
+    assert (found[0] == rgb).all()  # clean, before all heads
     for head in range(3):
-        assert (found[3 * head] == draw_heat(maps[head])).all()
-        assert (found[3 * head + 1] == draw_kept(rgb, masks[head])).all()
-        assert (found[3 * head + 2] == rgb).all()
-    assert len(figure.axes[0].lines) == 6  # the query, on map and picture
-    assert {*names, "attention", "60% of the mass", "outline", "a note"} == {*texts_of(figure)}
-    with pytest.raises(InputError, match="found 3, 2 and 3"):
-        head_figure(rgb, maps, masks[:2], names, "")
-    with pytest.raises(InputError, match="expected columns"):
-        head_figure(rgb, maps[:0], masks[:0], [], "")
+        assert (found[3 * head + 1] == draw_heat(maps[head])).all()
+        assert (found[3 * head + 2] == draw_kept(rgb, masks[head])).all()
+        assert (found[3 * head + 3] == rgb).all()
+    assert len(figure.axes[0].lines) == 7  # the query, on the clean image, maps and outlines
+    assert {"image", *names, "attention", "60% of the mass", "outline", "a note"} == {
+        *texts_of(figure)
+    }
+    with pytest.raises(InputError, match="a map and a mask for each head, found 3 and 2"):
+        head_figure(rgb, named, masks[:2], "")
+    with pytest.raises(InputError, match="a map and a mask for each head, found 0 and 0"):
+        head_figure(rgb, {}, masks[:0], "")
 
 
 def test_maps_figure_has_images_across_and_maps_down():

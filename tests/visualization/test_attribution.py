@@ -18,7 +18,7 @@ def test_every_picture_stands_beside_its_maps():
     figure = attribution_figure([RGB, RGB], maps, ["first", "second"])
     panels = [axes.get_images()[0].get_array() for axes in figure.axes]
     assert len(panels) == 6
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["picture", "heat", "signed"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "heat", "signed"]
     assert [text.get_text() for text in figure.texts] == [
         "first",
         "second",
@@ -43,9 +43,21 @@ def test_a_constant_map_can_be_drawn(value):
         ([RGB], {}, ["a"]),
         ([RGB], {"heat": []}, ["a"]),
         ([RGB], {"heat": [np.zeros((4, 4))]}, []),
-        ([RGB, RGB[:8]], {"heat": [np.zeros((4, 4))] * 2}, ["a", "b"]),
     ],
 )
 def test_what_does_not_agree_is_refused(pictures, maps, names):
-    with pytest.raises(InputError, match="expected pictures of one size"):
+    with pytest.raises(InputError, match="expected images, with a name and one map of each kind"):
         attribution_figure(pictures, maps, names)
+
+
+def test_images_keep_their_own_proportions():
+    wide, high = np.zeros((30, 60, 3), np.uint8), np.zeros((60, 50, 3), np.uint8)
+    maps = {"heat": [np.ones((30, 60)), np.ones((60, 50))]}
+    figure = attribution_figure([wide, high], maps, ["a", "b"], "a model")
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    for axes, hw in zip(figure.axes, [(30, 60)] * 2 + [(60, 50)] * 2, strict=True):
+        box = axes.get_position()
+        shape = box.width * width / (box.height * height)
+        assert shape == pytest.approx(hw[1] / hw[0], rel=1e-3)
+    assert "a model" in [text.get_text() for text in figure.texts]

@@ -25,7 +25,7 @@ def test_each_image_has_its_four_maps():
     figure = pca_figure(pictures, grey, foreground, rgb, "a note")
     assert len(figure.axes) == 8
     for number in range(2):
-        np.testing.assert_array_equal(shown(figure, f"picture {number}"), pictures[number])
+        np.testing.assert_array_equal(shown(figure, f"image {number}"), pictures[number])
         np.testing.assert_array_equal(shown(figure, f"component 1 {number}"), grey[number])
         np.testing.assert_array_equal(shown(figure, f"colours {number}"), rgb[number])
     cut_out = shown(figure, "foreground 0")
@@ -40,7 +40,7 @@ def test_without_a_foreground_there_are_three():
     pictures, grey, _, rgb = drawn([(20, 30)])
     figure = pca_figure(pictures, grey, None, rgb)
     labels = [axes.get_label() for axes in figure.axes]
-    assert labels == ["picture 0", "component 1 0", "colours 0"]
+    assert labels == ["image 0", "component 1 0", "colours 0"]
 
 
 def test_maps_neither_overlap_nor_leave_the_page_nor_lose_proportions():
