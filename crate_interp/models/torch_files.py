@@ -127,7 +127,7 @@ class TorchFile:
                 f"{count} numbers"
             )
         if start % itemsize:
-            piece = bytearray(self._mapped[start : start + count * itemsize])
+            piece = bytearray(memoryview(self._mapped)[start : start + count * itemsize])
             values = torch.frombuffer(piece, dtype=stored.dtype)
         else:
             values = torch.frombuffer(self._mapped, dtype=stored.dtype, count=count, offset=start)
