@@ -20,7 +20,7 @@ from tests.fuzz.frame import SLOWEST, Outcome, Target
 __all__ = ["Campaign", "Tally"]
 
 MOST_BYTES = 3 << 30
-START_SECONDS = 600  # for the imports, and for inputs that a target makes first
+START_SECONDS = 300  # for the first case of a target, which makes its inputs
 ROOT = Path(__file__).parents[2]
 WORKER = "tests.fuzz.worker"
 
@@ -133,6 +133,7 @@ class _Worker:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._process: Any = None
+        self._known: set[str] = set()  # targets whose inputs are made
 
     def run(self, name: str, seed: int, case: int) -> Outcome:
         """Have a case run, and watch: a crash, a hang or too much memory is its outcome."""
@@ -141,14 +142,15 @@ class _Worker:
         process, requests = self._process, self._process.stdin
         requests.write(json.dumps([name, seed, case]) + "\n")
         requests.flush()
-        made = self.folder / "made" / name.replace("/", "-")
+        limit = 2 * SLOWEST if name in self._known else START_SECONDS
+        self._known.add(name)
         started, peak = time.monotonic(), 0
         while not self._has_answered():
             peak = max(peak, _resident(process.pid))
             seconds = time.monotonic() - started
             if peak > MOST_BYTES:
                 return self._killed(f"more than 3 GB of memory ({peak >> 20} MB)", seconds)
-            if seconds > (2 * SLOWEST if made.is_dir() else START_SECONDS):
+            if seconds > limit:
                 return self._killed(f"hang: no answer after {seconds:.0f} s", seconds)
         answer = self._read()
         if answer is None:

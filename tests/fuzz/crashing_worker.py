@@ -11,8 +11,6 @@ if __name__ == "__main__":
     sys.stdout.flush()
     for line in sys.stdin:
         name, _, _ = json.loads(line)
-        made = Path(sys.argv[1]) / "made" / name.replace("/", "-")
-        made.mkdir(parents=True, exist_ok=True)
         (Path(sys.argv[1]) / "case").mkdir(exist_ok=True)
         if name == "x/crash":
             os.abort()

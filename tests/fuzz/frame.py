@@ -105,7 +105,10 @@ class Place:
 
     def prepare(self, target: Target) -> Path:
         """Put whole inputs of a target where cases use them."""
-        made = self._made / target.name.replace("/", "-")
+        name = f"{target.make.__module__}.{target.make.__qualname__}"
+        if "<locals>" in name:  # one of several that a function made
+            name = target.name.replace("/", "-")
+        made = self._made / name
         if not made.is_dir():
             self._clear()
             target.make(self.case)
@@ -152,7 +155,9 @@ def run_case(target: Target, seed: int, number: int, place: Place) -> Outcome:
     """Damage an input, use it, and judge what happened. Number -1 is the whole input."""
     folder = place.prepare(target)
     rng = random.Random(f"{seed} {target.name} {number}")
-    damage = Damage(("",), "none") if number < 0 else target.mutate(rng, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the damage itself is made with
+        damage = Damage(("",), "none") if number < 0 else target.mutate(rng, folder)
     _forget_peak()
     here = Path.cwd()
     os.chdir(folder)

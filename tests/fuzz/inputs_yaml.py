@@ -61,7 +61,7 @@ CONFIG = {
     "limit": 1,
     "strict": True,
 }
-CONFIG_NAMES = ("config", *CONFIG, "model-args")
+CONFIG_NAMES = ("config", *CONFIG, "model-args", "crate")
 RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE)
 
 

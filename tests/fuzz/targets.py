@@ -18,16 +18,20 @@ __all__ = ["TARGETS"]
 GIT = frozenset({"git"})  # tells a training run its commit
 TARGETS = (
     Target("images/read", pictures.make, damage(["images/*"], PICTURES), pictures.read, 40),
-    Target("images/maskcut", pictures.make, damage(["images/*"], PICTURES), pictures.maskcut, 6),
+    Target("images/maskcut", pictures.make, damage(["images/*"], PICTURES), pictures.maskcut, 3),
     Target("coco/annotations", coco.make, damage(["truth.json"], JSON), coco.score, 30),
     Target("coco/results", coco.make, damage(["results.json"], JSON), coco.score, 30),
     Target("coco/evaluate", coco.make, damage(["*.json"], JSON), coco.evaluate, 8),
     Target(
-        "coco/split", coco.make_split, damage(["annotations/*.json"], JSON), coco.open_split, 20
+        "coco/split",
+        coco.make_split,
+        damage(["annotations/*.json"], JSON, names=["val/"]),
+        coco.open_split,
+        20,
     ),
-    Target("coco/images", coco.make, damage(["truth.json"], JSON), coco.maskcut, 6),
+    Target("coco/images", coco.make, damage(["truth.json"], JSON), coco.maskcut, 3),
     *(
-        Target(f"checkpoints/{kind}", checkpoints.make(file), damage([file], *tables), use, 15)
+        Target(f"checkpoints/{kind}", checkpoints.make(file), damage([file], *tables), use, 10)
         for kind, file, tables, use in (
             ("npz", "weights.npz", (ARCHIVES, TENSORS), checkpoints.load),
             ("torch", "weights.pth", (ARCHIVES, PICKLES, TENSORS), checkpoints.load),
@@ -38,6 +42,13 @@ TARGETS = (
             ("convert", "weights.pth.tar", (ARCHIVES, PICKLES, TENSORS), checkpoints.convert),
             ("convert-ours", "ours.safetensors", (SAFETENSORS, TENSORS), checkpoints.convert),
         )
+    ),
+    Target(
+        "checkpoints/recorded",
+        checkpoints.make("ours.safetensors"),
+        damage(["ours.safetensors"], SAFETENSORS),
+        checkpoints.evaluate,
+        4,
     ),
     Target(
         "labels/voc",
@@ -56,9 +67,15 @@ TARGETS = (
     Target(
         "labels/ade20k",
         labels.make_ade20k,
-        damage(["ade/annotations/*/*.png", "ade/objectInfo150.txt"], PICTURES, labels.LISTS),
+        damage(["ade/annotations/*/*.png"], PICTURES),
         labels.read_labels,
-        20,
+        15,
+    ),
+    Target(
+        "labels/ade20k-list",
+        labels.make_ade20k,
+        damage(["ade/objectInfo150.txt"], labels.LISTS),
+        labels.read_labels,
     ),
     Target(
         "labels/saliency",
@@ -72,14 +89,14 @@ TARGETS = (
         labels.make_voc,
         damage(["voc/*/*.png", "voc/*/*.jpg", "voc/ImageSets/*/*.txt"], PICTURES),
         labels.benchmark("voc2012", "voc", "--pictures", "0"),
-        4,
+        2,
     ),
     Target(
         "labels/semantic",
         labels.make_ade20k,
-        damage(["ade/*/*/*.png", "ade/*/*/*.jpg", "ade/objectInfo150.txt"], PICTURES),
+        damage(["ade/*/*/*.png", "ade/*/*/*.jpg"], PICTURES),
         labels.benchmark("semantic", "ade", "--method", "linear"),
-        3,
+        2,
     ),
     Target(
         "labels/saliency-scores",
@@ -130,7 +147,7 @@ TARGETS = (
         runs.make_maskcut,
         damage(["run/journal.jsonl"], JSON_LINES),
         runs.go_on_maskcut,
-        10,
+        8,
     ),
     Target(
         "runs/settings",
@@ -141,8 +158,8 @@ TARGETS = (
     ),
     Target(
         "runs/evaluate",
-        runs.make_maskcut,
-        damage(["run/summary.json", "run/settings.json"], JSON),
+        runs.make_results,
+        damage(["run/summary.json", "run/annotations.json"], JSON, names=["run: "]),
         runs.evaluate,
         6,
     ),
@@ -151,14 +168,14 @@ TARGETS = (
         runs.make_voc_run,
         damage(["run/journal.jsonl"], JSON_LINES),
         runs.go_on_voc,
-        4,
+        2,
     ),
     Target(
         "runs/classifier",
         runs.make_semantic,
         damage(["run/classifier.npz"], ARCHIVES),
         runs.go_on_semantic,
-        4,
+        2,
     ),
     Target(
         "runs/checkpoint",
@@ -181,27 +198,27 @@ TARGETS = (
         runs.make_training,
         damage(["run/metrics.csv"], runs.CELLS),
         runs.curves,
-        6,
+        3,
     ),
     Target(
         "runs/curves-of",
         runs.make_training,
         damage(["run/settings.json"], JSON),
         runs.curves,
-        4,
+        2,
     ),
     Target(
         "atlases/index",
         runs.make_atlas,
         damage(["atlas/atlas.npz"], ARCHIVES, runs.ABOUT),
         runs.atoms,
-        8,
+        5,
     ),
     Target(
         "atlases/thumbnails",
         runs.make_atlas,
         damage(["atlas/thumbnails/*"], PICTURES),
         runs.atoms,
-        4,
+        1,
     ),
 )
