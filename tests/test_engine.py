@@ -110,7 +110,7 @@ def test_an_image_that_cannot_be_finished_fails_alone(readers):
 
     outcomes = run(records(6), readers.read, finish=finish)
     assert [outcome.result for outcome in outcomes] == [10, 20, 30, None, 50, 60]
-    assert str(outcomes[3].error) == "features: found NaN"
+    assert str(outcomes[3].error) == "4.png: features: found NaN"
 
 
 def test_a_reader_that_is_killed_is_replaced_and_nothing_is_lost(readers, tmp_path, caplog):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import pytest
 
 from crate_interp.cli import COMMANDS
-from crate_interp.config.ranges import Range, check_ranges
+from crate_interp.config.ranges import Range, _ranges_of, check_ranges
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe
 from crate_interp.training.recipe import Stage
@@ -29,6 +29,12 @@ def test_every_number_has_a_range(kind):
     hints = get_type_hints(kind, include_extras=True)
     names = [field.name for field in dataclasses.fields(kind)]
     assert [name for name in names if bare_numbers(hints[name])] == []
+
+
+@pytest.mark.parametrize("kind", SETTINGS[:-1], ids=lambda kind: kind.__name__)
+def test_ranges_are_checked_wherever_they_are_declared(kind):
+    ranges = _ranges_of(kind)
+    assert not ranges or hasattr(kind, "__post_init__")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -44,6 +44,8 @@ __all__ = [
 
 AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
 Pictures = Annotated[int, Range(1, 65_536)]  # at once
+Mean = Annotated[float, Range(-10, 10)]  # of pixels in [0, 1], with room for other scales
+Deviation = Annotated[float, Range(0, 10, (0,))]
 Stride = Annotated[int, Range(1, 1024)]
 BatchSize = Pictures | Literal["auto"]
 KeepBy = Literal["mass", "entries"]
@@ -125,14 +127,14 @@ FIGURE_OPTIONS = frozenset(field.name for field in fields(FigureConfig))
 class WeightsConfig:
     """What commands that load weights have in common: how input is normalised, what is refused."""
 
-    mean: list[float] | None = option(
+    mean: list[Mean] | None = option(
         "means of red, green and blue in [0, 1], subtracted from the input (default: what the "
         "weight file says, or the named model's)",
         None,
         several=float,
         group=WEIGHTS,
     )
-    std: list[float] | None = option(
+    std: list[Deviation] | None = option(
         "standard deviations that the input is divided by, as --mean",
         None,
         several=float,

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 from crate_interp.config import TrainConfig
 from crate_interp.config.pipelines import find_pipeline
@@ -34,7 +35,7 @@ def run(config: TrainConfig) -> int:
     """
     path = find_pipeline(config.recipe, _RECIPES, "recipe")
     recipe = read_recipe(path, config.set or ())
-    _refuse_large_batches(recipe)
+    _refuse_large_batches(recipe, path)
     settings = dataclasses.asdict(recipe)
     left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
     settings = {name: value for name, value in settings.items() if name not in left_out}
@@ -66,7 +67,7 @@ def run(config: TrainConfig) -> int:
     return 0
 
 
-def _refuse_large_batches(recipe: Recipe) -> None:
+def _refuse_large_batches(recipe: Recipe, path: Path) -> None:
     """Refuse pixels of one forward pass that the memory does not hold."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     pictures = math.ceil(recipe.batch_size / recipe.accumulation / processes)
@@ -74,9 +75,9 @@ def _refuse_large_batches(recipe: Recipe) -> None:
         needed, there = pictures * 3 * part.image_size**2 * 4, usable_memory()
         if needed > there:
             raise InputError(
-                f"batch_size, image_size: expected the pixels of a forward pass to fit into the "
-                f"memory, {there / 1e9:.1f} GB, found {pictures} pictures of {part.image_size} "
-                f"pixels a side, {needed / 1e9:.1f} GB; accumulation divides a batch"
+                f"{path}: batch_size, image_size: expected the pixels of a forward pass to fit "
+                f"into the memory, {there / 1e9:.1f} GB, found {pictures} pictures of "
+                f"{part.image_size} pixels a side, {needed / 1e9:.1f} GB; raise accumulation"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -43,6 +44,20 @@ _OF_CLASSIFICATION = (
     "patch_drop",
     "layer_decay",
 )
+# What timm's augmentation is called; the numbers of its operations are bounded by their digits.
+_SPREAD = r"mstd\d{1,3}(\.\d{1,4})?"
+_AUGMENTATION = re.compile(
+    rf"(original|originalr|v0|v0r|3a)(-{_SPREAD})*"
+    rf"|rand(-(m\d\d?|n\d\d?|p(0(\.\d{{1,4}})?|1(\.0)?)|{_SPREAD}|mmax[1-9]\d?|inc[01]|t3a|tweights))*"
+    rf"|augmix(-(m\d\d?|w[1-9]|d\d?|a[1-9]\d?|b[01]|{_SPREAD}))*"
+)
+# Arguments of a model that are keys of their own.
+_OF_THE_RECIPE = {
+    "num_classes": "num_classes",
+    "drop_path_rate": "drop_path",
+    "patch_drop_rate": "patch_drop",
+    "img_size": "image_size",
+}
 
 
 @dataclass(frozen=True)
@@ -227,6 +242,14 @@ class Recipe:
                 f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
                 f"found {self.batch_size}"
             )
+        if self.auto_augment is not None and not _AUGMENTATION.fullmatch(self.auto_augment):
+            raise InputError(
+                "auto_augment: expected a text of timm's such as rand-m9-n2, augmix-m5-w3 or "
+                f"original, found {shorten(self.auto_augment)}"
+            )
+        for name, key in _OF_THE_RECIPE.items():
+            if name in self.model_args:
+                raise InputError(f"model_args: expected sizes, found {name}: give the key {key}")
         for name in ("scene_objects", "scene_object_size", "crop_area"):
             least, most = getattr(self, name) or (0, 0)
             if least > most:

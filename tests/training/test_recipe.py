@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from timm.data import create_transform
 
 from crate_interp.config import TrainConfig
 from crate_interp.errors import InputError
@@ -198,6 +199,10 @@ def test_wrong_recipe_is_refused(tmp_path, text, changes, message):
             ["stepps=5"],
             "^--set unknown key 'stepps'; did you mean 'steps'",
         ),
+        ("model: demo\nsteps: 5\nmodel_args: {img_size: 8}", [], "give the key image_size"),
+        ("model: demo\nsteps: 5\nauto_augment: rand-m9-n1000000000", [], "auto_augment: expected"),
+        ("model: demo\nsteps: 5\nauto_augment: augmix-w3-d100000000", [], "auto_augment: expected"),
+        ("model: demo\nsteps: 5\nauto_augment: randx", [], "auto_augment: expected"),
         ("model: demo\nsteps: 5", ["x" * 9999], "^--set 'xxx"),
     ],
 )
@@ -236,3 +241,12 @@ def test_a_batch_that_the_memory_does_not_hold_is_refused(tmp_path, changes, mon
     with pytest.raises(InputError, match=r"batch_size, image_size: .*24.0 GB, found .* pictures"):
         run(config)
     assert not (tmp_path / "run").exists()
+
+
+POLICIES = ["original", "v0r", "3a", "rand", "rand-m9-n2-inc1", "rand-m9-mstd0.5-p0.5-tweights"]
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "rand-m0-n1-mmax10-t3a", "augmix-m5-w3-d2-a1-b1"])
+def test_a_policy_that_passes_is_one_of_timm(policy):
+    recipe = Recipe(model="demo", steps=5, auto_augment=policy)
+    assert create_transform(32, is_training=True, auto_augment=recipe.auto_augment)
