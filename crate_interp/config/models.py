@@ -55,6 +55,9 @@ class ConvertConfig(WeightsConfig):
         {},
     )
 
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
 
 @dataclass(frozen=True)
 class ModelsConfig:
