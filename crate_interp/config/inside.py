@@ -42,7 +42,7 @@ Points = Annotated[int, Range(1, 10_000)]
 class AttentionConfig(ObserveConfig):
     """Draw what the heads of a model attend to, and measure how far and how widely they look."""
 
-    output: Path = option("folder of the figures (PNG, PDF) and their numbers (npz, CSV)")
+    output: Path = option("folder of the figures and their numbers (npz, CSV)")
     figure: list[AttentionFigure] = option(
         "heads: maps, masks and outlines of each image, and a folder of its panels (image and "
         "each head's map, PNG without words); layers: all blocks by all heads of each "
@@ -131,7 +131,7 @@ class PcaConfig(ObserveConfig):
         "method; none: all patches are)",
         "auto",
     )
-    output: Path = option("PNG file; PDF and npz are written beside it")
+    output: Path = option("the figure, NAME.png; an npz goes with it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class LayersConfig(ObserveConfig):
     """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
 
     model: str = option("names of one model or more, separated by commas; see `models`")
-    output: Path = option("PNG file; PDF and CSV are written beside it")
+    output: Path = option("the figure, NAME.png; a CSV goes with it")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,16 +172,16 @@ class AtlasConfig(ObserveConfig):
 
 @dataclass(frozen=True)
 class AtomsConfig(FigureConfig):
-    """Show the atoms that write a patch, a masked region, or a whole picture, by contribution."""
+    """Show the atoms that write a patch, a masked region, or a whole image, by contribution."""
 
     continues: ClassVar[bool] = False
 
-    image: Path = option("the picture", positional=True)
+    image: Path = option("the image", positional=True)
     atlas: Path = option("folder of an atlas; it says which model, block and size to use")
-    patch: str | None = option("Y,X: a pixel of the patch (default: the whole picture)", None)
-    mask: Path | None = option("PNG of the picture's size; what is not black is chosen", None)
+    patch: str | None = option("Y,X: a pixel of the patch (default: the whole image)", None)
+    mask: Path | None = option("PNG of the image's size; what is not black is chosen", None)
     count: Few = option("atoms to show", 8)
-    output: Path = option("the PNG; a PDF and a CSV go with it", Path("atoms.png"))
+    output: Path = option("the figure, NAME.png; a CSV goes with it", Path("atoms.png"))
     model: str | None = option("where the atlas's model is now, if not where it was", None)
     weights: Path | None = option("where its weight file is now, if not where it was", None)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
@@ -198,7 +198,7 @@ class AtomsConfig(FigureConfig):
 class AblateConfig(ObserveConfig):
     """Silence heads or atoms, one at a time, and rank them by what changes."""
 
-    output: Path = option("folder: figure (PNG, PDF), ranking (CSV), numbers of each image (npz)")
+    output: Path = option("folder: figure, ranking (CSV), numbers of each image (npz)")
     target: Literal["heads", "atoms"] = option(
         "what to silence; atoms are sparse codes, for ViTs the neurons of the MLP", "heads"
     )
@@ -224,6 +224,6 @@ class AblateConfig(ObserveConfig):
 class AttributeConfig(ObserveConfig):
     """Draw what speaks for a class: attention, relevance of attention, integrated gradients."""
 
-    output: Path = option("the PNG; a PDF and an npz of the same name are put beside it")
+    output: Path = option("the figure, NAME.png; an npz goes with it")
     class_: Index | None = option("number of the class (default: the predicted one)", None)
     steps: Points = option("points on the path of integrated gradients", 50)

@@ -46,12 +46,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class CurvesConfig(FigureConfig):
-    """Draw loss, accuracy and probes of training runs in one figure, as PNG and PDF."""
+    """Draw loss, accuracy and probes of training runs in one figure."""
 
     continues: ClassVar[bool] = False
 
     runs: list[Path] = option("run folders of `train`", positional=True, several=Path)
-    output: Path = option("the PNG; a PDF of the same name is put beside it", Path("curves.png"))
+    output: Path = option("the figure, NAME.png", Path("curves.png"))
     x: Spent = option(
         "what a run has spent; a run whose initial weights come from another run of the figure "
         "starts where that one ends",
@@ -94,12 +94,12 @@ class EvaluateClassifierConfig(WeightsConfig):
         several=str,
     )
     size: Side | None = option("side of the square input, pixels (default: the model's own)", None)
-    batch_size: Pictures = option("pictures in a forward pass", 64)
-    workers: ReadProcesses = option("processes that read pictures", 2)
+    batch_size: Pictures = option("images in a forward pass", 64)
+    workers: ReadProcesses = option("processes that read images", 2)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: Precision = option("number type of the forward pass", "float32")
-    limit: AtLeastOne | None = option("only so many pictures, evenly spread over the data", None)
-    on_error: OnError = option("what a picture that cannot be read does", "raise")
+    limit: AtLeastOne | None = option("only so many images, evenly spread over the data", None)
+    on_error: OnError = option("what an image that cannot be read does", "raise")
     output: Path | None = option("JSON file of the result", None)
 
     def __post_init__(self) -> None:
@@ -108,12 +108,12 @@ class EvaluateClassifierConfig(WeightsConfig):
 
 @dataclass(frozen=True)
 class ReconstructConfig(WeightsConfig, FigureConfig):
-    """Hide patches of pictures and draw what a CRATE-MAE predicts of them."""
+    """Hide patches of images and draw what a CRATE-MAE predicts of them."""
 
     continues: ClassVar[bool] = False
 
     images: list[Path] = option("image files or folders", positional=True, several=Path)
-    output: Path = option("the figure, a PNG; a PDF of the same name goes with it")
+    output: Path = option("the figure, NAME.png")
     recursive: bool = option("search the folders in the folders, too", False)
     model: str | None = option(
         "CRATE-MAE: name, alias, or one of our safetensors files; see `models`", None
@@ -125,7 +125,7 @@ class ReconstructConfig(WeightsConfig, FigureConfig):
     mask_ratio: Hidden = option("share of the patches to hide", 0.75)
     seed: Seed = option("of the choice of patches", 0)
     size: Side | None = option(
-        "side of the square that the middle of a picture is resized to (default: the model's)", None
+        "side of the square that the middle of an image is resized to (default: the model's)", None
     )
     normalised_target: Literal["auto", "yes", "no"] = option(
         "whether the model predicts patches less their mean and over their deviation (auto: what "

@@ -248,10 +248,10 @@ def _write_page(folder: Path, stored: StoredAtlas, thumbnails: Sequence[Thumbnai
     ]
     rows, columns = atlas.grid_hw
     about = (
-        f"{atlas.num_images} pictures of {source.geometry.input_hw[0]} pixels, "
+        f"{atlas.num_images} images of {source.geometry.input_hw[0]} pixels, "
         f"{rows} x {columns} patches each. An atom fires on a patch where its value is positive; "
-        "its strongest patches are of different pictures, outlined in their surroundings; the map "
-        "shows where in a picture its mean value is high."
+        "its strongest patches are of different images, outlined in their surroundings; the map "
+        "shows where in an image its mean value is high."
     )
     if source.classes:
         about += (

@@ -57,7 +57,7 @@ def run(config: AtomsConfig) -> int:
         atom_row(config.atlas, stored, atom, maps[atom], contributions.share[atom])
         for atom in order
     ]
-    where = "picture" if outline is None else "region" if config.mask else "patch"
+    where = "image" if outline is None else "region" if config.mask else "patch"
     title = f"What writes this {where}? {describe_site(source)}"
     figure = atom_sheet(rows, title, rgb, outline, config.width_inches)
     drawn = save_figure(figure, config.output, config)
@@ -132,7 +132,7 @@ def _read_mask(path: Path, expected_hw: tuple[int, int]) -> Bool[np.ndarray, "H 
     rgb: UInt8[np.ndarray, "H W 3"] = read_image(path)
     if rgb.shape[:2] != expected_hw:
         raise InputError(
-            f"{path}: expected a mask of the picture's {expected_hw} pixels (height, width), found "
+            f"{path}: expected a mask of the image's {expected_hw} pixels (height, width), found "
             f"{rgb.shape[:2]}"
         )
     mask: Bool[np.ndarray, "H W"] = np.asarray(rgb.any(axis=2))

@@ -191,7 +191,7 @@ def _start_of(
 def _unit_of(spent: Spent, largest: float) -> tuple[float, str]:
     """What to divide x by, and the label of its axis."""
     if spent != "seconds":
-        return 1, {"steps": "updates", "pictures": "pictures seen"}[spent]
+        return 1, {"steps": "updates", "pictures": "images seen"}[spent]
     unit, name = next((unit, name) for least, unit, name in _TIMES if largest >= least)
     return unit, f"training time ({name})"
 

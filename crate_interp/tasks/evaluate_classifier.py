@@ -94,7 +94,7 @@ def run(config: EvaluateClassifierConfig) -> int:
     }
     print(
         f"{result['model']} on {config.data}, {config.split}: top-1 {100 * top1:.2f} %, "
-        f"top-5 {100 * top5:.2f} % of {score.pictures} pictures"
+        f"top-5 {100 * top5:.2f} % of {score.pictures} images"
     )
     if config.output is not None:
         config.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -183,7 +183,7 @@ def _measure(
     accuracy, skipped = TopKAccuracy(), []
     with (
         torch.inference_mode(),
-        progress_bar(desc="evaluate", total=count, unit="picture") as progress,
+        progress_bar(desc="evaluate", total=count, unit="image") as progress,
     ):
         for items in loader:
             for error in (item for item in items if isinstance(item, InputError)):

@@ -54,14 +54,14 @@ def run(config: ReconstructConfig) -> int:
         hidden.append(np.kron(mask.reshape(grid).numpy(), np.ones(patch_size, dtype=bool)))
         predictions.append(predicted)
     named = describe_model(config.model, config.weights) if config.model else config.weights
-    note = f"{named}. Hidden patches show the model's prediction, the others the picture."
+    note = f"{named}. Hidden patches show the model's prediction, the others the image."
     if model.normalised_target:
-        note += " Mean and deviation of a hidden patch are the picture's own: they are no target."
+        note += " Mean and deviation of a hidden patch are the image's own: they are no target."
     figure = reconstruction_figure(originals, hidden, predictions, note, config.width_inches)
     drawn = save_figure(figure, config.output, config)
     noise = _peak_signal_to_noise(originals, hidden, predictions)
     print(
-        f"{list_files(drawn)}: {len(paths)} pictures, {int(mask.sum())} of "
+        f"{list_files(drawn)}: {len(paths)} images, {int(mask.sum())} of "
         f"{mask.numel()} patches hidden, PSNR of these {noise:.1f} dB"
     )
     return 0

@@ -93,7 +93,7 @@ def atom_sheet(
     if not rows:
         raise InputError("expected one atom or more to draw, found none")
     if picture is not None and chosen is not None and chosen.shape != picture.shape[:2]:
-        raise InputError(f"chosen pixels of {chosen.shape} in a picture of {picture.shape[:2]}")
+        raise InputError(f"chosen pixels of {chosen.shape} in an image of {picture.shape[:2]}")
     columns = max(1, *(len(row.patches) for row in rows))
     on_top = picture is not None and width is not None and width < _NARROW
     left = _EDGE + (0 if picture is None or on_top else _PICTURE + 2 * _GROUP_GAP)

@@ -91,7 +91,7 @@ def maps_figure(
     """
     if not len(pictures) == len(maps) == len(titles) or any(len(m) != len(names) for m in maps):
         raise InputError(
-            f"expected {len(names)} maps and a title for each of {len(pictures)} pictures, found "
+            f"expected {len(names)} maps and a title for each of {len(pictures)} images, found "
             f"{[len(of_image) for of_image in maps]} maps and {len(titles)} titles"
         )
     columns = [

@@ -52,7 +52,7 @@ def comparison_figure(
     counts = {len(titles), *map(len, rows), *map(len, captions)}
     if not rows or not titles or len(counts) != 1 or len(rows) != len(captions):
         raise InputError(
-            "expected as many pictures and captions in each row as titles, found "
+            "expected as many images and captions in each row as titles, found "
             f"{len(titles)} titles, rows of {[*map(len, rows)]}, captions {[*map(len, captions)]}"
         )
     width = width or len(titles) * (_CELL + _GAP) - _GAP + 2 * EDGE

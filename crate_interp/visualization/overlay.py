@@ -60,7 +60,7 @@ def draw_instances(
         InputError: The masks are not of the image's size, or there are not as many colours.
     """
     if instances.masks.shape[1:] != rgb.shape[:2]:
-        raise InputError(f"masks of {instances.masks.shape[1:]} on a picture of {rgb.shape[:2]}")
+        raise InputError(f"masks of {instances.masks.shape[1:]} on an image of {rgb.shape[:2]}")
     if colours is None:
         colours = contrasting_colours(rgb, instances.masks)
     elif len(colours) != len(instances):
@@ -142,7 +142,7 @@ def draw_attention(
             finite.
     """
     if attention.shape != rgb.shape[:2]:
-        raise InputError(f"a map of {attention.shape} on a picture of {rgb.shape[:2]}")
+        raise InputError(f"a map of {attention.shape} on an image of {rgb.shape[:2]}")
     unit = _to_unit(attention)[..., None]
     grey = rgb.mean(axis=2, keepdims=True) / 255
     heat = colormaps["inferno"](0.3 + 0.7 * unit[..., 0])[..., :3]
@@ -159,7 +159,7 @@ def draw_kept(
         InputError: The mask is not of the picture's size.
     """
     if mask.shape != rgb.shape[:2]:
-        raise InputError(f"a mask of {mask.shape} on a picture of {rgb.shape[:2]}")
+        raise InputError(f"a mask of {mask.shape} on an image of {rgb.shape[:2]}")
     pale = 0.15 * rgb.mean(axis=2, keepdims=True) / 255 + 0.85
     return np.where(mask[..., None], rgb, _to_uint8(np.repeat(pale, 3, axis=2)))
 

@@ -52,7 +52,7 @@ class Panel:
         if 0 in self.rgb.shape or (self.mask is not None and self.mask.shape != self.rgb.shape[:2]):
             found = None if self.mask is None else self.mask.shape
             raise InputError(
-                f"expected a picture and a mask of its size, found {self.rgb.shape} and {found}"
+                f"expected an image and a mask of its size, found {self.rgb.shape} and {found}"
             )
 
 

@@ -46,8 +46,7 @@ def pca_figure(
     counts = [len(a) for a in (pictures, grey, foreground, rgb) if a is not None]
     if not counts[0] or len(set(counts)) > 1:
         raise InputError(
-            "expected pictures and as many maps of each kind, found "
-            f"{' and '.join(map(str, counts))}"
+            f"expected images and as many maps of each kind, found {' and '.join(map(str, counts))}"
         )
     room = WIDTH if width is None else width - LABEL - EDGE
     bands = _bands_of([image.shape[1] / image.shape[0] for image in pictures], room)

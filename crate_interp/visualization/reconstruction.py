@@ -45,7 +45,7 @@ def reconstruction_figure(
     sizes = [[array.shape[:2] for array in arrays] for arrays in (originals, hidden, predictions)]
     if not originals or sizes[0] != sizes[1] or sizes[0] != sizes[2]:
         raise InputError(
-            "expected pictures, and a mask and a prediction of the size of each, found sizes "
+            "expected images, and a mask and a prediction of the size of each, found sizes "
             f"{sizes[0]}, {sizes[1]} and {sizes[2]}"
         )
     groups = 1 if len(originals) <= 4 or (width or 2 * NARROW) <= NARROW else 2

@@ -257,7 +257,7 @@ def test_atoms_of_a_mask_and_of_the_whole_picture(pictures, alpha, tmp_path, cap
         (["--patch", "3"], "patch: expected Y,X in pixels, found '3'"),
         (["--patch", "0,0", "--mask", "black.png"], "give --patch Y,X or --mask FILE, not both"),
         (["--mask", "black.png"], "black.png: expected chosen pixels in the mask, found it black"),
-        (["--mask", "small.png"], r"small.png: expected a mask of the picture's (40, 60) pixels"),
+        (["--mask", "small.png"], r"small.png: expected a mask of the image's (40, 60) pixels"),
         (["--mask", "corner.png"], "corner.png: no patch has its centre in the mask"),
         (["--mask", "none.png"], "none.png: cannot be read"),
         (["--count", "0"], "count: expected at least 1, found 0"),

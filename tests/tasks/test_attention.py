@@ -11,6 +11,7 @@ from PIL import Image
 from crate_interp import Observer, attention_masks, load_backbone
 from crate_interp.cli import main
 from crate_interp.evaluation import attended_keys, attention_statistics, head_agreement
+from crate_interp.tasks import attention_files
 
 OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu", "--dpi", "30"]
 EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]
@@ -198,3 +199,28 @@ def test_images_that_cannot_be_used_are_named(pictures, tmp_path, capsys):
         path.unlink()
     assert run(pictures, tmp_path / "none") == 2
     assert "pictures: expected image files" in capsys.readouterr().err
+
+
+def test_rollout_of_chosen_blocks_and_panels_without_words(pictures, tmp_path, monkeypatch, capsys):
+    seen = {}
+
+    def keep(images, maps, titles, names, note, width):
+        seen.update(maps=maps, names=names, note=note)
+        return figure(images, maps, titles, names, note, width)
+
+    figure = attention_files.maps_figure
+    monkeypatch.setattr(attention_files, "maps_figure", keep)
+    output = tmp_path / "out"
+    options = ["--figure", "heads", "rollout", "--rollout-blocks", "3,0,3"]
+    assert run(pictures / "b.png", output, *options) == 0
+    assert seen["names"] == ["block 3", "block 0"]
+    assert [len(of_image) for of_image in seen["maps"]] == [2]
+    assert "crate_alpha_demo" in seen["note"]
+    panels = {path.name for path in (output / "b-heads").iterdir()}
+    assert panels == {"image.png", *(f"head-{head}.png" for head in range(4))}
+    with Image.open(output / "b-heads" / "image.png") as image:
+        assert image.size == (80, 48)  # of 50 x 30 pixels, as high as in the figure
+    assert run(pictures, output, "--figure", "rollout", "--rollout-blocks", "0,4") == 2
+    assert "rollout_blocks: block 4 is out of range" in capsys.readouterr().err
+    assert run(pictures, output, "--figure", "rollout", "--rollout-blocks", "first") == 2
+    assert "rollout_blocks: expected all or numbers" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The command `attribute`, against the functions that it draws."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,11 @@ from PIL import Image
 
 from crate_interp import Observer, any_resolution, load_backbone, record
 from crate_interp.cli import main
+from crate_interp.config import AttributeConfig
 from crate_interp.data import draw_scene, read_image
 from crate_interp.evaluation import attention_relevance
+from crate_interp.tasks import attribute
+from crate_interp.tasks.class_names import class_names_of, name_class
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,3 +98,47 @@ def test_an_empty_folder_and_another_kind_of_figure_are_refused(tmp_path, capsys
     assert "found none" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "a.jpg")]) == 2
     assert "ends in .png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (["--model", "demo"], ["striped ball", "checkered block"]),
+        (["--model", "demo", "--weights", "random"], None),
+    ],
+)
+def test_classes_are_called_by_the_names_in_the_weights(model, expected):
+    weights = Path(model[3]) if len(model) > 2 else None
+    config = AttributeConfig(model=model[1], weights=weights, images=[], output=Path("a.png"))
+    found = class_names_of(config, 8)
+    assert (found and found[:2]) == expected
+    assert name_class(1, found) == ("checkered block (class 1)" if expected else "class 1")
+
+
+def test_a_thousand_classes_are_those_of_imagenet(tmp_path):
+    file = tmp_path / "weights.npz"
+    file.write_bytes(b"another layout")
+    config = AttributeConfig(model="vit_T16", weights=file, images=[], output=Path("a.png"))
+    assert name_class(0, class_names_of(config, 1000)) == "tench (class 0)"
+    assert class_names_of(config, 77) is None
+
+
+def test_figure_has_images_in_their_own_proportions_and_names(folder, tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(pictures, maps, names, note, width):
+        seen.update(pictures=pictures, maps=maps, names=names, note=note)
+        return figure(pictures, maps, names, note, width)
+
+    figure = attribute.attribution_figure
+    monkeypatch.setattr(attribute, "attribution_figure", keep)
+    command = ["attribute", str(folder), "--model", "demo", "--size", "24", "--steps", "2"]
+    options = ["--workers", "0", "--device", "cpu", "--output", str(tmp_path / "f.png")]
+    assert main([*command, *options]) == 0
+    for number, name in enumerate("ab"):
+        rgb = read_image(folder / f"{name}.png")
+        np.testing.assert_array_equal(seen["pictures"][number], rgb)
+        assert all(of_kind[number].shape == rgb.shape[:2] for of_kind in seen["maps"].values())
+        assert seen["names"][number].startswith(f"{name}.png: ")
+        assert "(class " in seen["names"][number]
+    assert "crate_alpha_demo" in seen["note"]

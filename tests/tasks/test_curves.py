@@ -67,7 +67,7 @@ def test_curves_draws_loss_and_accuracy_and_writes_both_files(make_run, tmp_path
     ("unit", "label", "own"),
     [
         ("steps", "updates", [10, 20, 30]),
-        ("pictures", "pictures seen", [640, 1280, 1920]),
+        ("pictures", "images seen", [640, 1280, 1920]),
         ("seconds", "training time (seconds)", [4, 8, 14]),
     ],
 )

@@ -76,7 +76,7 @@ def test_accuracy_is_that_of_a_plain_loop(run, folder, capsys):
     assert result["weights"]["sha256"] is None
     assert result["preparation"]["input_size"] == [3, 32, 32]
     printed = capsys.readouterr().out
-    assert f"top-1 {100 * top1:.2f} %, top-5 {100 * top5:.2f} % of 28 pictures" in printed
+    assert f"top-1 {100 * top1:.2f} %, top-5 {100 * top5:.2f} % of 28 images" in printed
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm closes none

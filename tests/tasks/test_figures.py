@@ -1,5 +1,7 @@
 """What all commands that draw have in common: formats, resolution, fonts."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,3 +82,19 @@ def test_options_of_figures_may_change_when_a_run_goes_on(photos, tmp_path):
     assert maskcut(photos, tmp_path / "run", "--format", "pdf", "svg", "--dpi", "90") == 0
     assert (tmp_path / "run" / "images" / "sheet.pdf").read_bytes().startswith(b"%PDF")
     assert b"<svg" in (tmp_path / "run" / "images" / "sheet.svg").read_bytes()
+
+
+def test_width_is_that_of_a_column(photos, tmp_path, capsys):
+    for width, inches in (("one-column", 3.35), ("two-columns", 6.9), ("5.5", 5.5)):
+        options = ["--width", width, "--format", "png", "--dpi", "100"]
+        assert pca(photos, tmp_path, *options) == 0
+        with Image.open(tmp_path / "figure.png") as figure:
+            assert figure.width == pytest.approx(100 * inches, abs=1)
+    assert pca(photos, tmp_path, "--width", "1") == 2
+    assert "width: expected at least 2.5" in capsys.readouterr().err
+
+
+def test_commands_say_image_and_not_picture():
+    for command, kind in COMMANDS.items():
+        texts = [kind.__doc__, *(field.metadata["help"] for field in fields(kind))]
+        assert not [text for text in texts if "picture" in text.lower()], command

@@ -11,6 +11,7 @@ from crate_interp.data import read_image
 from crate_interp.evaluation import layer_objective, objective_sites
 from crate_interp.hooks import Observer
 from crate_interp.models import load_backbone
+from crate_interp.tasks import layers
 
 OPTIONS = ["--workers", "0", "--batch-size", "2"]
 MODELS = {"demo": "crate_alpha_demo", "demo_crate": "crate_demo", "demo_vit": "vit_demo"}
@@ -114,3 +115,27 @@ def test_layers_of_an_empty_folder_or_of_damaged_pictures_is_an_error(tmp_path, 
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert main([*command, *OPTIONS]) == 2
     assert "none of the 1 images could be read" in capsys.readouterr().err
+
+
+def test_layers_draws_non_zeros_and_explains_lambda(folder, tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(panels, x_label, note, width):
+        seen.update(panels={panel.title: panel.curves for panel in panels}, note=note)
+        return figure(panels, x_label, note, width)
+
+    figure = layers.draw_curves
+    monkeypatch.setattr(layers, "draw_curves", keep)
+    output = tmp_path / "figure.png"
+    command = ["layers", str(folder), "--model", "demo", "--output", str(output)]
+    assert main([*command, "--size", "24", "--format", "png", *OPTIONS]) == 0
+    (title,) = (title for title in seen["panels"] if "Sparsity" in title)
+    assert "non-zero" in title
+    rows = table_of(output.with_suffix(".csv"))
+    zeros = [
+        np.mean([float(r["sparsity"]) for r in rows if r["block"] == str(b)]) for b in range(4)
+    ]
+    (curve,) = seen["panels"][title]
+    np.testing.assert_allclose(curve.y[:, 0], 100 * (1 - np.array(zeros)), rtol=1e-6)
+    assert "λ: what an entry costs" in seen["note"]
+    assert "crate_alpha_demo 0.1" in seen["note"]

@@ -71,7 +71,7 @@ def test_figure_shows_what_the_model_predicts(photos, model_options, reference, 
         assert drawn["hidden"][0][row, column] == mask[row // 8 * 4 + column // 8]
     assert [len(drawn[key]) for key in ("originals", "hidden", "predictions")] == [2, 2, 2]
     assert (drawn["hidden"][0] != drawn["hidden"][1]).any()
-    assert "picture's own" not in drawn["note"]
+    assert "image's own" not in drawn["note"]
 
 
 def test_middle_square_is_taken_and_size_is_free(photos, model_options, tmp_path, drawn, capsys):
@@ -82,8 +82,8 @@ def test_middle_square_is_taken_and_size_is_free(photos, model_options, tmp_path
     rgb = np.array(Image.open(photos / "b.png"))
     assert (drawn["originals"][0] == rgb[:, 16:64]).all()
     assert drawn["hidden"][0].mean() == 0.5
-    assert "Mean and deviation of a hidden patch are the picture's own" in drawn["note"]
-    assert "1 pictures, 18 of 36 patches hidden, PSNR" in capsys.readouterr().out
+    assert "Mean and deviation of a hidden patch are the image's own" in drawn["note"]
+    assert "1 images, 18 of 36 patches hidden, PSNR" in capsys.readouterr().out
 
 
 def test_same_seed_gives_the_same_figure(photos, model_options, tmp_path):

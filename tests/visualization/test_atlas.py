@@ -73,7 +73,7 @@ def test_sheet_of_a_picture_outlines_what_was_chosen():
 def test_sheet_refuses_no_atom_and_another_size():
     with pytest.raises(InputError, match="expected one atom or more to draw"):
         atom_sheet([], "Title")
-    with pytest.raises(InputError, match=r"chosen pixels of \(3, 4\) in a picture of \(4, 4\)"):
+    with pytest.raises(InputError, match=r"chosen pixels of \(3, 4\) in an image of \(4, 4\)"):
         atom_sheet([row()], "Title", np.zeros((4, 4, 3), np.uint8), np.zeros((3, 4), bool))
 
 

@@ -65,7 +65,7 @@ def test_kept_part_is_the_picture_itself():
 
 @pytest.mark.parametrize("draw", [draw_attention, draw_kept])
 def test_another_size_is_refused(draw):
-    with pytest.raises(InputError, match=r"of \(2, 2\) on a picture of \(6, 9\)"):
+    with pytest.raises(InputError, match=r"of \(2, 2\) on an image of \(6, 9\)"):
         draw(drawn()[0], np.zeros((2, 2), dtype=bool))
 
 

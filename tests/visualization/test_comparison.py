@@ -31,7 +31,7 @@ def test_a_caption_does_not_run_into_its_neighbour():
     ],
 )
 def test_comparison_refuses(rows, titles, captions):
-    with pytest.raises(InputError, match="as many pictures and captions"):
+    with pytest.raises(InputError, match="as many images and captions"):
         comparison_figure(rows, titles, captions)
 
 

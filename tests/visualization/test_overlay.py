@@ -34,7 +34,7 @@ def test_draw_instances_without_masks_only_fades():
 
 
 def test_draw_instances_refuses_masks_of_another_size():
-    with pytest.raises(InputError, match=r"\(3, 4\) on a picture of \(20, 20\)"):
+    with pytest.raises(InputError, match=r"\(3, 4\) on an image of \(20, 20\)"):
         draw_instances(np.zeros((20, 20, 3), np.uint8), Instances(np.zeros((0, 3, 4), bool)))
 
 

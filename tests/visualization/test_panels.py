@@ -111,5 +111,5 @@ def test_wrong_panels_are_refused():
         panel_figure([Column("a", [Panel(picture())])], ["x", "y"])
     with pytest.raises(InputError, match=r"mask of its size, found \(8, 8, 3\) and \(4, 4\)"):
         Panel(picture(), np.zeros((4, 4), dtype=bool))
-    with pytest.raises(InputError, match="expected a picture"):
+    with pytest.raises(InputError, match="expected an image"):
         Panel(picture(0, 4))

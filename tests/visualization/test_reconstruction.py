@@ -56,11 +56,11 @@ def test_columns_are_named_once_a_group_and_nothing_overlaps():
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_refuses_no_picture_and_parts_that_do_not_fit(missing):
-    with pytest.raises(InputError, match="expected pictures"):
+    with pytest.raises(InputError, match="expected images"):
         reconstruction_figure([], [], [])
     lists = list(arrays(2))
     lists[missing] = lists[missing][:1]
-    with pytest.raises(InputError, match="expected pictures, and a mask and a prediction"):
+    with pytest.raises(InputError, match="expected images, and a mask and a prediction"):
         reconstruction_figure(*lists)
     lists = list(arrays(1))
     lists[missing] = arrays(1, 4)[missing]
