@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import float64_device, on_float64_device
 
 __all__ = ["Atlas", "AtlasBuilder", "class_selectivity"]
 
@@ -168,6 +169,7 @@ class AtlasBuilder:
             raise InputError(f"strongest: expected at least 1 patch, found {strongest}")
         self._grid_hw = grid_hw
         self._images = 0
+        device = float64_device(torch.device(device))
         counts: Any = {"dtype": torch.int64, "device": device}
         sums: Any = {"dtype": torch.float64, "device": device}
         self._fired_patches = torch.zeros(num_atoms, **counts)
@@ -197,7 +199,7 @@ class AtlasBuilder:
             InputError: The shape is not that of the builder, a value is not finite, or a label is
                 no class.
         """
-        codes = codes.float().clamp(min=0)
+        codes = on_float64_device(codes).float().clamp(min=0)
         self._check(image, codes, labels)
         self._images += 1
         fires = codes > 0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, attention_chunks, attention_token
+from crate_interp.models.float64 import float64_device, to_float64
 from crate_interp.structures import Activations
 
 __all__ = ["AttentionStatistics", "attention_statistics", "uniform_distance"]
@@ -75,7 +76,9 @@ def attention_statistics(
     example = activations[Site.QUERY, 0]
     batch, count, device = len(example), example.shape[1], example.device
     places = _places(activations.grid_hw, spacing_hw, device)
-    distance = torch.zeros(batch, depth, num_heads, dtype=torch.float64, device=device)
+    distance = torch.zeros(
+        batch, depth, num_heads, dtype=torch.float64, device=float64_device(device)
+    )
     entropy = torch.zeros_like(distance)
     rollout = torch.zeros(batch, depth, count, device=device)
     rollout[:, :, token] = 1
@@ -83,13 +86,13 @@ def attention_statistics(
         later = rollout[:, block:]
         handed_on = torch.zeros_like(later)
         for rows, attention in attention_chunks(activations, num_heads, block):
-            entropy[:, block] += torch.special.entr(attention).sum(dim=-1).double().sum(dim=-1)
+            entropy[:, block] += to_float64(torch.special.entr(attention).sum(dim=-1)).sum(dim=-1)
             handed_on += later[:, :, rows] @ attention.mean(dim=1)
             first = max(rows.start, prefix)
             to_patches = attention[:, :, first - rows.start :, prefix:]
             apart = _distances(places[first - prefix : rows.stop - prefix], places)
             mass = to_patches.sum(dim=-1).clamp_min(torch.finfo(to_patches.dtype).tiny)
-            distance[:, block] += ((to_patches * apart).sum(dim=-1) / mass).double().sum(dim=-1)
+            distance[:, block] += to_float64((to_patches * apart).sum(dim=-1) / mass).sum(dim=-1)
         rollout[:, block:] = (later + handed_on) / 2
     return AttentionStatistics(distance / len(places), entropy / count, rollout)
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import to_float64
 
 __all__ = ["attended_keys", "head_agreement"]
 
@@ -31,8 +32,8 @@ def attended_keys(maps: Float[Tensor, "K n"], keys: Float[Tensor, "n D"]) -> Flo
             "expected maps (K, n) and keys (n, D) of the same patches, D a multiple of K, found "
             f"{tuple(maps.shape)} and {tuple(keys.shape)}"
         )
-    weights = F.normalize(F.pad(maps.double(), (0, 0, 0, 1), value=1), p=1, dim=1)
-    return weights @ keys.double()
+    weights = F.normalize(F.pad(to_float64(maps), (0, 0, 0, 1), value=1), p=1, dim=1)
+    return weights @ to_float64(keys)
 
 
 def head_agreement(attended: Float[Tensor, "I K+1 D"]) -> Float[Tensor, " K"]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, blocks_of, default_feature
+from crate_interp.models.float64 import to_float64
 from crate_interp.structures import Activations
 
 __all__ = ["LayerObjective", "coding_rate", "layer_objective", "objective_sites"]
@@ -52,7 +53,7 @@ def coding_rate(
     if not features.isfinite().all():
         raise InputError("features: expected finite numbers, found NaN or infinity")
     count, dim = shape[-2:]
-    unit = F.normalize(features.double(), dim=-1)
+    unit = F.normalize(to_float64(features), dim=-1)
     gram = unit.mT @ unit if dim <= count else unit @ unit.mT
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor = torch.linalg.cholesky(identity + dim / (count * eps) * gram)
@@ -142,16 +143,18 @@ def layer_objective(
         rates.append(coding_rate(heads, eps).sum(dim=1))
         if Site.CODES.value in sites:
             codes = activations[Site.CODES, block]
-            sparsities.append((codes == 0).double().mean(dim=(1, 2)))
+            sparsities.append(to_float64(codes == 0).mean(dim=(1, 2)))
             if Site.TOKENS_IN.value in sites:
                 with torch.no_grad():
-                    tokens = module.norm1(activations[Site.TOKENS_IN, block].float())
-                entries = (codes != 0).double().sum(dim=2).mean(dim=1)
+                    entering = activations[Site.TOKENS_IN, block].float()
+                    # Recorded tokens may have been taken to the CPU, where there is float64.
+                    tokens = module.norm1(entering.to(next(module.parameters()).device))
+                entries = to_float64(codes != 0).sum(dim=2).mean(dim=1)
                 whole = coding_rate(tokens, eps) - rates[-1]
                 objectives.append(whole - module.mlp.threshold * entries)
         elif Site.NEURONS.value in sites:
             neurons = activations[Site.NEURONS, block]
-            sparsities.append((neurons <= 0).double().mean(dim=(1, 2)))
+            sparsities.append(to_float64(neurons <= 0).mean(dim=(1, 2)))
     return LayerObjective(
         coding_rate=torch.stack(rates, dim=1),
         sparsity=torch.stack(sparsities, dim=1) if sparsities else None,

@@ -78,7 +78,7 @@ def atom_contributions(
             f"codes: expected one token or more of {dictionary.shape[1]} atoms, found shape "
             f"{tuple(codes.shape)}"
         )
-    values, columns = codes.double().cpu(), dictionary.double().cpu()
+    values, columns = codes.cpu().double(), dictionary.cpu().double()
     written = values @ columns.T
     along = (values * (written @ columns)).sum(dim=0)
     length = written.square().sum()

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import to_float64
 
 __all__ = ["BACKGROUND_WEIGHT", "affinity"]
 
@@ -28,7 +29,7 @@ def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B 
         tau: Threshold on the cosine, inside (-1, 1).
 
     Returns:
-        Connections, on the device of the features.
+        Connections, on the device of the features; on the CPU if that has no float64.
 
     Raises:
         InputError: Features of the wrong shape or type, empty or not finite; tau outside (-1, 1).
@@ -51,7 +52,7 @@ def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B 
             f"features: expected finite numbers, found NaN or infinity in {len(patches)} of "
             f"{finite[..., 0, :].numel()} patches, the first being patch {int(patches[0, -1])}"
         )
-    unit = _unit_columns(features.detach().to(torch.float64))
+    unit = _unit_columns(to_float64(features.detach()))
     *batch, _, num_patches = unit.shape
     connected = unit.new_zeros((*batch, num_patches, num_patches), dtype=torch.bool)
     # Blocks of the lower triangle: half of the products, and no (n, n) float64 matrix in memory.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crate_interp.config import KeepBy
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import to_float64
 
 __all__ = ["KeepBy", "attention_masks"]
 
@@ -62,7 +63,7 @@ def attention_masks(
             "cls_attention: expected finite numbers of at least 0, found "
             f"{float(cls_attention[~allowed][0])} among {int((~allowed).sum())} wrong entries"
         )
-    attention, order = cls_attention.to(torch.float64).sort(dim=-1, descending=True, stable=True)
+    attention, order = to_float64(cls_attention).sort(dim=-1, descending=True, stable=True)
     if by == "mass":
         before = attention.cumsum(dim=-1) - attention
         needed = keep * (1 - _ROUNDING) * attention.sum(dim=-1, keepdim=True)

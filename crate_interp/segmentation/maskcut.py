@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crate_interp.config import Solver
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import on_float64_device
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
@@ -65,8 +66,9 @@ def maskcut(
         solver: See `normalized_cut`.
 
     Returns:
-        `max_masks` masks and eigenvectors, on the device of the features; none for a constant
-        image, all of whose pairs of patches are above tau, or none: the log says so.
+        `max_masks` masks and eigenvectors, on the device of the features; on the CPU if that has
+        no float64, as Apple's GPUs. None for a constant image, all of whose pairs of patches are
+        above tau, or none: the log says so.
 
     Raises:
         InputError: Features or tau as in `affinity`; a grid that does not fit them; `max_masks`
@@ -110,6 +112,7 @@ def maskcut_batch(
     if features.ndim != 3:
         raise InputError(f"features: expected shape (B, D, n), found {tuple(features.shape)}")
     grid_hw = checked_grid(features.flatten(0, 1), grid_size)
+    features = on_float64_device(features)
     check_solver(solver)
     if max_masks < 1:
         raise InputError(f"max_masks: expected at least 1, found {max_masks}")

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import on_float64_device
 from crate_interp.segmentation.normalized_cut import first_largest
 from crate_interp.segmentation.partition import checked_grid, foreground_of
 
@@ -51,6 +52,7 @@ def principal_component(
     grid_hw = checked_grid(features, grid_size)
     if not features.isfinite().all():
         raise InputError("features: expected finite numbers, found NaN or infinity")
+    features = on_float64_device(features)
     centred = features.detach().to("cpu", torch.float64)
     centred = centred - centred.mean(dim=1, keepdim=True)
     largest = float(features.abs().max())

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crate_interp.config import Solver
+from crate_interp.models.float64 import on_float64_device
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
@@ -70,6 +71,7 @@ def tokencut(
     """
     grid_hw = checked_grid(features, grid_size)
     check_solver(solver)
+    features = on_float64_device(features)
     connected = affinity(features[None], tau)
     if is_constant(connected)[0]:
         logger.warning(

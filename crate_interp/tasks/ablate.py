@@ -172,11 +172,11 @@ def _estimate(
             model(pixels)
         found = recorder.activations
         rows = [written_energy(model, found[site, block], block) for block in blocks]
-        return torch.cat(rows).double().cpu().numpy(), -1
+        return torch.cat(rows).cpu().double().numpy(), -1
     with torch.inference_mode():
         number = int(choose_classes(model(pixels), config.class_)[0])
     rows = estimate_logit_effects(model, pixels, number, site, blocks)
-    return torch.cat(rows).double().cpu().numpy(), number
+    return torch.cat(rows).cpu().double().numpy(), number
 
 
 def _measure(
@@ -189,7 +189,7 @@ def _measure(
     with inference_precision(observer.precision, observer.model), torch.inference_mode():
         if config.effect == "mask":
             rows = [mask_effects(model, pixels, site, *group, at_once) for group in groups]
-            return torch.cat(rows).double().cpu().numpy(), -1
+            return torch.cat(rows).cpu().double().numpy(), -1
         with record(model, [Site.TOKENS_IN], [block for block, _ in groups]) as recorder:
             number = int(choose_classes(model(pixels), config.class_)[0])
         rows = [
@@ -204,7 +204,7 @@ def _measure(
             )
             for block, own in groups
         ]
-    return torch.cat(rows).double().cpu().numpy(), number
+    return torch.cat(rows).cpu().double().numpy(), number
 
 
 def _file(config: AblateConfig, suffix: str) -> Any:

@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from crate_interp.errors import InputError
+from crate_interp.models.float64 import float64_device
 from crate_interp.training.batches import batches_of, seed_generators
 from crate_interp.training.checkpoints import (
     TrainingState,
@@ -290,7 +291,7 @@ def _validate(
                 scores = objective.scores(model, images, targets).cpu()
             total += torch.tensor([scores.double().sum(), len(scores)])
     state.model.train()
-    told: Any = accelerator.reduce(total.to(device))
+    told: Any = accelerator.reduce(total.to(float64_device(device)))
     return {objective.measure: float(told[0] / told[1])}
 
 
