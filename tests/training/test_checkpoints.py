@@ -106,7 +106,7 @@ def of_another_step(content):
         (of_an_earlier_version, "expected its checksum at the end, found none"),
         (rewritten(nan), "found NaN or infinity in model.head.weight"),
         (rewritten(infinite_moment), "found NaN or infinity in optimizer.state.0.exp_avg"),
-        (rewritten(without_a_key), "not a checkpoint of this version: expected Content"),
+        (rewritten(without_a_key), "not a checkpoint of this version: optimizer: expected"),
         (rewritten(of_wrong_type), "step: expected int, found str"),
         (rewritten(of_another_step), "not the checkpoint of its name, but of 5"),
     ],
