@@ -35,6 +35,7 @@ PALETTE = np.array(
 
 _ENOUGH = 70.0  # CIELAB units from the image: a colour that is as far stands out
 _MOST_PIXELS = 40_000
+_STRIP_PIXELS = 2**20  # tinted at once: in float64, an image of 2**26 would take 5 GB
 _AROUND = 15  # pixels of such an image that count as around a mask
 _BRIGHT = 60.0  # lightness from which on a colour has a black border
 
@@ -65,14 +66,13 @@ def draw_instances(
         colours = contrasting_colours(rgb, instances.masks)
     elif len(colours) != len(instances):
         raise InputError(f"expected {len(instances)} colours, found {len(colours)}")
-    grey = rgb.mean(axis=2, keepdims=True)
-    canvas = 0.75 * rgb + 0.25 * (0.5 * grey + 127.5)
+    drawn = np.empty_like(rgb, order="C")
+    rows = max(1, _STRIP_PIXELS // rgb.shape[1])
+    for top in range(0, len(rgb), rows):
+        strip = slice(top, top + rows)
+        drawn[strip] = _tinted(rgb[strip], instances.masks[:, strip], colours, opacity)
     thickness = max(1, round(min(rgb.shape[:2]) / 200))
     order = range(len(instances) - 1, -1, -1)
-    for number in order:
-        mask = instances.masks[number]
-        canvas[mask] = (1 - opacity) * rgb[mask] + opacity * colours[number].astype(np.float64)
-    drawn = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
     for number in order if outline else ():
         outlines, _ = cv2.findContours(
             instances.masks[number].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
@@ -82,6 +82,20 @@ def draw_instances(
         cv2.drawContours(drawn, outlines, -1, border, thickness + 2, cv2.LINE_AA)
         cv2.drawContours(drawn, outlines, -1, colour, thickness, cv2.LINE_AA)
     return drawn
+
+
+def _tinted(
+    rgb: UInt8[np.ndarray, "H W 3"],
+    masks: Bool[np.ndarray, "M H W"],
+    colours: UInt8[np.ndarray, "M 3"],
+    opacity: float,
+) -> UInt8[np.ndarray, "H W 3"]:
+    grey = rgb.mean(axis=2, keepdims=True)
+    canvas = 0.75 * rgb + 0.25 * (0.5 * grey + 127.5)
+    for mask, colour in zip(masks[::-1], colours[::-1], strict=True):
+        canvas[mask] = (1 - opacity) * rgb[mask] + opacity * colour.astype(np.float64)
+    tinted: UInt8[np.ndarray, "H W 3"] = canvas.round().clip(0, 255).astype(np.uint8)
+    return tinted
 
 
 def contrasting_colours(

@@ -76,3 +76,12 @@ def test_colours_may_be_given_and_outlines_are_drawn():
     assert (drawn == without).all(axis=2)[14:26, 14:26].all()
     with pytest.raises(InputError, match="expected 1 colours, found 2"):
         draw_instances(rgb, Instances(mask), colours=PALETTE[:2])
+
+
+def test_strips_make_no_difference_to_an_overlay(monkeypatch):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (41, 30, 3), dtype=np.uint8)
+    instances = Instances(rng.random((3, 41, 30)) > 0.5)
+    whole = draw_instances(rgb, instances)
+    monkeypatch.setattr("crate_interp.visualization.overlay._STRIP_PIXELS", 100)
+    assert np.array_equal(draw_instances(rgb, instances), whole)
