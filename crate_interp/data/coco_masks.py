@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,9 @@ def check_outlines(segmentations: Sequence[Any], bound: float, source: str) -> N
     limit = MAX_OUTLINES + FREE_OUTLINE * len(segmentations)
     if bound <= limit:
         return
-    polygons = (polygon for part in segmentations if isinstance(part, list) for polygon in part)
-    length = sum(_outline(polygon) for polygon in polygons)
+    length = _outline(
+        [polygon for part in segmentations if isinstance(part, list) for polygon in part]
+    )
     if length > limit:
         raise InputError(
             f"{source}: expected polygons with outlines of at most {limit} pixels together, "
@@ -110,14 +112,18 @@ def _checked_outline(polygon: Any, image_hw: tuple[int, int]) -> float:
             )
         extent = max(extent, high - low)
     bound: float = extent * len(polygon) / 2
-    if bound > MAX_OUTLINE and _outline(polygon) > MAX_OUTLINE:
+    if bound > MAX_OUTLINE and _outline([polygon]) > MAX_OUTLINE:
         raise InputError(
             f"expected polygons with outlines of at most {MAX_OUTLINE} pixels, "
-            f"found {_outline(polygon):.0f}"
+            f"found {_outline([polygon]):.0f}"
         )
     return bound
 
 
-def _outline(polygon: Sequence[float]) -> float:
-    points = np.array(polygon, np.float64).reshape(-1, 2)
-    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+def _outline(polygons: Sequence[Sequence[float]]) -> float:
+    """Length of the outlines of all polygons together, as pycocotools allocates them."""
+    ends = np.cumsum([len(polygon) // 2 for polygon in polygons])
+    points = np.fromiter(chain.from_iterable(polygons), np.float64).reshape(-1, 2)
+    before = np.arange(len(points)) - 1
+    before[np.concatenate([[0], ends[:-1]])] = ends - 1
+    return float(np.abs(points - points[before]).max(axis=1).sum())
