@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypedDict
@@ -23,7 +23,7 @@ from crate_interp.segmentation import attention_masks, principal_component, toke
 from crate_interp.structures import Activations, Instances
 from crate_interp.tasks.benchmark_files import Example, draw_examples, format_table, percent
 from crate_interp.tasks.inference import release_of
-from crate_interp.tasks.number_files import weights_of
+from crate_interp.tasks.number_files import versions, weights_of, write_table
 from crate_interp.tasks.observation import feature_of, load_observer, observe
 from crate_interp.tasks.published import published_saliency
 from crate_interp.tasks.resumable import (
@@ -86,6 +86,9 @@ def run(config: SaliencyBenchmarkConfig) -> int:
             examples = [image.result for image in outcomes if image.result is not None]
             note = "{model} at {size} px".format_map(settings)
             draw_examples(output / "masks.png", examples, ["truth", *results], note, config)
+        about = {"weights": weights, "settings": settings, "versions": versions()}
+        header = ("image", "method", "max_f", "iou", "accuracy")
+        write_table(output / "masks.csv", header, _rows_of(entries), about)
         print(f"{settings['model']} at {settings['size']} px on {len(entries)} images, %")
         rows = [
             [method, *(percent(score[key]) for key in ("max_f", "iou", "accuracy"))]
@@ -164,6 +167,15 @@ def _stretched(scores: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Bring numbers to [0, 1]; equal ones become 0."""
     lowest, highest = scores.min(), scores.max()
     return (scores - lowest) / torch.where(highest > lowest, highest - lowest, 1.0)
+
+
+def _rows_of(
+    entries: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, str, float, float, float]]:
+    """Of each image, a line for each method."""
+    for entry in entries:
+        for name, found in entry["methods"].items():
+            yield entry["file_name"], name, max(found["f"]), found["iou"], found["accuracy"]
 
 
 def _scores_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

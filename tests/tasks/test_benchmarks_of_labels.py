@@ -347,6 +347,17 @@ def test_saliency_equals_the_library(folders, tmp_path, capsys):
     assert f"{100 * scores['TokenCut']['max_f']:.1f}" in printed
     assert "published" not in printed
     assert (output / "masks.pdf").exists()
+    with (output / "masks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(data.images)
+    for method, of_images in found.items():
+        mine = [row for row in rows if row["method"] == method]
+        names = [record.file_name for record in data.images.records]
+        assert [row["image"] for row in mine] == names
+        ious = [float(row["iou"]) for row in mine]
+        assert ious == pytest.approx([one.iou for one in of_images], abs=1e-6)
+        largest = [float(row["max_f"]) for row in mine]
+        assert largest == pytest.approx([max(one.f) for one in of_images], abs=1e-4)
 
 
 def test_saliency_without_a_class_token_has_no_attention(folders, tmp_path, caplog):
