@@ -40,7 +40,7 @@ def _convolution(kernel: Tensor) -> Tensor:
 
 def _one_third(stacked: Tensor) -> Tensor:
     """Query, key and value of a CLIPA tower, which must be the one shared projection."""
-    if len(stacked) % 3:
+    if stacked.ndim < 1 or len(stacked) % 3:
         raise CheckpointError(f"expected 3 D rows, found shape {tuple(stacked.shape)}")
     query, key, value = stacked.chunk(3)
     if not (torch.equal(query, key) and torch.equal(query, value)):

@@ -193,6 +193,12 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
             f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
             "timm's VisionTransformer class (ViT, DeiT, DINO, DINOv2, CLIP, MAE, SigLIP)"
         )
+    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
+    if grid is not None and min(grid) < 1:
+        raise InputError(
+            f"{name} cannot be made with {arguments}: expected images of a patch of {patch} pixels "
+            f"or more, found {model.patch_embed.img_size}"
+        )
     count = _parameters_of(model)
     if count > _MOST_PARAMETERS:
         raise InputError(

@@ -256,6 +256,8 @@ class Recipe:
                 raise InputError(
                     f"{name}: expected the smaller number first, found {least}, {most}"
                 )
+        if self.data == "scenes":
+            self._check_scenes()
         if self.task == "reconstruction":
             for name in _OF_CLASSIFICATION:
                 if getattr(self, name):
@@ -264,6 +266,17 @@ class Recipe:
                         f"reconstruction, found {shorten(getattr(self, name))}"
                     )
         self.staged  # noqa: B018  (refuses a wrong stage)
+
+    def _check_scenes(self) -> None:
+        """Refuse what `draw_scene` would refuse at the first picture of the run or of a stage."""
+        if self.image_size < 16:
+            raise InputError(f"image_size: expected at least 16 of scenes, found {self.image_size}")
+        smallest, largest = self.scene_object_size
+        if not 8 / self.image_size <= smallest <= largest <= 1:
+            raise InputError(
+                "scene_object_size: expected shares of image_size, at least 8 pixels of its "
+                f"{self.image_size} and at most 1, found {smallest}, {largest}"
+            )
 
     @cached_property
     def staged(self) -> tuple[Recipe, ...]:

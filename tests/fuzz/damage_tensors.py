@@ -1,6 +1,7 @@
 """Damage to weights that are files as such: other numbers, types, shapes and keys."""
 
 import io
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -143,15 +144,21 @@ def _as_torch(content: Any, legacy: bool) -> bytes:
     return stream.getvalue()
 
 
+def _refuse_expanded(weights: dict[str, Any]) -> None:
+    """Only a pickle says that many numbers are one."""
+    if any(tensor.numel() > 10**8 for tensor in weights.values()):
+        raise ValueError("more numbers than this format should write")
+
+
 def _as_npz(weights: dict[str, Any]) -> bytes:
+    _refuse_expanded(weights)
     stream = io.BytesIO()
     np.savez(stream, **{key: tensor.numpy() for key, tensor in weights.items()})
     return stream.getvalue()
 
 
 def _as_safetensors(before: bytes, weights: dict[str, Any]) -> bytes:
-    import json
-
+    _refuse_expanded(weights)
     header = json.loads(before[8 : 8 + int.from_bytes(before[:8], "little")])
     return save({k: t.contiguous().clone() for k, t in weights.items()}, header.get("__metadata__"))
 

@@ -61,8 +61,8 @@ CONFIG = {
     "limit": 1,
     "strict": True,
 }
-CONFIG_NAMES = ("config", *CONFIG, "model-args", "crate")
-RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE)
+CONFIG_NAMES = ("config", *CONFIG, "model-args", "crate", "no such weight file")
+RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE, "crate")
 
 
 def make(folder: Path) -> None:

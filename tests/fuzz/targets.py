@@ -159,7 +159,7 @@ TARGETS = (
     Target(
         "runs/evaluate",
         runs.make_results,
-        damage(["run/summary.json", "run/annotations.json"], JSON, names=["run: "]),
+        damage(["run/summary.json", "run/annotations.json"], JSON, names=["run: ", "run/"]),
         runs.evaluate,
         6,
     ),

@@ -144,6 +144,13 @@ def test_thirds_that_differ_are_refused(weights, sizes, tmp_path):
         load_clip(ARCHITECTURE, tmp_path / "other.pth", **sizes)
 
 
+def test_thirds_of_a_single_number_are_refused(weights, sizes, tmp_path):
+    weights["visual.transformer.resblocks.1.attn.in_proj_weight"] = torch.tensor(1.0)
+    torch.save(weights, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth: .*1\.attn\.in_proj_weight.*3 D rows"):
+        load_clip(ARCHITECTURE, tmp_path / "other.pth", **sizes)
+
+
 def test_norms_with_biases_are_read_too(weights, sizes, tmp_path):
     weights["visual.ln_post.bias"] = torch.full((48,), 0.5)
     weights["ln_final.bias"] = torch.full((48,), 0.25)

@@ -187,6 +187,7 @@ def test_load_backbone_refuses_what_is_no_vision_transformer(name):
         ({"name": "a.safetensors", "pretrained": False}, "pretrained=False"),
         ({"name": "demo", "pretrained": False, "embed_dims": 3}, "cannot be made with.*embed_dims"),
         ({"name": "vit_B8", "pretrained": False, "num_heads": 5}, "cannot be made with"),
+        ({"name": "vit_B8", "pretrained": False, "img_size": 2}, r"a patch of \(8, 8\) pixels"),
         ({"name": "crate_tiny_patch16_224"}, "no weights are published"),
     ],
 )

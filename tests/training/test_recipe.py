@@ -155,6 +155,17 @@ def test_changes_replace_keys_and_keep_types(tmp_path):
         ("model: demo\nsteps: 5\nstages: [3]", [], "stage 1: expected a mapping"),
         ("model: demo\nsteps: 5\nstages: [{image_size: 32}]", [], "share"),
         ("model: demo\nsteps: 5\nstages: [{share: 0}]", [], "stage 1: share: expected more"),
+        ("model: demo\nsteps: 5\nimage_size: 8", [], "recipe.yaml: image_size: .* 16 of scenes"),
+        (
+            "model: demo\nsteps: 5\nimage_size: 24",
+            [],
+            "recipe.yaml: scene_object_size: .*found 0.3",
+        ),
+        (
+            "model: demo\nsteps: 5\nstages: [{share: 1, scene_object_size: [0.5, 1.9]}]",
+            [],
+            "recipe.yaml: stage 1: scene_object_size: .*found 0.5, 1.9",
+        ),
         (
             "model: demo\nsteps: 5\nstages: [{share: 1}, {share: 1, imge_size: 8}]",
             [],
