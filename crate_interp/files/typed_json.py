@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
+import stat
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -53,6 +55,8 @@ def parse_json_as(content: bytes | str, kind: type[Kind], source: str) -> Kind:
     Raises:
         InputError: As `read_json_as`.
     """
+    if isinstance(content, bytes):
+        content = content.removeprefix(codecs.BOM_UTF8)
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
@@ -94,11 +98,16 @@ def read_bytes(path: str | os.PathLike[str], most: int = -1) -> bytes:
     """Read a file as a whole, or its first `most` bytes.
 
     Raises:
-        InputError: It cannot be read: it is missing, a folder, or its name is none.
+        InputError: It cannot be read: it is missing, a folder, a device or a pipe, or its name is
+            none.
     """
     try:
+        if stat.S_IFMT(Path(path).stat().st_mode) in (stat.S_IFIFO, stat.S_IFCHR):  # without end
+            raise InputError(f"{path}: expected a file, found a device or a pipe")
         with Path(path).open("rb") as file:
             return file.read(most)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None

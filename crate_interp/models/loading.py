@@ -213,6 +213,8 @@ def names_a_file(name: Pathlike) -> bool:
     # Not by looking whether there is such a file: a folder `demo` must not hide the model `demo`.
     if isinstance(name, os.PathLike):
         return True
+    if not isinstance(name, str):
+        raise InputError(f"name: expected the name of a model or a path, found {shorten(name)}")
     return "/" in name or os.sep in name or name.endswith(".safetensors")
 
 

@@ -1,5 +1,6 @@
 """JSON of a declared type: what fits, and the place of what does not."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,3 +96,12 @@ def test_shorten_is_one_short_line():
     for value in (10**5000, "\ud800\n" * 300, [[[[[[1]]]]]], {"a": 10**9999}, b"\0" * 999, None):
         assert len(shorten(value)) <= 60
         assert shorten(value).isprintable()
+
+
+def test_read_json_as_takes_a_byte_order_mark_and_refuses_a_pipe(tmp_path):
+    (tmp_path / "marked.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json_as(tmp_path / "marked.json", list[int]) == [1]
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="found a device or a pipe"):
+            read_json_as(path, list[int])

@@ -178,6 +178,7 @@ def test_load_backbone_refuses_what_is_no_vision_transformer(name):
     ("arguments", "message"),
     [
         ({"name": "crate_alpa_B8"}, "nearest names: .*crate_alpha_B8"),
+        ({"name": 3}, "name: expected the name of a model or a path, found 3"),
         ({"name": ""}, "unknown model ''"),
         ({"name": "crate_alpha_B8", "weights": "missing.pth"}, "missing.pth: no such weight file"),
         ({"name": "missing.safetensors"}, "missing.safetensors: no such weight file"),
