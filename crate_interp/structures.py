@@ -6,7 +6,7 @@ Shapes: B batch, N tokens, K heads, D embed dim, h w patch grid, H W pixels, M m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,10 +16,42 @@ from torch import Tensor
 
 from crate_interp.errors import InputError, shorten
 
-__all__ = ["Activations", "Frame", "ImageGeometry", "Instances", "boxes_of_masks"]
+__all__ = ["Activations", "Frame", "ImageGeometry", "InputSize", "Instances", "boxes_of_masks"]
 
 Frame = Literal["grid", "input", "original"]
 _SHAPES_SHOWN = 4
+_MOST_ELONGATED = 4  # longer side, in shorter ones: tokens are so many times those of a square
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """What height and width images are resized to.
+
+    Attributes:
+        hw: Of all of them, pixels; if they keep their aspect, both are the length of the shorter
+            side.
+        patch_hw: Height and width of a patch, of which sides are multiples.
+        keep_aspect: Whether the longer side is longer, up to four times, as in the image.
+    """
+
+    hw: tuple[int, int]
+    patch_hw: tuple[int, int]
+    keep_aspect: bool = False
+
+    def of(self, original_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the input for an image of this height and width, pixels."""
+        if not self.keep_aspect:
+            return self.hw
+        shorter = min(original_hw)
+        height, width = (
+            patch
+            * min(
+                _MOST_ELONGATED * side // patch,
+                (2 * side * length + shorter * patch) // (2 * shorter * patch),
+            )
+            for side, length, patch in zip(self.hw, original_hw, self.patch_hw, strict=True)
+        )
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -288,6 +320,11 @@ class Activations(Mapping[tuple[str, int], Tensor]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    def of_image(self, number: int) -> Activations:
+        """The activations of one image of the batch, as a batch of one."""
+        one = {key: tensor[number : number + 1] for key, tensor in self.tensors.items()}
+        return replace(self, tensors=one)
 
     def patch_features(self, site: str, block: int = -1) -> Float[Tensor, "B D n"]:
         """Features of the patch tokens of a token-shaped site: prefix tokens dropped, (B, D, h*w).

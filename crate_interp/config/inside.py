@@ -42,6 +42,8 @@ Points = Annotated[int, Range(1, 10_000)]
 class AttentionConfig(ObserveConfig):
     """Draw what the heads of a model attend to, and measure how far and how widely they look."""
 
+    one_grid: ClassVar[str] = "figures and curves put the maps of all images on one grid"
+
     output: Path = option("folder of the figures and their numbers (npz, CSV)")
     figure: list[AttentionFigure] = option(
         "heads: maps, masks and outlines of each image, and a folder of its panels (image and "
@@ -124,6 +126,8 @@ def _numbers_of(text: str) -> list[int] | None:
 class PcaConfig(ObserveConfig):
     """Colour the patches of images by their principal components: alike parts, alike colours."""
 
+    one_grid: ClassVar[str] = "pca.npz has one grid for all images"
+
     feature: Feature = option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
     block: Index = option("block to read, from 0; negative counts from the last", -1)
     foreground: Foreground = option(
@@ -158,6 +162,8 @@ class AtlasConfig(ObserveConfig):
 
     Of a folder of class folders, and of the built-in scenes, the classes are known.
     """
+
+    one_grid: ClassVar[str] = "an atlas adds up where atoms fire on one grid"
 
     output: Path = option("folder of the atlas: index.html, atlas.npz, sheet.png, thumbnails/")
     block: Index = option("block to read, from 0; negative counts from the last", -1)
@@ -223,6 +229,8 @@ class AblateConfig(ObserveConfig):
 @dataclass(frozen=True, kw_only=True)
 class AttributeConfig(ObserveConfig):
     """Draw what speaks for a class: attention, relevance of attention, integrated gradients."""
+
+    one_grid: ClassVar[str] = "the arrays of all images have one shape"
 
     output: Path = option("the figure, NAME.png; an npz goes with it")
     class_: Index | None = option("number of the class (default: the predicted one)", None)

@@ -150,6 +150,7 @@ class ModelConfig(WeightsConfig, FigureConfig):
     """What commands that put images through a model have in common."""
 
     continues: ClassVar[bool] = False
+    one_grid: ClassVar[str] = ""  # what needs one patch grid for all images, if anything does
 
     model: str = option("model name, alias, or one of our safetensors files; see `models`")
     weights: Path | None = option(
@@ -160,6 +161,11 @@ class ModelConfig(WeightsConfig, FigureConfig):
         "side of the square that images are resized to (default: the model's own test size, or "
         "480 rounded down to whole patches)",
         None,
+    )
+    keep_aspect: bool = option(
+        "resize images without squashing them: the shorter side to --size, the longer one to the "
+        "nearest multiple of the patch size, up to four times --size",
+        False,
     )
     stride: Stride | None = option("pixels between patches, if denser than the patch size", None)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
@@ -173,6 +179,14 @@ class ModelConfig(WeightsConfig, FigureConfig):
         None,
     )
     limit: AtLeastOne | None = option("only the first images", None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_aspect and self.one_grid:
+            raise InputError(
+                f"--keep-aspect: {self.one_grid}, and images of different aspects have different "
+                "patch grids"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

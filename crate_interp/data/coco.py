@@ -20,6 +20,7 @@ from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import ResizedImage, read_image, resize_image
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
+from crate_interp.structures import InputSize
 
 __all__ = [
     "ImageRecord",
@@ -74,10 +75,11 @@ class ImageRecord:
             )
         return rgb
 
-    def read_resized(self, input_hw: tuple[int, int]) -> ResizedImage:
+    def read_resized(self, size: InputSize) -> ResizedImage:
         """Read the image as `read` does, and resize it as `resize_image` does."""
         rgb = self.read()
-        return ResizedImage(resize_image(rgb, input_hw), (rgb.shape[0], rgb.shape[1]))
+        original_hw = (rgb.shape[0], rgb.shape[1])
+        return ResizedImage(resize_image(rgb, size.of(original_hw)), original_hw)
 
 
 @dataclass(frozen=True)

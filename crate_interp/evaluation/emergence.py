@@ -102,7 +102,7 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
     measures = _Measures(predictor, annotations)
     outcomes = process_images(
         images.records,
-        methodcaller("read_resized", predictor.observer.input_hw),
+        methodcaller("read_resized", predictor.observer.input_size),
         measures.forward,
         measures.add,
         batch_size=1,  # every site of interest at every block: one image has enough of that

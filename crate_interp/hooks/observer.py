@@ -20,7 +20,7 @@ from crate_interp.hooks.recorder import record
 from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
 from crate_interp.hooks.sites import Site
 from crate_interp.models import inference_precision
-from crate_interp.structures import Activations, ImageGeometry
+from crate_interp.structures import Activations, ImageGeometry, InputSize
 
 __all__ = ["Observer"]
 
@@ -41,9 +41,13 @@ class Observer:
             the test size of the model's own configuration, or 480 rounded down to whole patches.
         stride: Pixels between patches, if denser than the patch size.
         precision: Number type of the forward pass.
+        keep_aspect: Resize images without squashing them: the shorter side to `size`, the longer
+            one to the nearest multiple of the patch size, up to four times `size`. So do the
+            programs of DINO and TokenCut; the papers of CRATE and CutLER squash, as is the default.
 
     Attributes:
-        input_hw: Height and width of the model's input, pixels; derived from `size`.
+        input_hw: Height and width of the model's input, pixels; derived from `size`. With
+            `keep_aspect`, of a square image: `geometry` has an image's own.
 
     Raises:
         InputError: No vision transformer, or one that cannot change its resolution; a size that is
@@ -55,10 +59,11 @@ class Observer:
     size: int | tuple[int, int] | None = None
     stride: int | None = None
     precision: Precision = "float32"
+    keep_aspect: bool = False
     input_hw: tuple[int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_arguments(self, "size", "stride", "precision")
+        check_arguments(self, "size", "stride", "precision", "keep_aspect")
         object.__setattr__(self, "model", original_of(self.model))
         check_resolution(self.model)
         patch_hw = self._patch_hw
@@ -69,6 +74,10 @@ class Observer:
             own_size = getattr(self.model, "pretrained_cfg", {}).get("test_input_size")
             size = int(own_size[-1]) if own_size else PAPER_SIZE
             size -= size % patch_hw[0]
+        if self.keep_aspect and not isinstance(size, int):
+            raise InputError(
+                f"size: expected the shorter side alone with keep_aspect, found {size}"
+            )
         input_hw = (size, size) if isinstance(size, int) else size
         if any(side < 1 or side % patch for side, patch in zip(input_hw, patch_hw, strict=True)):
             near = tuple(
@@ -89,6 +98,7 @@ class Observer:
     def described(self) -> str:
         """The model by its class, and the settings, in one line."""
         stride = "" if self.stride is None else f", stride={self.stride}"
+        stride += ", keep_aspect=True" if self.keep_aspect else ""
         return (
             f"{type(self.model).__name__}, size={self.size}{stride}, "
             f"precision={self.precision!r}, device={str(self.device)!r}"
@@ -97,25 +107,33 @@ class Observer:
     def geometry(self, original_hw: tuple[int, int]) -> ImageGeometry:
         """Where the pixels of an image lie in the model's input and its patch grid."""
         stride_hw = None if self.stride is None else (self.stride, self.stride)
-        return ImageGeometry(original_hw, self.input_hw, self._patch_hw, stride_hw)
+        input_hw = self.input_size.of(original_hw)
+        return ImageGeometry(original_hw, input_hw, self._patch_hw, stride_hw)
 
     def pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B 3 H W"]:
         """Resize images and normalise them as the model wants, on its device.
 
         Args:
-            images: RGB in [0, 255], of any sizes.
+            images: RGB in [0, 255], of any sizes; with `keep_aspect`, of one aspect.
 
         Returns:
             Of the number type of the model's own weights.
 
         Raises:
-            InputError: No image, or one that is no uint8 array of shape (H, W, 3).
+            InputError: No image, one that is no uint8 array of shape (H, W, 3), or images whose
+                inputs differ in size.
         """
         if not len(images):
             raise InputError("images: expected an image or more, found none")
         data_config = resolve_model_data_config(self.model)
         statistics = data_config["mean"], data_config["std"]
-        pixels = torch.stack([preprocess(rgb, self.input_hw, *statistics) for rgb in images])
+        sizes = list(dict.fromkeys(map(self._input_hw_of, images)))
+        if len(sizes) > 1:
+            raise InputError(
+                f"images: expected one size of input in a batch, found {sizes[0]} and {sizes[1]} "
+                "(height, width); `each` takes images of different aspects"
+            )
+        pixels = torch.stack([preprocess(rgb, sizes[0], *statistics) for rgb in images])
         return pixels.to(self.device, next(self.model.parameters()).dtype)
 
     def activations(
@@ -148,6 +166,36 @@ class Observer:
             return replace(recorded, tensors={key: value.cpu() for key, value in recorded.items()})
         return recorded
 
+    def each(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        sites: Sequence[Site | str],
+        blocks: Sequence[int],
+    ) -> list[Activations]:
+        """Record images as `activations` does, which may have inputs of different sizes.
+
+        Returns:
+            Of each image a batch of one; images of one size are put through the model together.
+        """
+        together: dict[tuple[int, int], list[int]] = {}
+        for number, rgb in enumerate(images):
+            together.setdefault(self._input_hw_of(rgb), []).append(number)
+        found: dict[int, Activations] = {}
+        for numbers in together.values():
+            batch = self.activations([images[number] for number in numbers], sites, blocks)
+            found |= {number: batch.of_image(at) for at, number in enumerate(numbers)}
+        return [found[number] for number in range(len(images))]
+
+    def _input_hw_of(self, rgb: UInt8[np.ndarray, "_ _ 3"]) -> tuple[int, int]:
+        if not isinstance(rgb, np.ndarray) or rgb.ndim != 3:
+            return self.input_hw  # `preprocess` says what is wrong
+        return self.input_size.of((rgb.shape[0], rgb.shape[1]))
+
+    @property
+    def input_size(self) -> InputSize:
+        """Height and width of the model's input, which may depend on the image."""
+        return InputSize(self.input_hw, self._patch_hw, self.keep_aspect)
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -155,7 +203,7 @@ class Observer:
 
     @property
     def grid_hw(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid."""
+        """Rows and columns of the patch grid; with `keep_aspect`, of a square image."""
         return self.geometry(self.input_hw).grid_hw
 
     @property

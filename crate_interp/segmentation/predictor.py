@@ -47,6 +47,7 @@ class MaskCut:
         solver: `lanczos`, or `dense` for the reference.
         stride: As for `Observer`.
         precision: Number type of the forward pass; the cuts are always exact to float64.
+        keep_aspect: As for `Observer`.
 
     Attributes:
         observer: What puts images through the model.
@@ -69,12 +70,13 @@ class MaskCut:
     solver: Solver = "lanczos"
     stride: int | None = None
     precision: Precision = "float32"
+    keep_aspect: bool = False
     observer: Observer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_arguments(self, "tau", "max_masks", "block", "refine", "solver")
-        observer = Observer(self.model, self.size, self.stride, self.precision)
-        for name in ("model", "size", "stride", "precision"):
+        observer = Observer(self.model, self.size, self.stride, self.precision, self.keep_aspect)
+        for name in ("model", "size", "stride", "precision", "keep_aspect"):
             object.__setattr__(self, name, getattr(observer, name))
         object.__setattr__(self, "observer", observer)
         if self.feature == "auto":
@@ -113,18 +115,30 @@ class MaskCut:
         if isinstance(image, (list, tuple)):
             return [self(one) for one in image]
         rgb = read_image(image) if isinstance(image, (str, Path)) else to_rgb(image)
-        (cut,) = self.cut(self.features([rgb]))
+        geometry = self.observer.geometry((rgb.shape[0], rgb.shape[1]))
+        (cut,) = self.cut(self.features([rgb]), geometry.grid_hw)
         name = str(image) if isinstance(image, (str, Path)) else "image"
         return self.instances(rgb, cut, name=name)
 
     def features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B D n"]:
-        """Patch features of a batch: one forward pass, ended as soon as they are recorded."""
+        """Patch features of a batch: one forward pass, ended as soon as they are recorded.
+
+        Images of one aspect, where the observer keeps it.
+        """
         activations = self.observer.activations(images, [self.feature], [self.block])
         return activations.patch_features(self.feature, self.block).float()
 
-    def cut(self, features: Float[Tensor, "B D n"]) -> list[MaskCutResult]:
-        """Cut the images of a batch, as `features` returns them."""
-        grid_hw = self.observer.grid_hw
+    def cut(
+        self, features: Float[Tensor, "B D n"], grid_hw: tuple[int, int] | None = None
+    ) -> list[MaskCutResult]:
+        """Cut the images of a batch, as `features` returns them.
+
+        Args:
+            features: Of the images.
+            grid_hw: Their patch grid; `None`: that of the observer, which with `keep_aspect` is
+                that of square images.
+        """
+        grid_hw = grid_hw or self.observer.grid_hw
         return maskcut_batch(features, grid_hw, self.tau, self.max_masks, self.solver)
 
     def instances(
@@ -151,7 +165,7 @@ class MaskCut:
         found = cut.masks.cpu().numpy()
         masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
         if self.refine != "none":
-            resized = resize_image(rgb, self.observer.input_hw)
+            resized = resize_image(rgb, geometry.input_hw)
             cut_out = len(masks)
             masks = refine_masks(resized, masks, method=self.refine, device=cut.masks.device)
             if cut_out and not len(masks):

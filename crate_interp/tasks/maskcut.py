@@ -175,7 +175,7 @@ def _process(
     failed: list[dict[str, Any]] = []
     outcomes = process_images(
         images.records,
-        methodcaller("read_resized", predictor.observer.input_hw),
+        methodcaller("read_resized", predictor.observer.input_size),
         partial(_forward, predictor),
         partial(_entry_of, predictor),
         batch_size=batch_size_of(config.batch_size, predictor.observer),
@@ -211,6 +211,8 @@ def _forward(
 ) -> Sequence[Tensor | MaskCutResult]:
     """Cuts of the images of a batch, or their features, which threads cut one by one."""
     with stage("forward"):
+        if predictor.keep_aspect:  # their grids differ
+            return [predictor.features([image.rgb])[0] for image in images]
         features = predictor.features([image.rgb for image in images])
         together = _are_cut_together(features)
     if together:
@@ -235,10 +237,11 @@ def _entry_of(
     stage: StageClock,
 ) -> dict[str, Any]:
     """The journal's entry of one image, but for its seconds."""
-    predictor.observer.geometry(image.original_hw).refuse_less_than_a_patch(str(record.path))
+    geometry = predictor.observer.geometry(image.original_hw)
+    geometry.refuse_less_than_a_patch(str(record.path))
     if isinstance(output, Tensor):
         with stage("cut"):
-            (output,) = predictor.cut(output[None])
+            (output,) = predictor.cut(output[None], geometry.grid_hw)
     with stage("refine"):
         instances = predictor.instances(image.rgb, output, image.original_hw, name=str(record.path))
     with stage("encode"):

@@ -40,7 +40,7 @@ def load_observer(config: ModelConfig) -> Observer:
     device = device_of(config.device)
     model, _ = load_model(config)
     precision = precision_of(config.precision, device)
-    observer = Observer(model.to(device), config.size, config.stride, precision)
+    observer = Observer(model.to(device), config.size, config.stride, precision, config.keep_aspect)
     check_tokens(observer)
     return observer
 
@@ -97,8 +97,7 @@ def observe(
 
     def forward(images: list[ResizedImage], stage: StageClock) -> list[Activations]:
         with stage("forward"):
-            batch = observer.activations([image.rgb for image in images], sites, blocks)
-        return [_one(batch, number) for number in range(len(images))]
+            return observer.each([image.rgb for image in images], sites, blocks)
 
     batch_size = batch_size_of(config.batch_size, observer)
     return process_pictures(
@@ -139,7 +138,7 @@ def process_pictures(
 
     outcomes = process_images(
         records,
-        methodcaller("read_resized", observer.input_hw),
+        methodcaller("read_resized", observer.input_size),
         forward,
         checked,
         batch_size=batch_size,
@@ -153,8 +152,3 @@ def process_pictures(
                 progress.write(f"failed: {image.error}", file=sys.stderr)
             yield image
             progress.update()
-
-
-def _one(batch: Activations, number: int) -> Activations:
-    one = {key: tensor[number : number + 1] for key, tensor in batch.tensors.items()}
-    return replace(batch, tensors=one)
