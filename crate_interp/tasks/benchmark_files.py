@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,15 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from crate_interp.config import FigureConfig
+from crate_interp.data import shrunk
 from crate_interp.tasks.figures import save_figure
 from crate_interp.tasks.number_files import write_table
 from crate_interp.visualization import class_scores_figure, comparison_figure
 
 __all__ = ["Example", "draw_examples", "format_table", "percent", "write_class_scores"]
+
+
+EXAMPLE_SIDE = 1024  # pixels; a figure shows no more
 
 
 class Example(NamedTuple):
@@ -27,6 +31,13 @@ class Example(NamedTuple):
 
     pictures: Sequence[UInt8[np.ndarray, "H W 3"]]
     captions: Sequence[str]
+
+    @classmethod
+    def drawn(
+        cls, pictures: Iterable[UInt8[np.ndarray, "H W 3"]], captions: Sequence[str]
+    ) -> Example:
+        """Keep pictures at the size that a figure shows, one after the other."""
+        return cls([shrunk(picture, EXAMPLE_SIDE) for picture in pictures], captions)
 
 
 def percent(share: float) -> str:

@@ -155,12 +155,12 @@ class _Benchmark:
         rgb = record.read()
         colours = contrasting_colours(rgb, truth[None])  # one object, one colour in all its masks
         draw = partial(draw_instances, rgb, colours=colours)
-        pictures, captions = [draw(Instances(truth[None]))], [record.file_name]
+        masks, captions = [truth], [record.file_name]
         for grids in self.maps_of(record, activations).values():
             soft, mask = (self.on_original(grid, image) for grid in grids)
-            pictures.append(draw(Instances(mask[None])))
+            masks.append(mask)
             captions.append(f"IoU {percent(image_saliency(soft, mask, truth).iou)}")
-        return Example(pictures, captions)
+        return Example.drawn((draw(Instances(mask[None])) for mask in masks), captions)
 
 
 def _stretched(scores: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:

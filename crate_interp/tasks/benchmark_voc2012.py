@@ -179,13 +179,13 @@ class _Benchmark:
         best_iou, mean_iou, principal_iou = (
             f"IoU {percent(values.mean())}" if len(classes) else "" for values in ious
         )
-        return Example(
-            [
+        return Example.drawn(
+            (
                 draw_instances(rgb, Instances(each), colours=colours[: len(each)])
                 if len(truth)
                 else draw_instances(rgb, Instances(each))
                 for each in shown
-            ],
+            ),
             [names, f"{best_iou}, head {heads}", mean_iou, principal_iou],
         )
 

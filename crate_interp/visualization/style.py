@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
 __all__ = ["Figure", "joined", "shortened", "text_width", "wrapped", "write_below", "write_figure"]
@@ -32,6 +33,8 @@ def write_figure(figure: Figure, file: IO[bytes] | Path, kind: str, dpi: int) ->
         kind: png, pdf or svg.
         dpi: Pixels an inch, of a PNG and of images in the others.
     """
+    for text in figure.findobj(Text):  # a $ in the name of a file is no formula
+        text.set_parse_math(False)
     # TrueType fonts, because venues refuse the Type 3 ones that matplotlib embeds by default. The
     # salt makes the ids in an SVG the same each time.
     with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "crate-interp"}):

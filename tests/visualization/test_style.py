@@ -23,6 +23,14 @@ def test_pdf_has_truetype_fonts_and_no_type_3(tmp_path):
     assert b"/CIDFontType2" in content or b"/TrueType" in content
 
 
+def test_dollars_in_words_are_no_formula(tmp_path):
+    drawn = figure()
+    drawn.axes[0].set_title("a $\\no_such_formula$.png")
+    drawn.axes[0].set_xticks([0], ["$\\x$ and $y$"])
+    write_figure(drawn, tmp_path / "a.svg", "svg", 50)
+    assert "$" in (tmp_path / "a.svg").read_text()
+
+
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_same_figure_gives_the_same_bytes(tmp_path, kind):
     for name in ("a", "b"):
