@@ -22,6 +22,7 @@ from crate_interp.visualization import Curve, Panel, draw_curves
 __all__ = ["run"]
 
 Columns = dict[str, Float[np.ndarray, " P"]]
+_LARGEST = 1e30  # beyond it, the arithmetic of an axis overflows
 _TIMES = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))  # from, unit, name
 
 _SHARES = {"accuracy", "attention", "sparsity", "ap", "ap50", "ap75"}
@@ -160,8 +161,11 @@ def _read_columns(path: Path, everywhere: Sequence[str]) -> Columns:
     for line, _, row in lines:
         where = f"{path}, line {line}"
         for name, number in zip(names, row, strict=True):
-            if math.isinf(number) and name != "gradient_norm":  # which float16 may overflow
-                raise InputError(f"{where}: {name}: expected a finite number, found {number}")
+            if abs(number) > _LARGEST and name != "gradient_norm":  # which float16 may overflow
+                raise InputError(
+                    f"{where}: {name}: expected a finite number of at most {_LARGEST:g}, "
+                    f"found {number}"
+                )
             if math.isnan(number) and name in everywhere:
                 raise InputError(f"{where}: {name}: expected a number, found none")
         if rows and row[step] <= rows[-1][step]:

@@ -196,7 +196,11 @@ def _measure(
                 images = torch.stack([image for image, _ in read]).to(device)
                 with inference_precision(config.precision, classifier.vision):
                     scores = classifier.score_of(images)
-                accuracy.update(scores.float().cpu(), torch.tensor([label for _, label in read]))
+                labels = torch.tensor([label for _, label in read])
+                try:
+                    accuracy.update(scores.float().cpu(), labels)
+                except InputError as error:  # huge weights give numbers that are none
+                    raise InputError(f"{config.weights or config.model}: {error}") from error
             progress.update(len(items))
     return accuracy.compute(), skipped
 

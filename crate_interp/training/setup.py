@@ -198,7 +198,10 @@ def updates_of(recipe: Recipe, pictures: int) -> tuple[int, int]:
     total = recipe.steps or max(1, math.floor(per_epoch * (recipe.epochs or 0)))
     warmup = recipe.warmup_steps or math.floor(per_epoch * (recipe.warmup_epochs or 0))
     if warmup >= total:
-        raise InputError(f"the warm-up of {warmup} updates is no shorter than the run of {total}")
+        key = "warmup_steps" if recipe.warmup_epochs is None else "warmup_epochs"
+        raise InputError(
+            f"{key}: the warm-up of {warmup} updates is no shorter than the run of {total}"
+        )
     return total, warmup
 
 

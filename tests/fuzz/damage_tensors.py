@@ -109,7 +109,7 @@ def mutate_tensors(rng: random.Random, content: bytes) -> bytes:
     edit(rng, weights, key)
     try:
         return write(_wrapped(rng, wrapper, weights))
-    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
         # The format has no such thing: it gets a number that is none instead.
         not_finite(rng, before, key)
         return write(_wrapped(random.Random(0), wrapper, before))

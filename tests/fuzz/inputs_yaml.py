@@ -62,7 +62,7 @@ CONFIG = {
     "strict": True,
 }
 CONFIG_NAMES = ("config", *CONFIG, "model-args", "crate", "no such weight file")
-RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE, "crate")
+RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE, "warmup_epochs", "crate")
 
 
 def make(folder: Path) -> None:

@@ -131,7 +131,11 @@ TARGETS = (
     Target(
         "yaml/model-args",
         options.make,
-        damage(["model_args.json"], options.ARGUMENTS, names=["model-args", "model_args", "crate"]),
+        damage(
+            ["model_args.json"],
+            options.ARGUMENTS,
+            names=["model-args", "model_args", "crate", "weights.pth.tar"],
+        ),
         options.model_args,
         10,
     ),

@@ -139,6 +139,8 @@ def test_curves_names_runs_of_equal_folder_names_by_their_paths(make_run, tmp_pa
         ([HEADER, ROWS[0], "20,2.0"], "metrics.csv, line 3: expected 6 cells, found 2"),
         ([HEADER, "10,much,1,1,,4"], "metrics.csv, line 2: loss: expected a finite number"),
         ([HEADER, "10,inf,1,1,,4"], "metrics.csv, line 2: loss: expected a finite number"),
+        ([HEADER, "10,2e300,1,1,,4"], "loss: expected a finite number of at most 1e+30"),
+        ([HEADER, "9e307,2,1,1,,4"], "step: expected a finite number of at most 1e+30"),
         ([HEADER, "10,nan,1,1,,4"], "metrics.csv, line 2: loss: expected a number, found none"),
         ([HEADER, ROWS[1], ROWS[0]], "metrics.csv, line 3: step: expected more than 20, found 10"),
     ],

@@ -200,6 +200,14 @@ def test_wrong_input_is_named(run, capsys, more, changes, message):
     assert message in capsys.readouterr().err
 
 
+def test_weights_whose_scores_are_no_numbers_are_named(run, tmp_path, capsys):
+    file = tmp_path / "huge.pth"
+    model = load_backbone("crate_alpha_demo", pretrained=False, **TINY | {"num_classes": 7})
+    torch.save({key: value * 1e38 for key, value in model.state_dict().items()}, file)
+    assert run(weights=file, model_args=TINY | {"num_classes": 7})[0] == 2
+    assert f"error: {file}: scores: expected numbers, found NaN" in capsys.readouterr().err
+
+
 def test_wrong_class_files_are_named(run, tmp_path, capsys):
     names = tmp_path / "names.txt"
     for content, message in (

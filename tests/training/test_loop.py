@@ -324,7 +324,7 @@ def unreadable(folder):
         (lambda f: None, {"batch_size": 128}, "64 pictures are fewer than batch_size 128"),
         (lambda f: None, {"model": "crate_alpha_dmo"}, "crate_alpha_demo"),
         (lambda f: None, {"model": "resnet18", "model_args": {}}, "resnet18"),
-        (lambda f: None, {"warmup_steps": 8}, "warm-up of 8 updates"),
+        (lambda f: None, {"warmup_steps": 8}, "warmup_steps: the warm-up of 8 updates"),
         (lambda f: None, {"data": "tfds/x"}, "a stream has no position"),
         (lambda f: None, {"initial_weights": "/no/such.pth"}, "no such weight file"),
         (lambda f: None, {"validation_split": "train", "data": "torch/nothing"}, "nothing"),
