@@ -7,6 +7,7 @@ pickle asks for is looked up in a table of ours; one that is not in it ends the 
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -59,15 +60,21 @@ def interpret(
     """
     machine = _Machine(functions, constants, reference)
     try:
-        for instruction, argument, _ in pickletools.genops(stream):
-            if instruction.name == "STOP":
-                return machine.pop()
-            machine.step(instruction.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # of broken names: none are whole
+            for instruction, argument, _ in pickletools.genops(stream):
+                if instruction.name == "STOP":
+                    return machine.pop()
+                machine.step(instruction.name, argument)
     except CheckpointError:
         raise
     except IndexError as error:
         raise CheckpointError("its pickle takes a value where there is none") from error
-    except (ValueError, TypeError) as error:  # of pickletools, and of a function's arguments
+    except (
+        ValueError,
+        TypeError,
+        DeprecationWarning,
+    ) as error:  # of pickletools, and of a function's arguments
         raise CheckpointError(f"its pickle is broken: {error}") from error
     raise CheckpointError("its pickle has no end")
 

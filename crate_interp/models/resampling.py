@@ -107,7 +107,11 @@ def resample_positions(
     patches = positions.shape[1] - prefix
     side = math.isqrt(max(patches, 0))
     square = rows == columns or not any_grid
-    if side * side != patches or (patches == rows * columns and (rows == side or not square)):
+    if (
+        side < 1
+        or side * side != patches
+        or (patches == rows * columns and (rows == side or not square))
+    ):
         return positions
     logger.info("positions resampled from %dx%d patches to %dx%d", side, side, rows, columns)
     if way == "preserving":

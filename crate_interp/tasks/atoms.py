@@ -85,7 +85,10 @@ def _model_of(config: AtomsConfig, stored: StoredAtlas) -> ModelConfig:
 
 def _observer_of(config: AtomsConfig, stored: StoredAtlas) -> Observer:
     source = stored.source
-    observer = load_observer(_model_of(config, stored))
+    try:
+        observer = load_observer(_model_of(config, stored))
+    except InputError as error:
+        raise InputError(f"{config.atlas}: the model of this atlas: {error}") from error
     found = parameters_checksum(observer.model)
     if found != source.parameters_sha256:
         raise InputError(

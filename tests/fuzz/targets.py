@@ -214,7 +214,7 @@ TARGETS = (
     Target(
         "atlases/index",
         runs.make_atlas,
-        damage(["atlas/atlas.npz"], ARCHIVES, runs.ABOUT),
+        damage(["atlas/atlas.npz"], ARCHIVES, runs.ABOUT, names=["atlas: "]),
         runs.atoms,
         5,
     ),

@@ -151,3 +151,10 @@ def test_nothing_is_resampled_where_the_stem_does_not_tell_its_patches():
     odd = {"patch_embed.proj.norm.weight": torch.ones(7), "pos_embed": torch.ones(1, 7, 48)}
     assert not resample_patches(dict(odd), model, "linear")
     assert resample_positions(odd["pos_embed"], model, "linear", any_grid=False) is odd["pos_embed"]
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_positions_of_no_patch_are_left_for_the_check_of_shapes(tokens):
+    model = make("vit_tiny_patch16_224", 16, 2)
+    positions = torch.zeros(1, tokens, 48)
+    assert resample_positions(positions, model, "preserving", True) is positions

@@ -164,6 +164,7 @@ PICKLES = {
     "numbers": (b"\x80\x02I" + b"9" * 5000 + b"\n.", "its pickle is broken"),
     "nested": (b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s.", "a key of type tuple"),
     "deep": (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "found list"),
+    "escape": (b"\x80\x02c\\qos\nsystem\n.", "its pickle is broken: invalid escape"),
     "own key": (b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.", "no tensors"),
 }
 

@@ -290,6 +290,10 @@ def test_atlas_of_another_model_is_refused(pictures, alpha, tmp_path, capsys):
     np.savez(copy / "atlas.npz", **arrays | {"about": np.array(json.dumps(about))})
     assert ask(command[0], copy, command[2]) == 2
     assert "of checksum 000000000000, found crate_alpha_demo" in capsys.readouterr().err
+    about["source"]["model_args"]["num_heads"] = 5
+    np.savez(copy / "atlas.npz", **arrays | {"about": np.array(json.dumps(about))})
+    assert ask(command[0], copy, command[2]) == 2
+    assert f"error: {copy}: the model of this atlas: " in capsys.readouterr().err
 
 
 def test_weight_file_that_moved_can_be_named(pictures, tmp_path, capsys):
