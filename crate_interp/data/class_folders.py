@@ -1,4 +1,4 @@
-"""Folders of class folders: FOLDER/CLASS/picture."""
+"""Folders of class folders: FOLDER/CLASS/image."""
 
 from __future__ import annotations
 

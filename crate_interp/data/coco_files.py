@@ -26,7 +26,7 @@ __all__ = [
     "source_of",
 ]
 
-MAX_SIDE = 1 << 16  # of a picture, pixels
+MAX_SIDE = 1 << 16  # of an image, pixels
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # numpy sorts them as int64
 Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
@@ -91,7 +91,7 @@ def check_coco(coco: Any, source: str) -> None:
 
     That is: unique integer `id` and positive `height` and `width` (both or neither) of every
     image; unique `id`, known `image_id` and integer `category_id` of every annotation; unique
-    `id` of every category. Integers have 64 bits at most; a picture has 65,536 pixels a side and
+    `id` of every category. Integers have 64 bits at most; an image has 65,536 pixels a side and
     2^29 together, at most.
 
     Args:

@@ -1,7 +1,7 @@
-"""The `segmentation` of a COCO entry: checked against its picture, then drawn by pycocotools.
+"""The `segmentation` of a COCO entry: checked against its image, then drawn by pycocotools.
 
 pycocotools draws a polygon at five times its size, every point of its outline in 32 bits: one that
-leads far outside its picture takes all memory, or ends the process.
+leads far outside its image takes all memory, or ends the process.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MAX_OUTLINES = 50_000_000  # of a file, beside that
 
 
 def check_segmentation(segmentation: Any, image_hw: tuple[int, int]) -> float:
-    """Check that a segmentation, polygons or an RLE, describes a mask of a picture.
+    """Check that a segmentation, polygons or an RLE, describes a mask of an image.
 
-    Points may lie outside the picture, as they do in real files, by as much as its longer side.
+    Points may lie outside the image, as they do in real files, by as much as its longer side.
 
     Args:
         segmentation: A list of polygons, each a list of numbers x, y, x, y, ..., or an RLE.
-        image_hw: Height and width of the picture, pixels.
+        image_hw: Height and width of the image, pixels.
 
     Returns:
         Pixels that the outlines have at most, for `check_outlines`; 0 for an RLE.
@@ -106,8 +106,8 @@ def _checked_outline(polygon: Any, image_hw: tuple[int, int]) -> float:
         low, high = min(values), max(values)
         if low < -margin or high > size + margin:
             raise InputError(
-                f"expected polygons with {name} from {-margin} to {size + margin}, in or near a "
-                f"picture of {image_hw[1]} x {image_hw[0]} pixels, found "
+                f"expected polygons with {name} from {-margin} to {size + margin}, in or near an "
+                f"image of {image_hw[1]} x {image_hw[0]} pixels, found "
                 f"{shorten(low if low < -margin else high)}"
             )
         extent = max(extent, high - low)

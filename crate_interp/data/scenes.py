@@ -1,4 +1,4 @@
-"""The built-in scenes: seeded, procedurally drawn pictures of textured objects with exact masks.
+"""The built-in scenes: seeded, procedurally drawn images of textured objects with exact masks.
 
 A category is a shape and a texture together; colour, angle, size and place are random. Everything
 is computed in float64, where the last-digit differences between machines are some 1e-13 of a grey
@@ -36,7 +36,7 @@ PICTURE_SIZES_HW = ((240, 320), (240, 320), (240, 320), (320, 240), (256, 256), 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn picture and what is in it.
+    """A drawn image and what is in it.
 
     Attributes:
         image: RGB.
@@ -65,7 +65,7 @@ def draw_scene(
         object_size: Smallest and largest diameter, shares of the shorter side.
 
     Returns:
-        The picture, the masks of the visible parts, and the labels, in the order of drawing.
+        The image, the masks of the visible parts, and the labels, in the order of drawing.
 
     Raises:
         InputError: A size or a range that no scene can have.
@@ -110,13 +110,13 @@ def training_batch(
     object_count: tuple[int, int] = (1, 4),
     object_size: tuple[float, float] = (0.35, 0.75),
 ) -> tuple[UInt8[np.ndarray, "B size size 3"], Int64[np.ndarray, " B"]]:
-    """Draw square pictures for a classifier, each labelled by its largest visible object.
+    """Draw square images for a classifier, each labelled by its largest visible object.
 
     Args:
         rng: Source of every choice.
-        batch_size: Number of pictures, at least 1.
+        batch_size: Number of images, at least 1.
         size: Height and width, pixels.
-        object_count: Fewest and most objects a picture.
+        object_count: Fewest and most objects an image.
         object_size: Smallest and largest diameter, shares of `size`.
 
     Raises:
@@ -137,14 +137,14 @@ def write_scenes(folder: Path, count: int = 64, seed: int = 0) -> None:
 
     Args:
         folder: Where the set is to be; its parent is made if missing.
-        count: Number of pictures, at least 1.
-        seed: The picture of a given seed and number is always the same, whatever `count`.
+        count: Number of images, at least 1.
+        seed: The image of a given seed and number is always the same, whatever `count`.
 
     Raises:
         InputError: `count` is not positive, `seed` is negative, or `folder` holds something else.
     """
     if count < 1:
-        raise InputError(f"count: expected at least 1 picture, found {count}")
+        raise InputError(f"count: expected at least 1 image, found {count}")
     if seed < 0:
         raise InputError(f"seed: expected a number of at least 0, found {seed}")
     folder = Path(folder)
@@ -182,7 +182,7 @@ def _read_description(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_set(folder: Path, description: dict[str, Any], count: int, seed: int) -> None:
-    """Draw every picture, and write it and the annotations into a folder that does not exist."""
+    """Draw every image, and write it and the annotations into a folder that does not exist."""
     (folder / "demo").mkdir(parents=True)
     (folder / "annotations").mkdir()
     images: list[dict[str, Any]] = []
@@ -242,7 +242,7 @@ class _Placed:
 
 
 def _place(rng: Generator, size_hw: tuple[int, int], object_size: tuple[float, float]) -> _Placed:
-    """Choose category, size, place and angle; at most 0.3 of the radius is off the picture."""
+    """Choose category, size, place and angle; at most 0.3 of the radius is off the image."""
     label = int(rng.random() * len(CATEGORIES))
     smallest, largest = (share * min(size_hw) / 2 for share in object_size)
     radius = smallest * (largest / smallest) ** rng.random()

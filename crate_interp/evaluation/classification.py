@@ -22,7 +22,7 @@ class AccuracyScore:
     """How often the right class is among the first ones.
 
     Attributes:
-        accuracy: By k, the share of pictures whose class is among the k of the highest scores.
+        accuracy: By k, the share of images whose class is among the k of the highest scores.
         pictures: How many there were.
     """
 
@@ -31,7 +31,7 @@ class AccuracyScore:
 
 
 class TopKAccuracy:
-    """Share of pictures whose class is among the k of the highest scores.
+    """Share of images whose class is among the k of the highest scores.
 
     Among classes of equal score the lower number comes first, as in `argmax`: low precision makes
     such ties. Of k classes or fewer, all are among the first k.
@@ -80,12 +80,12 @@ class TopKAccuracy:
         self._pictures += len(labels)
 
     def compute(self) -> AccuracyScore:
-        """Average over the pictures so far.
+        """Average over the images so far.
 
         Raises:
-            InputError: There was no picture.
+            InputError: There was no image.
         """
         if not self._pictures:
-            raise InputError("accuracy: expected one picture or more, found none")
+            raise InputError("accuracy: expected one image or more, found none")
         shares = {k: right / self._pictures for k, right in self._right.items()}
         return AccuracyScore(shares, self._pictures)

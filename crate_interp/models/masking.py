@@ -117,7 +117,7 @@ def patch_statistics(
     The variance is the unbiased one plus 1e-6, so that a patch of one colour has a deviation too.
     """
     mean = patches.mean(dim=2, keepdim=True)
-    # Not torch.var: it warns of a batch without pictures.
+    # Not torch.var: it warns of a batch without images.
     variance = (patches - mean).square().sum(dim=2, keepdim=True) / (patches.shape[2] - 1)
     return mean, (variance + 1e-6).sqrt()
 

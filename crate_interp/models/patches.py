@@ -67,13 +67,13 @@ class PatchProjection(nn.Module):
         """Resample a parameter of a projection of other patches to this patch size.
 
         The linear map is resampled as timm resamples a convolution's kernel (pseudo-inverse of the
-        patch's own resizing); the norm's scale and shift, as pictures of a patch, bicubic.
+        patch's own resizing); the norm's scale and shift, as images of a patch, bicubic.
 
         Args:
             name: Name of the parameter, `linear.weight` for instance.
             tensor: Its value for patches of `patch_size`.
             patch_size: Height and width of the patches that it was learnt with, pixels.
-            bilinear: Resample all of them as pictures of a patch, bilinear.
+            bilinear: Resample all of them as images of a patch, bilinear.
 
         Returns:
             Its value for this projection's patches.

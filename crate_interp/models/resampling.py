@@ -2,7 +2,7 @@
 
 Two ways. `preserving`, timm's: the patch kernel by the pseudo-inverse of the patch's own resizing
 and the positions bicubic, so that the model computes nearly what it did. `linear`, that of
-CRATE-alpha's training from L/32 to L/14 to L/8: the kernel bilinear, as a picture, the positions
+CRATE-alpha's training from L/32 to L/14 to L/8: the kernel bilinear, as an image, the positions
 linear between the corners of the grid; the training that follows makes good for the change.
 
 Shapes: D embed dim, N tokens, C colours.

@@ -24,10 +24,10 @@ def dense_crf(
     iterations: int = 10,
     device: str | torch.device = "cpu",
 ) -> Float[np.ndarray, "M H W"]:
-    """Compute how likely each pixel belongs to each mask, given where the picture has edges.
+    """Compute how likely each pixel belongs to each mask, given where the image has edges.
 
     Each mask is a problem of its own, of two labels with the unary energy -log softmax(1 - mask,
-    mask); the masks share the picture, and so the kernels. Kernels are normalised symmetrically, as
+    mask); the masks share the image, and so the kernels. Kernels are normalised symmetrically, as
     pydensecrf does by default.
 
     Args:
@@ -72,7 +72,7 @@ def dense_crf_labels(
     iterations: int = 10,
     device: str | torch.device = "cpu",
 ) -> Float[np.ndarray, "L H W"]:
-    """Compute how likely each pixel has each of several labels, given where the picture has edges.
+    """Compute how likely each pixel has each of several labels, given where the image has edges.
 
     Args:
         image: RGB in [0, 255].
@@ -141,10 +141,10 @@ def check_crf(
     bilateral: tuple[float, float, float],
     iterations: int,
 ) -> None:
-    """Refuse a picture or parameters that no CRF can have.
+    """Refuse an image or parameters that no CRF can have.
 
     Raises:
-        InputError: The picture is not uint8 RGB of `size_hw`, or a parameter is not positive.
+        InputError: The image is not uint8 RGB of `size_hw`, or a parameter is not positive.
     """
     if image.dtype != np.uint8 or image.shape != (*size_hw, 3):
         raise InputError(
@@ -180,7 +180,7 @@ def _kernels(
 def _smoothness(
     height: int, width: int, deviation: float, device: torch.device
 ) -> PermutohedralLattice:
-    """The kernel that depends on the size of the picture alone."""
+    """The kernel that depends on the size of the image alone."""
     lattice = PermutohedralLattice(_places(height, width, device) / deviation)
     lattice.normalise()
     return lattice

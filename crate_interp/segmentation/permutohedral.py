@@ -17,7 +17,7 @@ from crate_interp.errors import InputError
 __all__ = ["PermutohedralLattice"]
 
 _CHUNK = 1 << 17  # points: threads share one, and its intermediate results are small
-_TOO_SMALL = "the deviations of a kernel are too small for a picture of this size"
+_TOO_SMALL = "the deviations of a kernel are too small for an image of this size"
 
 
 class PermutohedralLattice:

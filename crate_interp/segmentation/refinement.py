@@ -1,4 +1,4 @@
-"""Masks that follow the edges of the picture: hole filling and a dense CRF."""
+"""Masks that follow the edges of the image: hole filling and a dense CRF."""
 
 from __future__ import annotations
 

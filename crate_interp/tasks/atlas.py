@@ -110,7 +110,7 @@ def atom_row(
         folder: Of the atlas.
         stored: What is in it.
         atom: From 0.
-        value_map: Its value in one picture, instead of its mean map.
+        value_map: Its value in one image, instead of its mean map.
         share: Its part in what the block writes there.
     """
     atlas, patches = stored.atlas, []

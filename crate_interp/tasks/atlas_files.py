@@ -1,4 +1,4 @@
-"""The folder of an atlas: its index, and small copies of the pictures that it shows.
+"""The folder of an atlas: its index, and small copies of the images that it shows.
 
 A new atlas is made beside the one that is there, and takes its place file by file, the index first.
 Thumbnails have names by their content, so that those of both atlases are there until the last file

@@ -1,4 +1,4 @@
-"""The command `atoms`: which atoms write a patch or a region of a picture."""
+"""The command `atoms`: which atoms write a patch or a region of an image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(config: AtomsConfig) -> int:
         0.
 
     Raises:
-        InputError: The picture, the mask or the atlas cannot be read, do not fit each other, or
+        InputError: The image, the mask or the atlas cannot be read, do not fit each other, or
             the model is not the one that the atlas was made of.
     """
     check_figure_path(config.output)
@@ -111,7 +111,7 @@ def _observer_of(config: AtomsConfig, stored: StoredAtlas) -> Observer:
 def _choose(
     config: AtomsConfig, geometry: ImageGeometry
 ) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "H W"] | None]:
-    """The patches that were asked for, and their outline in the picture."""
+    """The patches that were asked for, and their outline in the image."""
     chosen = np.ones(geometry.grid_hw, dtype=bool)
     if config.mask is not None:
         mask = _read_mask(config.mask, geometry.original_hw)

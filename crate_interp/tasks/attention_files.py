@@ -46,7 +46,7 @@ class ObservedImage:
     """What is read of one image.
 
     Attributes:
-        rgb: The picture at the size of the figures.
+        rgb: The image at the size of the figures.
         original_hw: Its height and width as displayed, pixels.
         maps: Attention to the patches at the block that is read.
         layers: The same at all blocks, where the layer sheet is wanted.
@@ -138,7 +138,7 @@ class AttentionFiles:
     ) -> None:
         config = self._config
         query_yx = None
-        if config.query_yx is not None:  # the middle of that pixel, in the picture of the figure
+        if config.query_yx is not None:  # the middle of that pixel, in the image of the figure
             scales = np.divide(image.rgb.shape[:2], image.original_hw)
             y, x = (np.array(config.query_yx) + 0.5) * scales
             query_yx = float(y), float(x)
@@ -284,7 +284,7 @@ class AttentionFiles:
     def _on_picture(
         self, image: ObservedImage, maps: Shaped[np.ndarray, "M h w"], height: int | None = None
     ) -> Shaped[np.ndarray, "M H W"]:
-        """Bring maps from the grid to the picture of the figure, or to one of another height."""
+        """Bring maps from the grid to the image of the figure, or to one of another height."""
         rows, columns = image.rgb.shape[:2]
         shown_hw = (rows, columns) if height is None else (height, max(1, height * columns // rows))
         geometry = self._observer.geometry(shown_hw)

@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
     Attributes:
         pictures: An image with a mask each.
-        captions: Of the pictures.
+        captions: Of the images.
     """
 
     pictures: Sequence[UInt8[np.ndarray, "H W 3"]]
@@ -36,7 +36,7 @@ class Example(NamedTuple):
     def drawn(
         cls, pictures: Iterable[UInt8[np.ndarray, "H W 3"]], captions: Sequence[str]
     ) -> Example:
-        """Keep pictures at the size that a figure shows, one after the other."""
+        """Keep images at the size that a figure shows, one after the other."""
         return cls([shrunk(picture, EXAMPLE_SIDE) for picture in pictures], captions)
 
 

@@ -46,7 +46,7 @@ __all__ = ["run"]
 
 # Folders that hold a part of a data set, by timm's names.
 _SPLITS = ({"train", "training"}, {"val", "valid", "validation", "eval", "evaluation"}, {"test"})
-# Keys of a recipe that say how its validation pictures are prepared, and which scenes they are.
+# Keys of a recipe that say how its validation images are prepared, and which scenes they are.
 _PREPARATION = ("data", "image_size", "crop_area", "crop_pct", "interpolation")
 _SCENES = ("seed", "scene_objects", "scene_object_size", "validation_scenes")
 
@@ -58,7 +58,7 @@ def run(config: EvaluateClassifierConfig) -> int:
     """Print the accuracy, and write it as JSON if asked.
 
     Returns:
-        0, or 1 if a picture could not be read and was skipped.
+        0, or 1 if an image could not be read and was skipped.
 
     Raises:
         InputError: Model and data do not fit, or one of them cannot be had or read.
@@ -146,7 +146,7 @@ def _zero_shot(
 
 
 class _Prepared(Dataset[Item | InputError]):
-    """Pictures as the model takes them; one that cannot be read is its error."""
+    """Images as the model takes them; one that cannot be read is its error."""
 
     def __init__(
         self, pictures: Pictures, indices: Sequence[int], transform: Callable[[Image.Image], Tensor]
@@ -171,7 +171,7 @@ def _measure(
     preparation: Preparation,
     device: torch.device,
 ) -> tuple[AccuracyScore, list[str]]:
-    """The accuracy, and why each picture that was skipped could not be read."""
+    """The accuracy, and why each image that was skipped could not be read."""
     count = min(len(pictures), config.limit or len(pictures))
     indices = [position * len(pictures) // count for position in range(count)]
     loader: DataLoader[Any] = DataLoader(

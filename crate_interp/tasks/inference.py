@@ -136,7 +136,7 @@ def batch_size_of(asked: BatchSize, observer: Observer) -> int:
 def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:
     """Find the number type of an option `--precision`.
 
-    `auto` is the fastest type that keeps the masks: those of trained models on COCO pictures are to
+    `auto` is the fastest type that keeps the masks: those of trained models on COCO images are to
     have a mean IoU of 0.99 with float32's. That is float16 on CUDA devices with tensor cores, and
     bfloat16 in attention alone on processors that have it (0.994 to 0.9996 at 192 px). All of
     the forward pass in bfloat16, whose residual stream has 8 bits then, leaves 0.95 to 0.98.

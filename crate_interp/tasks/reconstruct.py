@@ -1,4 +1,4 @@
-"""The command `reconstruct`: pictures, some patches of which a CRATE-MAE did not see."""
+"""The command `reconstruct`: images, some patches of which a CRATE-MAE did not see."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(config: ReconstructConfig) -> int:
         0.
 
     Raises:
-        InputError: No picture, one that cannot be read (named), a size that is no whole number of
+        InputError: No image, one that cannot be read (named), a size that is no whole number of
             patches, or a model that is no CRATE-MAE.
         CheckpointError: The weights cannot be had or do not fit.
     """
@@ -81,7 +81,7 @@ def _load(config: ReconstructConfig) -> CrateMaeAutoencoder:
 def _reconstruct(
     model: CrateMaeAutoencoder, path: Path, size: int, mask: Bool[Tensor, " n"]
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"]]:
-    """Give the square in the middle of a picture, and its prediction, at the model's size."""
+    """Give the square in the middle of an image, and its prediction, at the model's size."""
     rgb = read_image(path)
     patch_hw = model.encoder.patch_embed.patch_size
     geometry = ImageGeometry((rgb.shape[0], rgb.shape[1]), (size, size), patch_hw)
@@ -110,7 +110,7 @@ def _peak_signal_to_noise(
     hidden: list[Bool[np.ndarray, "H W"]],
     predictions: list[UInt8[np.ndarray, "H W 3"]],
 ) -> float:
-    """Of the hidden pixels of all pictures together, decibels."""
+    """Of the hidden pixels of all images together, decibels."""
     differences = np.stack(originals).astype(float) - np.stack(predictions)
     error = float(np.square(differences[np.stack(hidden)]).mean())
     return 10 * math.log10(255**2 / error) if error else math.inf

@@ -76,7 +76,7 @@ def _refuse_large_batches(recipe: Recipe, path: Path) -> None:
         if needed > there:
             raise InputError(
                 f"{path}: batch_size, image_size: expected the pixels of a forward pass to fit "
-                f"into the memory, {there / 1e9:.1f} GB, found {pictures} pictures of "
+                f"into the memory, {there / 1e9:.1f} GB, found {pictures} images of "
                 f"{part.image_size} pixels a side, {needed / 1e9:.1f} GB; raise accumulation"
             )
 

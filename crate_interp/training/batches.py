@@ -1,7 +1,7 @@
-"""Batches by number, so that a run can go on at any update with the same pictures.
+"""Batches by number, so that a run can go on at any update with the same images.
 
 Nothing here has a position or a generator that lives on: the order of an epoch is drawn from
-(seed, epoch), the augmentation of a picture from (seed, its number in the run). So the pictures
+(seed, epoch), the augmentation of an image from (seed, its number in the run). So the images
 are the same after a stop, and with any number of workers, processes and accumulation steps.
 
 Shapes: B batch, H W pixels.
@@ -49,7 +49,7 @@ def seed_generators(*numbers: int) -> None:
 
 @dataclass(frozen=True)
 class _Transforms:
-    """From a picture to the pixels of a batch, at the size of its stage."""
+    """From an image to the pixels of a batch, at the size of its stage."""
 
     recipe: Recipe
     updates: int | None
@@ -63,9 +63,9 @@ class _Transforms:
 
 
 class Batches(Dataset[Batch | InputError]):
-    """Batches by number: each a list of picture numbers, read and transformed.
+    """Batches by number: each a list of image numbers, read and transformed.
 
-    A picture that is at fault is returned as its error: raised in a worker process, it would
+    An image that is at fault is returned as its error: raised in a worker process, it would
     come out as a traceback.
     """
 
@@ -97,13 +97,13 @@ class Batches(Dataset[Batch | InputError]):
             try:
                 targets.append(self._target_of(label, images[-1]))
             except InputError as error:
-                return InputError(f"data {self._recipe.data}, picture {index}: {error}")
+                return InputError(f"data {self._recipe.data}, image {index}: {error}")
         return torch.stack(images), torch.stack(targets)
 
 
 @dataclass(frozen=True)
 class _TrainingNumbers:
-    """The pictures of each forward pass: (number in the run, index of the picture)."""
+    """The images of each forward pass: (number in the run, index of the image)."""
 
     recipe: Recipe
     count: int
@@ -118,7 +118,7 @@ class _TrainingNumbers:
         numbers = range(first, first + size)
         if recipe.data == "scenes":
             return [(number, number) for number in numbers]
-        # The pictures of a last, smaller batch wait for another epoch's order.
+        # The images of a last, smaller batch wait for another epoch's order.
         epoch, position = divmod(first, self.count - self.count % recipe.batch_size)
         order = _epoch_order(recipe.seed, epoch, self.count)
         indices = order[position : position + size].tolist()
@@ -132,7 +132,7 @@ def _epoch_order(seed: int, epoch: int, count: int) -> Int64[np.ndarray, " count
 
 @dataclass(frozen=True)
 class _ValidationNumbers:
-    """Every picture once, dealt out to the processes."""
+    """Every image once, dealt out to the processes."""
 
     size: int
     count: int
@@ -145,7 +145,7 @@ class _ValidationNumbers:
 
 
 def label_as_target(label: int, pixels: Float[Tensor, "3 H W"]) -> Int64[Tensor, ""]:  # noqa: ARG001
-    """Give the label; what goes with a picture where nothing is done with it."""
+    """Give the label; what goes with an image where nothing is done with it."""
     return torch.tensor(label)
 
 
@@ -157,19 +157,19 @@ def batches_of(
     updates: range | None = None,
     target_of: TargetOf = label_as_target,
 ) -> Iterator[Batch]:
-    """Read the pictures of one process, augmented for training or each once for validation.
+    """Read the images of one process, augmented for training or each once for validation.
 
     Args:
         recipe: Sizes and augmentation.
         pictures: What to read.
         normalisation: Mean and standard deviation of RGB in [0, 1].
         process: Number of this process, and how many there are.
-        updates: Which updates to read the batches of; `None`: the pictures are for validation.
-        target_of: Makes of a label and the pixels what goes with a picture; may draw from the
-            global generators, which a picture's number has seeded.
+        updates: Which updates to read the batches of; `None`: the images are for validation.
+        target_of: Makes of a label and the pixels what goes with an image; may draw from the
+            global generators, which an image's number has seeded.
 
     Raises:
-        InputError: A picture cannot be read, or has no target.
+        InputError: An image cannot be read, or has no target.
     """
     numbers: Callable[[int], list[tuple[int, int]]]
     if updates is None:
@@ -206,10 +206,10 @@ def _validation_transform(recipe: Recipe, normalisation: Normalisation) -> Trans
 
 
 def validation_preparation(recipe: Recipe) -> dict[str, Any]:
-    """Give the arguments of timm's transform with which a recipe's validation pictures are made.
+    """Give the arguments of timm's transform with which a recipe's validation images are made.
 
     Args:
-        recipe: Its pictures are not cropped where training does not crop either.
+        recipe: Its images are not cropped where training does not crop either.
     """
     whole = recipe.data == "scenes" or recipe.crop_area is None
     return {

@@ -1,7 +1,7 @@
 """Checkpoints of a run, to go on from, and the weights that it exports.
 
 A checkpoint holds the model, the optimizer, the moving average and the number of finished updates.
-Learning rate, order of the pictures and every random choice follow from that number and the recipe.
+Learning rate, order of the images and every random choice follow from that number and the recipe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run trains on: labelled pictures by index, of the built-in scenes or of a data set."""
+"""What a run trains on: labelled images by index, of the built-in scenes or of a data set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
-    """A set of labelled pictures."""
+    """A set of labelled images."""
 
     classes: tuple[str, ...]
 
@@ -54,7 +54,7 @@ class Scenes:
 
 
 class DatasetPictures:
-    """A data set whose unreadable pictures are named instead of skipped silently."""
+    """A data set whose unreadable images are named instead of skipped silently."""
 
     def __init__(self, recipe: Recipe, split: str) -> None:
         self._recipe = recipe
@@ -65,7 +65,7 @@ class DatasetPictures:
             reason = str(error) or f"cannot be opened ({type(error).__name__})"
             raise InputError(f"data {recipe.data}, {split}: {reason}") from error
         if count == 0:
-            raise InputError(f"data {recipe.data}, {split}: no pictures")
+            raise InputError(f"data {recipe.data}, {split}: no images")
         self._reader = getattr(self._dataset, "reader", None)
         numbers = ("class_to_idx", "class_name_to_idx")  # of folders, of tar files
         names = next(filter(None, (getattr(self._reader, name, None) for name in numbers)), ())
@@ -91,14 +91,14 @@ class DatasetPictures:
                 name = self._name(number % len(self))
                 if self._recipe.on_error == "raise":
                     raise InputError(
-                        f"{name}: not a readable picture ({error}); on_error: skip goes on"
+                        f"{name}: not a readable image ({error}); on_error: skip goes on"
                     ) from error
-                _logger.warning("%s: skipped, not a readable picture (%s)", name, error)
-        raise InputError(f"data {self._recipe.data}: no picture can be read")
+                _logger.warning("%s: skipped, not a readable image (%s)", name, error)
+        raise InputError(f"data {self._recipe.data}: no image can be read")
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
         if self._reader is None:
-            with only_image_formats():  # these data sets open their pictures themselves
+            with only_image_formats():  # these data sets open their images themselves
                 image, label = self._dataset[index]
                 return image.convert("RGB"), int(label)
         stream, label = self._reader[index]
@@ -107,7 +107,7 @@ class DatasetPictures:
 
     def _name(self, index: int) -> str:
         if self._reader is None:
-            return f"{self._recipe.data}, picture {index}"
+            return f"{self._recipe.data}, image {index}"
         return str(self._dataset.filename(index, absolute=True))
 
 
@@ -116,8 +116,8 @@ class TrainingData:
     """What a run trains on and is measured on.
 
     Attributes:
-        training: The pictures of an epoch; those of scenes have no end.
-        validation: Pictures to measure on.
+        training: The images of an epoch; those of scenes have no end.
+        validation: Images to measure on.
         num_classes: Outputs of the head; 0 without labels.
     """
 
@@ -127,7 +127,7 @@ class TrainingData:
 
 
 def open_data(recipe: Recipe) -> TrainingData:
-    """Find the pictures of a recipe.
+    """Find the images of a recipe.
 
     Raises:
         InputError: There are none, or fewer than a batch, or, where labels count, fewer than two
@@ -147,7 +147,7 @@ def open_data(recipe: Recipe) -> TrainingData:
     where = f"data {recipe.data}"
     if len(training) < recipe.batch_size:
         raise InputError(
-            f"{where}: {len(training)} pictures are fewer than batch_size {recipe.batch_size}"
+            f"{where}: {len(training)} images are fewer than batch_size {recipe.batch_size}"
         )
     if recipe.task == "reconstruction":
         return TrainingData(training, validation, num_classes=0)

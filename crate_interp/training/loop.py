@@ -80,7 +80,7 @@ def train(
         report: Called after every update with its metrics and the number of all updates.
 
     Raises:
-        InputError: The recipe asks for what is not there, a picture cannot be read, or the loss is
+        InputError: The recipe asks for what is not there, an image cannot be read, or the loss is
             no longer a finite number; the last checkpoint stays as it was.
     """
     accelerator = _accelerator()
@@ -273,9 +273,9 @@ def _validate(
     state: TrainingState,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """What the objective measures, by its name: the mean over pictures, over all processes.
+    """What the objective measures, by its name: the mean over images, over all processes.
 
-    Without pictures for validation, nothing.
+    Without images for validation, nothing.
     """
     if data.validation is None:
         return {}

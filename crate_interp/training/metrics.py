@@ -23,9 +23,9 @@ class Metrics:
         loss: Of the last update, over all processes.
         learning_rate: Of the last update, the highest of all groups.
         gradient_norm: Of the last update, before clipping.
-        accuracy: Share of validation pictures labelled right; `None` where it was not measured.
+        accuracy: Share of validation images labelled right; `None` where it was not measured.
         seconds: Since the start, over all parts of the run.
-        validation_loss: Of the reconstruction of validation pictures; `None` as above.
+        validation_loss: Of the reconstruction of validation images; `None` as above.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""What an update lowers and what validation measures: naming a picture, or predicting patches."""
+"""What an update lowers and what validation measures: naming an image, or predicting patches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Objective(Protocol):
         """Name of what validation measures, a column of metrics.csv."""
 
     def target_of(self, label: int, pixels: Float[Tensor, "3 H W"]) -> Tensor:
-        """Make what goes with a picture in a batch; may draw from torch's global generator.
+        """Make what goes with an image in a batch; may draw from torch's global generator.
 
         Raises:
             InputError: The label is none of the data's.
@@ -38,17 +38,17 @@ class Objective(Protocol):
     def scores(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Shaped[Tensor, "B ..."]
     ) -> Shaped[Tensor, " B"]:
-        """Measure each picture of validation; the mean over pictures is what is reported."""
+        """Measure each image of validation; the mean over images is what is reported."""
 
     def improves(self, score: float, best: float) -> bool:
         """Whether a mean is better than the best so far."""
 
 
 class Classification:
-    """Name what is in a picture: cross-entropy, and accuracy on validation.
+    """Name what is in an image: cross-entropy, and accuracy on validation.
 
     Args:
-        recipe: Says how labels are smoothed and pictures mixed.
+        recipe: Says how labels are smoothed and images mixed.
         num_classes: Outputs of the head.
     """
 
@@ -68,7 +68,7 @@ class Classification:
     def loss(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Int64[Tensor, " B"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy, of mixed pictures if the recipe mixes."""
+        """Cross-entropy, of mixed images if the recipe mixes."""
         if self._mixup is not None:
             images, targets = self._mixup(images, targets)
         found: Tensor = self._loss(model(images).float(), targets)
@@ -77,7 +77,7 @@ class Classification:
     def scores(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Int64[Tensor, " B"]
     ) -> Bool[Tensor, " B"]:
-        """Whether each picture is labelled right."""
+        """Whether each image is labelled right."""
         right: Tensor = model(images).argmax(dim=1) == targets
         return right
 
@@ -89,7 +89,7 @@ class Classification:
 class Reconstruction:
     """Predict hidden patches: their mean squared error, in training and on validation.
 
-    The mask is drawn with the picture, by its number in the run, so that it is the same after a
+    The mask is drawn with the image, by its number in the run, so that it is the same after a
     stop and with any number of processes, and at every validation.
 
     Args:
@@ -118,13 +118,13 @@ class Reconstruction:
     def loss(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Bool[Tensor, "B n"]
     ) -> Float[Tensor, ""]:
-        """Mean squared error over all hidden patches, of which every picture has as many."""
+        """Mean squared error over all hidden patches, of which every image has as many."""
         return self.scores(model, images, targets).mean()
 
     def scores(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Bool[Tensor, "B n"]
     ) -> Float[Tensor, " B"]:
-        """Mean squared error of the hidden patches of each picture."""
+        """Mean squared error of the hidden patches of each image."""
         predicted = model(images, targets).float()
         return reconstruction_errors(predicted, images, targets, self._patch_size, self._normalised)
 

@@ -24,18 +24,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Probe:
-    """Measures the evaluated weights on a few pictures with masks, and keeps a line of each time.
+    """Measures the evaluated weights on a few images with masks, and keeps a line of each time.
 
     Attention, MaskCut (tau 0.15, 3 masks) and TokenCut read the last block; all is computed in
     float32 (`crate_interp.evaluation.measure_emergence`). Training goes on as if nothing had been.
 
     Args:
-        recipe: Which pictures, and at what size.
+        recipe: Which images, and at what size.
         path: The CSV file; the lines after the checkpoint that a run goes on from are dropped.
         state: Of the run.
 
     Raises:
-        InputError: There are no such pictures, or the size does not fit the model.
+        InputError: There are no such images, or the size does not fit the model.
     """
 
     def __init__(self, recipe: Recipe, path: Path, state: TrainingState) -> None:
@@ -59,7 +59,7 @@ class Probe:
             The numbers of the line, by name.
 
         Raises:
-            InputError: The pictures cannot be read, or have no masks.
+            InputError: The images cannot be read, or have no masks.
         """
         predictor = MaskCut(backbone_of(model).eval(), size=self._size)
         with _without_warnings("crate_interp.segmentation"):
@@ -76,7 +76,7 @@ def _open_set(name: str) -> ImageSet:
 
 @contextmanager
 def _without_warnings(name: str) -> Iterator[None]:
-    """Keep a logger from telling of each picture that a young model has nothing to cut in it."""
+    """Keep a logger from telling of each image that a young model has nothing to cut in it."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -89,7 +89,7 @@ class Recipe:
         initial_weights: A weight file, the name of a model with published weights, or `published`:
             those of `model`. Patches and positions of another size are resampled; the head begins
             anew if the patch size or the number of classes is another. `None`: random.
-        task: Name what is in a picture, or predict the hidden patches of it, as a CRATE-MAE does.
+        task: Name what is in an image, or predict the hidden patches of it, as a CRATE-MAE does.
             The keys for labels are then none of the recipe's, and classes are not looked at.
         mask_ratio: Share of the patches that reconstruction hides.
         normalised_target: Reconstruction predicts each patch less its mean and over its standard
@@ -105,13 +105,13 @@ class Recipe:
         validation_split: Part to measure accuracy, or the loss of reconstruction, on; `None`:
             neither is measured.
         num_classes: Outputs of the head; `None`: as many as the data have.
-        on_error: What a picture that cannot be read does: end the run, or be replaced by the next
+        on_error: What an image that cannot be read does: end the run, or be replaced by the next
             one with a warning.
         scene_objects: Fewest and most objects in a scene.
-        scene_object_size: Smallest and largest diameter of an object, shares of the picture.
+        scene_object_size: Smallest and largest diameter of an object, shares of the image.
         validation_scenes: How many held-out scenes validation has.
         image_size: Pixels of the square input, pixels; a whole number of patches.
-        crop_area: Share of the picture's area that a random crop has; `None`: no augmentation.
+        crop_area: Share of the image's area that a random crop has; `None`: no augmentation.
         crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
             and where training does not crop either.
         interpolation: Of the resizing, as timm names them.
@@ -119,7 +119,7 @@ class Recipe:
         color_jitter: Strength, 0 for none.
         auto_augment: timm's text, for instance `rand-m9-n2`.
         random_erasing: Probability.
-        batch_size: Pictures of an update, over all processes and accumulation steps.
+        batch_size: Images of an update, over all processes and accumulation steps.
         accumulation: Forward passes of an update.
         epochs: Length in passes over the data; give this or `steps`.
         steps: Length in updates.
@@ -147,12 +147,12 @@ class Recipe:
             exported; `None`: no average.
         compile: Compile the training step with `torch.compile`; slow to start, faster afterwards.
         seed: Of the weights, the order, the augmentation and every other choice.
-        workers: Processes that read pictures, a training process.
+        workers: Processes that read images, a training process.
         log_every: Updates from one line of metrics.csv to the next.
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
-        probe_every: Updates from one probe (what attention, cuts and codes say of pictures with
+        probe_every: Updates from one probe (what attention, cuts and codes say of images with
             masks, into probes.csv) to the next, the untrained model first; 0: none.
-        probe_set: Pictures of the probes, in COCO's format: `demo` (the built-in scenes), another
+        probe_set: Images of the probes, in COCO's format: `demo` (the built-in scenes), another
             split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
         probe_pictures: How many of them.
         probe_size: Pixels of the square that probes resize them to, pixels; `None`: `image_size`.
@@ -268,7 +268,7 @@ class Recipe:
         self.staged  # noqa: B018  (refuses a wrong stage)
 
     def _check_scenes(self) -> None:
-        """Refuse what `draw_scene` would refuse at the first picture of the run or of a stage."""
+        """Refuse what `draw_scene` would refuse at the first image of the run or of a stage."""
         if self.image_size < 16:
             raise InputError(f"image_size: expected at least 16 of scenes, found {self.image_size}")
         smallest, largest = self.scene_object_size
@@ -308,5 +308,5 @@ class Recipe:
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures of a batch are mixed with one another."""
+        """Whether images of a batch are mixed with one another."""
         return self.mixup > 0 or self.cutmix > 0

@@ -148,7 +148,7 @@ def _arguments_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def build_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
-    """Make what mixes a batch's pictures and labels; `None` if the recipe does not ask for it."""
+    """Make what mixes a batch's images and labels; `None` if the recipe does not ask for it."""
     if not recipe.mixes:
         return None
     return Mixup(

@@ -2,7 +2,7 @@
 
 A shard is a tar file. The files of a sample lie in it under one key, the path up to the first dot
 of the file's name: `a/000.jpg` and `a/000.cls`. The label is the text of `.cls`, a number, or a key
-of `.json`. Each shard is read through once, at the start, for where its pictures lie.
+of `.json`. Each shard is read through once, at the start, for where its images lie.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _choices(text: str, pattern: str) -> list[str]:
 
 
 class ShardReader:
-    """The pictures and labels of shards, by number.
+    """The images and labels of shards, by number.
 
     Args:
         folder: Where the shards lie.
@@ -81,7 +81,7 @@ class ShardReader:
         target_key: Of the label in `.json`.
 
     Raises:
-        InputError: A shard is missing, cannot be read or is empty; a sample has no picture, no
+        InputError: A shard is missing, cannot be read or is empty; a sample has no image, no
             label, or a label that is no whole number; or a name occurs twice.
     """
 
@@ -106,8 +106,8 @@ class ShardReader:
         return read_part(self.shards[number], offset, size), label
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        """Name a picture, as timm's readers do; `absolute`: with its shard."""
-        # The names of millions of pictures are not kept: that of a faulty one is looked up.
+        """Name an image, as timm's readers do; `absolute`: with its shard."""
+        # The names of millions of images are not kept: that of a faulty one is looked up.
         number, offset, _, _ = self._rows[index].tolist()
         with tarfile.open(self.shards[number], "r:") as shard:
             name = next(member.name for member in shard if member.offset_data == offset)
@@ -117,7 +117,7 @@ class ShardReader:
 
 
 def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
-    """Offset and size of each picture of a shard, bytes, and its label."""
+    """Offset and size of each image of a shard, bytes, and its label."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(path, "r:") as shard:
@@ -132,13 +132,13 @@ def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
                 picture = next((files[kind] for kind in PICTURES if kind in files), None)
                 if picture is None:
                     kinds = ", ".join(files)
-                    raise InputError(f"{path}: {key}: no picture, found {kinds}")
+                    raise InputError(f"{path}: {key}: no image, found {kinds}")
                 label = _label(shard, f"{path}: {key}", files, target_key)
                 yield picture.offset_data, picture.size, label
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"{path}: not a readable tar file, uncompressed: {error}") from error
     if not samples:
-        raise InputError(f"{path}: no pictures")
+        raise InputError(f"{path}: no images")
 
 
 def _label(

@@ -1,4 +1,4 @@
-"""Where pictures come from: class folders, tar files, shards, torchvision's and hub's data sets."""
+"""Where images come from: class folders, tar files, shards, torchvision's and hub's data sets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ VALIDATION = ("validation", "val", "valid")  # names of one split
 
 
 def open_source(recipe: Recipe, split: str) -> Any:
-    """Open the pictures of a split.
+    """Open the images of a split.
 
     Args:
         recipe: Names the data: see `Recipe.data`.
         split: `train_split` or `validation_split`.
 
     Returns:
-        A data set with a length, whose items are pictures and labels, or which has a timm `reader`.
+        A data set with a length, whose items are images and labels, or which has a timm `reader`.
 
     Raises:
-        InputError: The data are a stream, or there are no such pictures. The libraries that read
+        InputError: The data are a stream, or there are no such images. The libraries that read
             them raise errors of their own.
     """
     kind, _, name = recipe.data.partition("/")
@@ -59,7 +59,7 @@ def open_source(recipe: Recipe, split: str) -> Any:
 
 
 class TarReader:
-    """The pictures of a tar file with class folders, or of a folder of tar files, one a class.
+    """The images of a tar file with class folders, or of a folder of tar files, one a class.
 
     Args:
         path: The file or the folder.
@@ -84,7 +84,7 @@ class TarReader:
         return read_part(self._file(index), offset, member.size), int(self._index.targets[index])
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        """Name a picture, as timm's readers do; `absolute`: with its tar file."""
+        """Name an image, as timm's readers do; `absolute`: with its tar file."""
         name: str = self._index.filename(index, basename=basename)
         return f"{self._file(index)}: {name}" if absolute else name
 

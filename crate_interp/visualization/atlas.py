@@ -21,12 +21,12 @@ from crate_interp.visualization.style import Figure, text_width, wrapped
 __all__ = ["CONTEXT_PATCHES", "CONTEXT_SHARE", "AtomRow", "atom_sheet", "context_window"]
 
 CONTEXT_PATCHES = 7  # side of the surroundings of a patch, in patches
-CONTEXT_SHARE = 0.25  # or as a share of the picture's shorter side, if that is larger
+CONTEXT_SHARE = 0.25  # or as a share of the image's shorter side, if that is larger
 
 _OUTLINE = "#FFB000"  # seen on dark and light, with any colour vision, in its black border
 _SIDE, _GAP, _GROUP_GAP = 0.72, 0.04, 0.2  # inches
 _EDGE, _PICTURE = 0.12, 2.9
-_NARROW = 5.0  # on a page that is less wide the picture stands above the atoms
+_NARROW = 5.0  # on a page that is less wide the image stands above the atoms
 _TITLE, _NAME, _SMALL = 9, 8, 6.5  # points
 
 Box = tuple[float, float, float, float]
@@ -40,8 +40,8 @@ class AtomRow:
     Attributes:
         name: In bold, for instance its number.
         lines: What else is said of it.
-        value_map: Value over the patch grid: the mean of many pictures, or that of one.
-        patches: Pictures, and the box (x1, y1, x2, y2) of a patch in each, pixels.
+        value_map: Value over the patch grid: the mean of many images, or that of one.
+        patches: Images, and the box (x1, y1, x2, y2) of a patch in each, pixels.
     """
 
     name: str
@@ -51,10 +51,10 @@ class AtomRow:
 
 
 def context_window(picture_hw: tuple[int, int], box: Box) -> tuple[int, int, int, int]:
-    """The square around a patch that shows it in context, inside the picture: x1, y1, x2, y2.
+    """The square around a patch that shows it in context, inside the image: x1, y1, x2, y2.
 
-    Its side is seven patches, or a quarter of the picture's shorter side if that is more, but never
-    more than the shorter side. Where it would leave the picture it is moved inside.
+    Its side is seven patches, or a quarter of the image's shorter side if that is more, but never
+    more than the shorter side. Where it would leave the image it is moved inside.
 
     Args:
         picture_hw: Height and width, pixels.
@@ -88,7 +88,7 @@ def atom_sheet(
         width: Of the page, inches; of the patches those are shown that have room.
 
     Raises:
-        InputError: No atom, or `chosen` is not of the picture's size.
+        InputError: No atom, or `chosen` is not of the image's size.
     """
     if not rows:
         raise InputError("expected one atom or more to draw, found none")
@@ -151,7 +151,7 @@ def _draw_picture(
     axes = page.axes(_EDGE, top, _PICTURE * scale, height * scale)
     axes.imshow(picture, interpolation="lanczos")
     if chosen is not None and chosen.any():
-        # A border of unchosen pixels closes the outline where it meets the picture's edge.
+        # A border of unchosen pixels closes the outline where it meets the image's edge.
         padded = np.pad(chosen, 1).astype(float)
         x, y = (np.arange(-1, length + 1) for length in (chosen.shape[1], chosen.shape[0]))
         for colour, line in (("black", 2.2), (_OUTLINE, 1.2)):

@@ -24,7 +24,7 @@ _MAP_SIDE = 16  # at most, of a mean map on the page
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small copy of a picture.
+    """A small copy of an image.
 
     Attributes:
         number: By which patches name it.
@@ -46,12 +46,12 @@ class AtomCard:
     Attributes:
         atom: Its number.
         frequency: Share of all patches that it fires on.
-        images: Pictures that it fires in.
+        images: Images that it fires in.
         mean: Mean value where it fires.
         selectivity: In [0, 1].
         best_class: Index of the class it goes with; -1 for none.
         mean_map: Mean value over the patch grid.
-        patches: Number of the picture, of the patch (row by row), and value, strongest first.
+        patches: Number of the image, of the patch (row by row), and value, strongest first.
     """
 
     atom: int
@@ -81,10 +81,10 @@ def atlas_page(
         title: Heading.
         about: A paragraph below it.
         cards: The atoms.
-        thumbnails: Of every picture that a card names.
+        thumbnails: Of every image that a card names.
         classes: Names, empty if classes are not known.
-        geometry: Of any picture; it says where patches lie.
-        num_images: Pictures that were seen.
+        geometry: Of any image; it says where patches lie.
+        num_images: Images that were seen.
 
     Returns:
         HTML that asks for nothing outside its folder.
@@ -125,7 +125,7 @@ def atlas_page(
 
 
 def _few(num_images: int) -> int:
-    """Pictures that an atom should fire in before its statistics mean anything."""
+    """Images that an atom should fire in before its statistics mean anything."""
     return min(5, num_images)
 
 

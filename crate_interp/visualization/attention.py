@@ -1,6 +1,6 @@
 """Figures of attention: heads of an image, heads over images, blocks by heads, and curves.
 
-Shapes: I images, L blocks, K heads, H W pixels of a picture.
+Shapes: I images, L blocks, K heads, H W pixels of an image.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def maps_figure(
 
     Args:
         pictures: Of any sizes.
-        maps: One array an image, in the pixels of its picture.
+        maps: One array an image, in the pixels of its image.
         titles: Of the images.
         names: Of the maps.
         note: Below the figure.
@@ -111,8 +111,8 @@ def layer_figure(
     """Draw all blocks by all heads of one image: blocks down from the first, heads across.
 
     Args:
-        rgb: The picture; it stands beside the first block.
-        maps: One array a block, of the shape of the picture, at any size.
+        rgb: The image; it stands beside the first block.
+        maps: One array a block, of the shape of the image, at any size.
         names: Of the heads.
         note: Below the figure.
         width: Of the page, inches.

@@ -1,4 +1,4 @@
-"""Masks and attention drawn on their picture."""
+"""Masks and attention drawn on their image."""
 
 from __future__ import annotations
 
@@ -149,10 +149,10 @@ def draw_heat(attention: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]
 def draw_attention(
     rgb: UInt8[np.ndarray, "H W 3"], attention: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay the colours of `draw_heat` over a darkened grey picture; where attention is 0 it shows.
+    """Lay the colours of `draw_heat` over a darkened grey image; where attention is 0 it shows.
 
     Raises:
-        InputError: The map is not of the picture's size, or has a value that is negative or not
+        InputError: The map is not of the image's size, or has a value that is negative or not
             finite.
     """
     if attention.shape != rgb.shape[:2]:
@@ -167,10 +167,10 @@ def draw_attention(
 def draw_kept(
     rgb: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Show a picture inside a mask; outside it fades to a pale grey.
+    """Show an image inside a mask; outside it fades to a pale grey.
 
     Raises:
-        InputError: The mask is not of the picture's size.
+        InputError: The mask is not of the image's size.
     """
     if mask.shape != rgb.shape[:2]:
         raise InputError(f"a mask of {mask.shape} on an image of {rgb.shape[:2]}")

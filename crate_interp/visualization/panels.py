@@ -1,4 +1,4 @@
-"""Pictures of different widths in rows and columns, with names at the sides."""
+"""Images of different widths in rows and columns, with names at the sides."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OUTLINE = "#D55E00"
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture, and what is drawn on it.
+    """An image, and what is drawn on it.
 
     Attributes:
-        rgb: The picture.
+        rgb: The image.
         mask: Its outline is drawn.
-        point_yx: A point that is marked, in pixels of the picture.
+        point_yx: A point that is marked, in pixels of the image.
     """
 
     rgb: UInt8[np.ndarray, "H W 3"]
@@ -150,7 +150,7 @@ def _checked_rows(columns: Sequence[Column], row_names: Sequence[str]) -> int:
 
 
 def mask_outline(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "S 2 2"]:
-    """Straight lines between the pixels of a mask and all others, the picture's border too.
+    """Straight lines between the pixels of a mask and all others, the image's border too.
 
     Returns:
         From and to, each (x, y), in pixels; pixel (row, column) covers x from column to column + 1.

@@ -77,7 +77,7 @@ def pca_figure(
 
 
 def _bands_of(proportions: Sequence[float], room: float) -> list[list[tuple[float, float]]]:
-    """Left edge and width of pictures of one height, inches, in few lines of about one width."""
+    """Left edge and width of images of one height, inches, in few lines of about one width."""
     widths = [HEIGHT * min(max(proportion, 1 / WIDEST), WIDEST) for proportion in proportions]
     widths = [min(width, room) for width in widths]
     fewest = len(_filled(widths, room))

@@ -23,7 +23,7 @@ TRIANGLE = [0, 0, 4, 0, 4, 4]
         ([[*TRIANGLE, float("inf"), float("-inf")]], "finite numbers"),
         ([[*TRIANGLE, 1, 10**400]], "finite numbers"),
         ([[1e308] * 6], "finite numbers"),
-        ([[0, 0, 1e9, 0, 4, 4]], r"x from -8 to 16, in or near a picture of 8 x 6 .* found 10*\.?"),
+        ([[0, 0, 1e9, 0, 4, 4]], r"x from -8 to 16, in or near an image of 8 x 6 .* found 10*\.?"),
         ([[0, 0, 4, 0, 4, -8.5]], r"y from -8 to 14, .* found -8\.5"),
         ({"size": [8, 6], "counts": "0"}, r"counts: expected runs of 8 x 6"),
         (encode_masks(np.ones((1, 8, 6), bool))[0], r"expected size \[6, 8\], found \[8, 6\]"),

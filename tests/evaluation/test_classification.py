@@ -76,7 +76,7 @@ def test_every_class_is_among_the_first_of_as_many():
 def test_no_picture_is_refused():
     accuracy = TopKAccuracy()
     accuracy.update(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
-    with pytest.raises(InputError, match="expected one picture or more"):
+    with pytest.raises(InputError, match="expected one image or more"):
         accuracy.compute()
 
 

@@ -314,14 +314,14 @@ def unreadable(folder):
 @pytest.mark.parametrize(
     ("spoil", "changes", "message"),
     [
-        (lambda f: shutil.rmtree(f / "train"), {}, "Found 0 images|no pictures"),
+        (lambda f: shutil.rmtree(f / "train"), {}, "Found 0 images|no images"),
         (lambda f: shutil.rmtree(f), {}, "data .*train: "),
         (single_class, {"batch_size": 2}, "two classes or more"),
-        (unreadable, {"batch_size": 64}, r"\.png: not a readable picture"),
-        (unreadable, {"batch_size": 64, "workers": 1}, r"\.png: not a readable picture"),
+        (unreadable, {"batch_size": 64}, r"\.png: not a readable image"),
+        (unreadable, {"batch_size": 64, "workers": 1}, r"\.png: not a readable image"),
         (lambda f: None, {"num_classes": 3}, "label . is out of range for 3 classes"),
         (lambda f: None, {"image_size": 30}, "multiple of the patch of 4 pixels, found 30"),
-        (lambda f: None, {"batch_size": 128}, "64 pictures are fewer than batch_size 128"),
+        (lambda f: None, {"batch_size": 128}, "64 images are fewer than batch_size 128"),
         (lambda f: None, {"model": "crate_alpha_dmo"}, "crate_alpha_demo"),
         (lambda f: None, {"model": "resnet18", "model_args": {}}, "resnet18"),
         (lambda f: None, {"warmup_steps": 8}, "warmup_steps: the warm-up of 8 updates"),

@@ -249,7 +249,7 @@ def test_stages_divide_the_updates_by_their_shares():
 def test_a_batch_that_the_memory_does_not_hold_is_refused(tmp_path, changes, monkeypatch):
     monkeypatch.setattr("crate_interp.tasks.train.usable_memory", lambda: 24 * 10**9)
     config = TrainConfig(Path("train_demo"), tmp_path / "run", changes)
-    with pytest.raises(InputError, match=r"batch_size, image_size: .*24.0 GB, found .* pictures"):
+    with pytest.raises(InputError, match=r"batch_size, image_size: .*24.0 GB, found .* images"):
         run(config)
     assert not (tmp_path / "run").exists()
 

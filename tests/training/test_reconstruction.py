@@ -217,7 +217,7 @@ def test_pictures_need_no_classes(mae_settings, tmp_path):
     assert result.validation_loss is None
     (folder / "2.png").write_bytes(b"no picture")
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError, match=r"2\.png: not a readable picture"):
+    with pytest.raises(InputError, match=r"2\.png: not a readable image"):
         train(Recipe(**{**mae_settings, **changes}), tmp_path / "other")
 
 
@@ -233,7 +233,7 @@ def test_pictures_need_no_classes(mae_settings, tmp_path):
         ({"layer_decay": 0.7}, "layer_decay: is for the task classification"),
         ({"stages": ({"share": 1, "patch_drop": 0.5},)}, "stage 1: patch_drop: is for the task"),
         ({"model": "crate_tiny_patch16_224"}, "expected a CRATE-MAE .*, found a Crate"),
-        ({"batch_size": 128}, "64 pictures are fewer than batch_size 128"),
+        ({"batch_size": 128}, "64 images are fewer than batch_size 128"),
     ],
 )
 def test_bad_recipe_is_refused(mae_settings, tmp_path, changes, message):

@@ -99,10 +99,10 @@ def test_samples_are_those_of_a_plain_reading(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"s\.tar: no pictures"),
-        ({"__meta__.json": b"{}"}, r"s\.tar: no pictures"),
+        ({}, r"s\.tar: no images"),
+        ({"__meta__.json": b"{}"}, r"s\.tar: no images"),
         ({"0.png": b""}, r"s\.tar: 0: no label, expected \.cls or \.json, found png"),
-        ({"0.cls": b"1"}, r"s\.tar: 0: no picture, found cls"),
+        ({"0.cls": b"1"}, r"s\.tar: 0: no image, found cls"),
         ({"0.png": b"", "0.cls": b"cat"}, r"0\.cls: expected a whole number, found 'cat'"),
         ({"0.png": b"", "0.cls": b""}, r"0\.cls: expected a whole number, found ''"),
         ({"0.png": b"", "0.cls": b"\xff"}, r"0\.cls: expected a whole number"),
@@ -186,7 +186,7 @@ def test_unreadable_picture_of_a_shard_is_named(settings, tmp_path):
     files = {"0.png": png(1), "0.cls": b"1", "x/1.jpg": b"no picture", "x/1.cls": b"0"}
     write_shard(tmp_path / "train-0.tar", files)
     recipe = recipe_of(settings, tmp_path, train_split="train-0.tar", batch_size=2)
-    with pytest.raises(InputError, match=r"train-0\.tar: x/1\.jpg: not a readable picture"):
+    with pytest.raises(InputError, match=r"train-0\.tar: x/1\.jpg: not a readable image"):
         list(map(open_data(recipe).training.__getitem__, range(2)))
 
 

@@ -76,7 +76,7 @@ def test_unreadable_picture_of_a_tar_is_named(settings, picture_folder, tmp_path
     recipe = Recipe(**{**settings, "data": str(tar), "batch_size": 64})
     name = f"{victim.parent.name}/{victim.name}"
     (tmp_path / "run").mkdir()
-    with pytest.raises(InputError, match=rf"some\.tar: {name}: not a readable picture"):
+    with pytest.raises(InputError, match=rf"some\.tar: {name}: not a readable image"):
         train(recipe, tmp_path / "run")
 
 
