@@ -256,8 +256,6 @@ class Recipe:
                 raise InputError(
                     f"{name}: expected the smaller number first, found {least}, {most}"
                 )
-        if self.data == "scenes":
-            self._check_scenes()
         if self.task == "reconstruction":
             for name in _OF_CLASSIFICATION:
                 if getattr(self, name):
@@ -267,16 +265,24 @@ class Recipe:
                     )
         self.staged  # noqa: B018  (refuses a wrong stage)
 
-    def _check_scenes(self) -> None:
-        """Refuse what `draw_scene` would refuse at the first image of the run or of a stage."""
-        if self.image_size < 16:
-            raise InputError(f"image_size: expected at least 16 of scenes, found {self.image_size}")
-        smallest, largest = self.scene_object_size
-        if not 8 / self.image_size <= smallest <= largest <= 1:
-            raise InputError(
-                "scene_object_size: expected shares of image_size, at least 8 pixels of its "
-                f"{self.image_size} and at most 1, found {smallest}, {largest}"
-            )
+    def check_scenes(self) -> None:
+        """Refuse sizes of scenes that cannot be drawn, of the run and of each stage.
+
+        Raises:
+            InputError: The data are scenes, and an image or an object of them is too small.
+        """
+        for number, part in enumerate((self, *self.staged) if self.data == "scenes" else ()):
+            where = f"stage {number}: " if number else ""
+            if part.image_size < 16:
+                raise InputError(
+                    f"{where}image_size: expected at least 16 of scenes, found {part.image_size}"
+                )
+            smallest, largest = part.scene_object_size
+            if not 8 / part.image_size <= smallest <= largest <= 1:
+                raise InputError(
+                    f"{where}scene_object_size: expected shares of image_size, at least 8 pixels "
+                    f"of its {part.image_size} and at most 1, found {smallest}, {largest}"
+                )
 
     @cached_property
     def staged(self) -> tuple[Recipe, ...]:

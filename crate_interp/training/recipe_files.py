@@ -39,9 +39,11 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     if "model" not in values:
         raise InputError(f"{path}: no key 'model': a recipe names its model")
     try:
-        return Recipe(**values)
+        recipe = Recipe(**values)
+        recipe.check_scenes()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    return recipe
 
 
 def _values_of(

@@ -140,7 +140,7 @@ def test_named_heads_need_one_image_and_equal_names_stay_apart(pictures, tmp_pat
     output = tmp_path / "out"
     assert run(pictures, output, "--figure", "semantics", "--heads", "3,0", "--limit", "2") == 0
     assert sorted(path.name for path in output.iterdir()) == [
-        *("1-a.npz", "2-a.npz", "semantics.pdf", "semantics.png")
+        *("a.jpg.npz", "a.png.npz", "semantics.pdf", "semantics.png")
     ]
 
 

@@ -103,7 +103,7 @@ def test_limit_spreads_over_the_classes(run, folder, capsys):
     try:
         assert run("--limit", "5")[0] == 0  # number 4 of 29 is not among 0, 5, 11, 17 and 23
         assert run("--limit", "1000")[0] == 2
-        assert "broken.png: not a readable picture" in capsys.readouterr().err
+        assert "broken.png: not a readable image" in capsys.readouterr().err
         code, result = run("--on-error", "skip")
         assert code == 1
         assert result["count"] == 28

@@ -118,12 +118,17 @@ def test_mean_and_std_change_the_result_and_are_in_the_settings(mine, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "more", [["--mean", "0.5", "0.5"], ["--std", "0", "1", "1"], ["--mean", "99", "0", "0"]]
+    ("more", "message"),
+    [
+        (["--mean", "0.5", "0.5"], "mean: expected three numbers"),
+        (["--std", "0", "1", "1"], "std: expected more than 0, found 0.0"),
+        (["--mean", "99", "0", "0"], "mean: expected a number of at most 10, found 99.0"),
+    ],
 )
-def test_statistics_that_are_none_are_refused(more, mine, tmp_path, capsys):
+def test_statistics_that_are_none_are_refused(more, message, mine, tmp_path, capsys):
     arguments = ["convert", str(mine), str(tmp_path / "out.safetensors"), "--model", "vit_S8"]
     assert main([*arguments, "--model-args", '{"num_heads": 2}', *more]) == 2
-    assert "expected three numbers" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
