@@ -9,10 +9,11 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from crate_interp.data.coco import ImageSet
-from crate_interp.data.folders import FoundImage, is_folder, search_folder
+from crate_interp.data.folders import FoundImage, search_folder
 from crate_interp.data.image_files import image_suffixes
 from crate_interp.data.image_sets import numbered
 from crate_interp.errors import InputError
+from crate_interp.files import is_folder
 
 __all__ = ["ClassFolders", "open_class_folders"]
 

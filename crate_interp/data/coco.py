@@ -15,11 +15,11 @@ import platformdirs
 from jaxtyping import UInt8
 
 from crate_interp.data.coco_files import read_coco
-from crate_interp.data.folders import is_file
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import ResizedImage, read_image, resize_image
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
+from crate_interp.files import is_file
 from crate_interp.structures import InputSize
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from crate_interp.data.image_files import HEIF_HINT, HEIF_SUFFIXES, image_suffixes
 from crate_interp.errors import InputError
 
-__all__ = ["FoundImage", "find_images", "is_file", "is_folder", "list_images", "search_folder"]
+__all__ = ["FoundImage", "find_images", "list_images", "search_folder"]
 
 _logger = getLogger(__name__)
 
@@ -81,22 +81,6 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Fo
     if not images:
         raise InputError("expected image files or folders, found none")
     return list(images.values())
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a regular file; also asked of names that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder, as `is_file` asks for a file."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:

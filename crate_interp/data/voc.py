@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from crate_interp.data.coco import ImageRecord, ImageSet, data_folder
 from crate_interp.data.coco_masks import check_segmentation, draw_segmentation
-from crate_interp.data.folders import find_images, is_file, is_folder
+from crate_interp.data.folders import find_images
 from crate_interp.data.image_files import opened_image
 from crate_interp.data.image_sets import numbered, open_images
 from crate_interp.data.images import to_rgb
@@ -28,6 +28,7 @@ from crate_interp.data.label_maps import (
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
+from crate_interp.files import is_file, is_folder
 
 __all__ = [
     "VOC_CLASSES",

@@ -1,6 +1,7 @@
 """The door: every file that comes from outside is read here, typed and bounded, or refused."""
 
 from crate_interp.files.arrays import ARCHIVE_DAMAGE, array_sizes, read_arrays
+from crate_interp.files.places import is_file, is_folder
 from crate_interp.files.tables import Row, read_table
 from crate_interp.files.typed_json import checked_as, parse_json_as, read_bytes, read_json_as
 from crate_interp.files.whole import checksum_of, remove_leftovers, write_whole
@@ -12,6 +13,8 @@ __all__ = [
     "array_sizes",
     "checked_as",
     "checksum_of",
+    "is_file",
+    "is_folder",
     "parse_json_as",
     "parse_yaml",
     "read_arrays",

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from crate_interp.errors import CheckpointError, InputError, shorten
-from crate_interp.files import ARCHIVE_DAMAGE, array_sizes, read_arrays
+from crate_interp.files import ARCHIVE_DAMAGE, array_sizes, is_file, read_arrays
 from crate_interp.models.torch_files import StoredTensor, TorchFile
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_metadata", "write_safetensors"]
@@ -98,7 +98,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
     """
     path = Path(path)
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise CheckpointError("no such file")
         with path.open("rb") as stream:
             start = stream.read(64)

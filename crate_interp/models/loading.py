@@ -13,6 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.files import is_file
 from crate_interp.models.arguments import check_arguments
 from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
 from crate_interp.models.layouts import load_checkpoint_into
@@ -142,7 +143,7 @@ def resolve_weights(name: Pathlike, weights: Pathlike | None = None) -> Path:
     if weights is None and not names_a_file(name):
         return fetch_weights(resolve_name(str(name)))
     path = Path(name if weights is None else weights)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such weight file")
     return path
 

@@ -18,6 +18,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from crate_interp.errors import InputError
+from crate_interp.files import is_file
 from crate_interp.models import (
     CrateMaeAutoencoder,
     ModelName,
@@ -93,7 +94,7 @@ def _initial_weights(recipe: Recipe) -> Path:
     wanted = str(recipe.initial_weights)
     if wanted == "published":
         return resolve_weights(recipe.model)
-    if Path(wanted).is_file() or names_a_file(wanted):
+    if is_file(Path(wanted)) or names_a_file(wanted):
         return resolve_weights(recipe.model, wanted)
     try:
         return resolve_weights(wanted)

@@ -61,7 +61,7 @@ CONFIG = {
     "limit": 1,
     "strict": True,
 }
-CONFIG_NAMES = ("config", *CONFIG, "model-args", "crate", "no such weight file")
+CONFIG_NAMES = ("config", *CONFIG, "model-args", "crate", "no such weight file", "not a checkpoint")
 RECIPE_NAMES = ("recipe.yaml", "--set", *RECIPE, "warmup_epochs", "crate")
 
 

@@ -181,6 +181,8 @@ def test_load_backbone_refuses_what_is_no_vision_transformer(name):
         ({"name": 3}, "name: expected the name of a model or a path, found 3"),
         ({"name": ""}, "unknown model ''"),
         ({"name": "crate_alpha_B8", "weights": "missing.pth"}, "missing.pth: no such weight file"),
+        ({"name": "demo", "weights": "text" * 3000}, "text: no such weight file"),
+        ({"name": "demo", "weights": "a\0b"}, r"a\\x00b: no such weight file"),
         ({"name": "missing.safetensors"}, "missing.safetensors: no such weight file"),
         ({"name": "folder/crate_alpha_B8"}, "no such weight file"),
         ({"name": "a.safetensors", "weights": "b.pth"}, "holds its own weights"),
