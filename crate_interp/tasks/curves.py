@@ -211,10 +211,13 @@ def _names_of(
     names = []
     for run, folder in zip(runs, folders, strict=True):
         settings = run.settings
-        sizes = [f"{key} {value}" for key, value in settings.model_args.items()]
+        sizes = [
+            f"{shorten(key)} {shorten(value)}".replace("'", "")
+            for key, value in settings.model_args.items()
+        ]
         if settings.image_size is not None:
             sizes.append(f"{settings.image_size} px")
-        name = f"{folder}: {', '.join([settings.model, *sizes])}"
+        name = f"{folder}: {', '.join([shorten(settings.model)[1:-1], *sizes])}"
         if run.initial_folder in by_folder:
             name += f", from {own[run.initial_folder]}"
         names.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -74,12 +75,13 @@ def shortened(text: str, inches: float, points: float) -> str:
     """Leave out the middle of a text that is wider than a place; its ends tell names apart."""
     if text_width(text, points) <= inches:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        tail = kept // 2
-        candidate = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
-        if text_width(candidate, points) <= inches:
-            return candidate
-    return "…"
+
+    def of(kept: int) -> str:
+        return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+    counts = range(2, len(text))
+    fitting = bisect_left(counts, True, key=lambda kept: text_width(of(kept), points) > inches)
+    return of(counts[fitting - 1]) if fitting else "…"
 
 
 def write_below(figure: Figure, note: str) -> None:
@@ -102,15 +104,26 @@ def write_below(figure: Figure, note: str) -> None:
 
 def _pieces(word: str, inches: float, points: float, bold: bool) -> list[str]:
     pieces = []
-    while text_width(word, points, bold) > inches and len(word) > 1:
-        fits = len(word) - 1
-        while fits > 1 and text_width(word[:fits], points, bold) > inches:
-            fits -= 1
+    while (fits := _fitting(word, inches, points, bold)) < len(word):
         marks = [n for n in range(fits, fits // 2, -1) if not word[n - 1].isalnum()]
         at = marks[0] if marks else fits
         pieces.append(word[:at])
         word = word[at:]
     return [*pieces, word]
+
+
+def _fitting(word: str, inches: float, points: float, bold: bool) -> int:
+    """Number of a word's first characters that are no wider than a place, at least 1.
+
+    A word may have thousands, and its width takes as long as it has characters.
+    """
+    most = 1
+    while most < len(word) and text_width(word[:most], points, bold) <= inches:
+        most *= 2
+    counts = range(1, min(most, len(word)) + 1)
+    return max(
+        1, bisect_left(counts, True, key=lambda n: text_width(word[:n], points, bold) > inches)
+    )
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -210,3 +210,11 @@ def test_curves_refuses_what_is_no_training_run(make_run, tmp_path, capsys):
     assert "settings.json: not the recipe of a training run" in error_of(folder)
     assert main(["curves", str(folder), "--output", "curves.svg"]) == 2
     assert "ending in .png" in capsys.readouterr().err
+
+
+def test_settings_of_any_length_give_a_short_legend(make_run, tmp_path, drawn):
+    folder = make_run("long", model_args={"depth": "text" * 3000, "n" * 5000: 3})
+    assert run(folder, tmp_path=tmp_path) == 0
+    (name,) = drawn["panels"]["training loss"]
+    assert name.startswith("long: demo, depth texttext")
+    assert len(name) < 250

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from crate_interp.visualization import style
 from crate_interp.visualization.style import shortened, text_width, wrapped, write_figure
 
 LONG = "vit_base_patch8_224.augreg2_in21k_ft_in1k"
@@ -71,3 +72,17 @@ def test_shortened_keeps_both_ends():
     assert found.endswith(".jpg")
     assert "…" in found
     assert text_width(found, 7) <= 0.8
+
+
+def test_words_of_thousands_of_characters_are_measured_in_parts(monkeypatch):
+    measured = []
+
+    def width(text, points, bold=False):
+        measured.append(len(text))
+        return len(text) / 10
+
+    monkeypatch.setattr(style, "text_width", width)
+    lines = wrapped("text" * 3000, 3.0, 7)
+    assert {len(line) for line in lines} == {30}
+    assert len(shortened("text" * 3000, 3.0, 7)) == 30
+    assert sum(measured) < 30 * 12_000
