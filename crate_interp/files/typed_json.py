@@ -28,6 +28,8 @@ __all__ = ["checked_as", "parse_json_as", "read_bytes", "read_json_as"]
 
 Kind = TypeVar("Kind")
 
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # characters and bytes, on most systems
+
 
 def read_json_as(path: str | os.PathLike[str], kind: type[Kind]) -> Kind:
     """Read a JSON file as a value of a type.
@@ -117,7 +119,10 @@ def _decode(kind: type, value: Any) -> Any:
     """Make what msgspec does not know: paths."""
     if kind is not Path or not isinstance(value, str) or "\0" in value:
         raise ValueError(f"expected {kind.__name__}")
-    return Path(os.fsdecode(os.fsencode(value)))  # half a surrogate pair is in no file's name
+    path = Path(os.fsdecode(os.fsencode(value)))  # half a surrogate pair is in no file's name
+    if len(value) > LONGEST_PATH or any(len(os.fsencode(p)) > LONGEST_NAME for p in path.parts):
+        raise ValueError("expected the name of a file")
+    return path
 
 
 _NAMES: dict[Any, str] = {

@@ -105,3 +105,10 @@ def test_read_json_as_takes_a_byte_order_mark_and_refuses_a_pipe(tmp_path):
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(InputError, match="found a device or a pipe"):
             read_json_as(path, list[int])
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "a/" * 2048 + "b", "a\0b"])
+def test_checked_as_refuses_paths_that_no_file_has(name):
+    with pytest.raises(InputError, match=r"^--weights: expected a path, found '"):
+        checked_as(name, Path, "--weights")
+    assert checked_as("a/" * 100, Path, "--weights") == Path("a/" * 100)
