@@ -45,12 +45,14 @@ class Checkpoint:
         metadata: The safetensors metadata, or what numbers and texts lay beside the weights.
         path: The file.
         allow_nonfinite: Whether weights may be NaN or infinite.
+        told_of: Keys of weights that may be so with a warning.
     """
 
     state_dict: dict[str, Tensor] = field(repr=False)
     metadata: dict[str, str]
     path: Path
     allow_nonfinite: bool = False
+    told_of: tuple[str, ...] = ()
 
     def check_numbers(self, tensors: Mapping[str, Tensor]) -> None:
         """Refuse tensors that are no weights: not floating-point, or with NaN or infinity.
@@ -72,10 +74,12 @@ class Checkpoint:
             # NaN if there is one: no copy of the tensor
             if not torch.stack(torch.aminmax(tensor)).isfinite().all():
                 count = int(tensor.numel() - tensor.isfinite().sum())
-                raise CheckpointError(
-                    f"{shorten(key)}: {count} of {tensor.numel()} weights are NaN or infinite; "
-                    "`--allow-nonfinite` takes them (in Python: allow_nonfinite=True)"
-                )
+                found = f"{shorten(key)}: {count} of {tensor.numel()} weights are NaN or infinite"
+                if key not in self.told_of:
+                    raise CheckpointError(
+                        f"{found}; `--allow-nonfinite` takes them (in Python: allow_nonfinite=True)"
+                    )
+                logger.warning("%s: %s", self.path, found)
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Checkpoint:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -245,7 +246,8 @@ def load_clip(
         name: A CLIPA model, as for `load_backbone`.
         weights: Its weight file in the official layout; `None` for the published weights.
         text_num_heads: Attention heads of the text tower; `None` for heads of 64 dimensions.
-        allow_nonfinite: Take weights that are NaN or infinite, too.
+        allow_nonfinite: Take weights that are NaN or infinite, too. The text projection, which the
+            release's code never sets in an untrained model, is taken anyway, with a warning.
         **timm_arguments: For the vision tower, as for `load_backbone`.
 
     Returns:
@@ -261,7 +263,7 @@ def load_clip(
     path = resolve_weights(name, weights)
     checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     text = TextTower(**_text_sizes(checkpoint, text_num_heads))
-    load_part(text, checkpoint, TEXT_TOWER)
+    load_part(text, replace(checkpoint, told_of=("text_projection",)), TEXT_TOWER)
     model = CrateClip(visual, text)
     with torch.no_grad():
         model.logit_scale.copy_(_logit_scale(checkpoint))

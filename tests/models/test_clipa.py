@@ -28,9 +28,7 @@ def expected(reference):
 
 @pytest.fixture
 def model(reference, sizes):
-    return load_clip(
-        ARCHITECTURE, reference / f"{NAME}.pth", text_num_heads=2, allow_nonfinite=True, **sizes
-    )
+    return load_clip(ARCHITECTURE, reference / f"{NAME}.pth", text_num_heads=2, **sizes)
 
 
 @pytest.mark.parametrize("how", ["load_checkpoint_into", "timm"])
@@ -123,7 +121,7 @@ def test_sizes_of_the_text_tower_are_those_of_the_file(model, weights):
 
 
 def test_heads_of_64_dimensions_are_the_default(reference, sizes):
-    model = load_clip(ARCHITECTURE, reference / f"{NAME}.pth", allow_nonfinite=True, **sizes)
+    model = load_clip(ARCHITECTURE, reference / f"{NAME}.pth", **sizes)
     assert model.text.blocks[0].attn.num_heads == 1  # of a width of 48
 
 
@@ -155,9 +153,7 @@ def test_norms_with_biases_are_read_too(weights, sizes, tmp_path):
     weights["visual.ln_post.bias"] = torch.full((48,), 0.5)
     weights["ln_final.bias"] = torch.full((48,), 0.25)
     torch.save(weights, tmp_path / "biased.pth")
-    model = load_clip(
-        ARCHITECTURE, tmp_path / "biased.pth", text_num_heads=2, allow_nonfinite=True, **sizes
-    )
+    model = load_clip(ARCHITECTURE, tmp_path / "biased.pth", text_num_heads=2, **sizes)
     assert torch.equal(model.visual.fc_norm.bias.detach(), weights["visual.ln_post.bias"])
     assert torch.equal(model.text.norm.bias.detach(), weights["ln_final.bias"])
     assert not model.visual.blocks[0].norm1.bias.any()
@@ -264,3 +260,16 @@ def test_tokenize_without_its_vocabulary_says_so(error, message, monkeypatch):
 def test_tokenize_gives_a_row_a_text(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", _OpenClip())
     assert tokenize(["a dog", "a cat"], 8).shape == (2, 8)
+
+
+def test_numbers_of_the_text_tower_that_are_none_are_refused_but_of_its_projection_told(
+    weights, sizes, tmp_path, caplog
+):
+    path = tmp_path / "other.pth"
+    torch.save(weights, path)  # as the reference has it: 5 of the projection were never set
+    load_clip(ARCHITECTURE, path, text_num_heads=2, **sizes)
+    assert f"{path}: 'text_projection': 5 of 2304 weights are NaN or infinite" in caplog.text
+    weights["positional_embedding"][0, 0] = float("nan")
+    torch.save(weights, path)
+    with pytest.raises(CheckpointError, match=r"other\.pth: 'positional_embedding': 1 of"):
+        load_clip(ARCHITECTURE, path, text_num_heads=2, **sizes)
