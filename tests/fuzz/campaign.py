@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -96,7 +97,7 @@ class Campaign:
     def _keep(self, name: str, case: int, outcome: Outcome, folder: Path) -> None:
         command = f"python -m tests.fuzz --seed {self._seed} --only {name} --case {case}"
         self.failures.append(f"{command}\n    [{outcome.how}] {outcome.why}")
-        reason = (name, re.sub(r"\d+|/tmp/\S*", "", outcome.why)[:40])
+        reason = (name, re.sub(rf"\d+|{re.escape(tempfile.gettempdir())}\S*", "", outcome.why)[:40])
         self._by_reason[reason] += 1
         if self._by_reason[reason] > 3:
             return  # the count says how many more

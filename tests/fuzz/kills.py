@@ -17,6 +17,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -261,7 +262,9 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=50, help="kills, over all jobs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="jobs, separated by commas")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/crate-interp-kills"))
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "crate-interp-kills"
+    )
     options = parser.parse_args()
     place = (options.folder / f"seed-{options.seed}").absolute()
     shutil.rmtree(place, ignore_errors=True)
