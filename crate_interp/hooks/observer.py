@@ -20,6 +20,7 @@ from crate_interp.hooks.recorder import record
 from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
 from crate_interp.hooks.sites import Site
 from crate_interp.models import inference_precision
+from crate_interp.models.float64 import on_float64_device
 from crate_interp.structures import Activations, ImageGeometry, InputSize
 
 __all__ = ["Observer"]
@@ -152,7 +153,6 @@ class Observer:
         Raises:
             InputError: As `record`.
         """
-        device = self.device
         recorder = record(self.model, sites, blocks, stop_early=True)
         with (
             torch.inference_mode(),
@@ -162,9 +162,9 @@ class Observer:
         ):
             self.model(self.pixels(images))
         recorded = recorder.activations
-        if device.type == "mps":  # it has no float64, which cuts and rates are computed in
-            return replace(recorded, tensors={key: value.cpu() for key, value in recorded.items()})
-        return recorded
+        # Cuts and rates are computed in float64.
+        tensors = {key: on_float64_device(value) for key, value in recorded.items()}
+        return replace(recorded, tensors=tensors)
 
     def each(
         self,

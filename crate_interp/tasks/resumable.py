@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +14,7 @@ from crate_interp.config import FIGURE_OPTIONS, ModelConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
+from crate_interp.files import checksum_of
 from crate_interp.hooks import Observer, Site
 from crate_interp.structures import Activations
 from crate_interp.tasks.inference import batch_size_of, describe_model, statistics_of
@@ -73,7 +73,7 @@ def describe_images(images: ImageSet) -> dict[str, Any]:
         "name": images.name,
         "count": len(images.records),
         "folders": sorted({str(record.path.parent.resolve()) for record in images.records}),
-        "sha256_of_names": hashlib.sha256(names.encode()).hexdigest(),
+        "sha256_of_names": checksum_of(names.encode()),
     }
 
 
