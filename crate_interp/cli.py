@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any
 
 from crate_interp import config
-from crate_interp.config.arguments import parse_arguments
 from crate_interp.errors import InputError, shorten
+from crate_interp.options.arguments import parse_arguments
 
 __all__ = ["main"]
 

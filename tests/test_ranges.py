@@ -7,8 +7,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 import pytest
 
 from crate_interp.cli import COMMANDS
-from crate_interp.config.ranges import Range, _ranges_of, check_ranges
 from crate_interp.errors import InputError
+from crate_interp.options.ranges import Range, _ranges_of, check_ranges
 from crate_interp.training import Recipe
 from crate_interp.training.recipe import Stage
 

@@ -3,7 +3,7 @@
 Standard library only, so that the command line can describe itself without loading torch. A field
 becomes `--field-name`, or a positional argument if its metadata says so, and takes several values
 if `several` names their type. Types are checked by the command line and in `--config FILE.yaml`
-alike; ranges of numbers are part of them (`crate_interp.config.ranges`). `continues` says whether a
+alike; ranges of numbers are part of them (`crate_interp.options`). `continues` says whether a
 command that was stopped goes on from where it was.
 """
 

@@ -16,13 +16,13 @@ from crate_interp.config.options import (
     ObserveConfig,
     option,
 )
-from crate_interp.config.ranges import (
+from crate_interp.errors import InputError, shorten
+from crate_interp.options.ranges import (
     Index,
     Natural,
     Range,
     Share,
 )
-from crate_interp.errors import InputError, shorten
 
 __all__ = [
     "AblateConfig",

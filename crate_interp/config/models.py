@@ -12,8 +12,8 @@ from crate_interp.config.options import (
     WeightsConfig,
     option,
 )
-from crate_interp.config.ranges import Range, Side, check_ranges
 from crate_interp.errors import InputError
+from crate_interp.options.ranges import Range, Side, check_ranges
 
 __all__ = [
     "ConvertConfig",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from crate_interp.config.ranges import (
+from crate_interp.errors import InputError
+from crate_interp.options.fields import option
+from crate_interp.options.ranges import (
     AtLeastOne,
     Range,
     ReadProcesses,
     Side,
     check_ranges,
 )
-from crate_interp.errors import InputError
 
 __all__ = [
     "FIGURE_OPTIONS",
@@ -69,23 +69,6 @@ Unit = Literal["class", "object"]
 WEIGHTS = "weights and their input"  # heading of the options of all commands that load weights
 COLUMN_INCHES = {"one-column": 3.35, "two-columns": 6.9}
 FIGURES = "figures"  # heading of the options that figures have in common
-
-
-def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
-    """Make a field of a command's options.
-
-    Args:
-        help: What `--help` says of it.
-        default: Without one, the option is required.
-        **metadata: `positional`; `several`, the type of several values; `group`, a heading in
-            `--help`.
-    """
-    metadata["help"] = help
-    if default is ...:
-        return field(metadata=metadata)
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: copy(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

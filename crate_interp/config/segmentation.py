@@ -17,8 +17,8 @@ from crate_interp.config.options import (
     Unit,
     option,
 )
-from crate_interp.config.ranges import Cosine, Index, Natural, Range, Seed, Share
 from crate_interp.errors import InputError
+from crate_interp.options.ranges import Cosine, Index, Natural, Range, Seed, Share
 
 __all__ = [
     "BenchmarkConfig",

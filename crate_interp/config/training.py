@@ -15,8 +15,8 @@ from crate_interp.config.options import (
     WeightsConfig,
     option,
 )
-from crate_interp.config.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
 from crate_interp.errors import InputError
+from crate_interp.options.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
 
 __all__ = [
     "CurvesConfig",

@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from crate_interp.config.ranges import check_ranges
 from crate_interp.files import checked_as
+from crate_interp.options.ranges import check_ranges
 
 __all__ = ["check_arguments"]
 

@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from crate_interp.config import TrainConfig
-from crate_interp.config.pipelines import find_pipeline
 from crate_interp.errors import InputError
 from crate_interp.models.memory import usable_memory
+from crate_interp.options.pipelines import find_pipeline
 from crate_interp.tasks.progress import progress_bar
 from crate_interp.tasks.run_folder import open_run_folder
 from crate_interp.training import Metrics, Recipe, TrainingResult, read_recipe, train

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from crate_interp.config.ranges import (
+from crate_interp.errors import InputError, shorten
+from crate_interp.options.ranges import (
     BelowOne,
     Fraction,
     Natural,
@@ -20,7 +21,6 @@ from crate_interp.config.ranges import (
     Share,
     check_ranges,
 )
-from crate_interp.errors import InputError, shorten
 
 __all__ = ["Recipe", "Stage"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from crate_interp.config.pipelines import find_pipeline
 from crate_interp.errors import InputError, shorten
+from crate_interp.options.pipelines import find_pipeline
 
 __all__ = ["parse_arguments"]
 
