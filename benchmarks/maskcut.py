@@ -35,8 +35,8 @@ from crate_interp.data import preprocess, resize_image
 from crate_interp.engine import StageClock
 from crate_interp.hooks import record
 from crate_interp.models import inference_precision
+from crate_interp.runs.inference import precision_of
 from crate_interp.segmentation import MaskCut, maskcut, refine_masks
-from crate_interp.tasks.inference import precision_of
 
 STAGES = ("forward", "affinity", "eigen step", "crf", "rest")
 

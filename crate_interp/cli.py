@@ -84,7 +84,7 @@ def _run(arguments: Sequence[str]) -> int:
                 return 0
             logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
             logging.captureWarnings(True)
-            task = importlib.import_module(f"crate_interp.tasks.{re.sub('[- ]', '_', command)}")
+            task = importlib.import_module(f"crate_interp.commands.{re.sub('[- ]', '_', command)}")
             return int(task.run(configuration))
     except BrokenPipeError:
         raise

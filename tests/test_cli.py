@@ -184,7 +184,9 @@ def test_a_refused_configuration_file_is_one_line_that_names_it(content, message
 
 def configuration_of(monkeypatch, task, arguments):
     seen = []
-    monkeypatch.setattr(f"crate_interp.tasks.{task}.run", lambda config: seen.append(config) or 0)
+    monkeypatch.setattr(
+        f"crate_interp.commands.{task}.run", lambda config: seen.append(config) or 0
+    )
     assert main(arguments) == 0
     return seen[0]
 
@@ -253,8 +255,8 @@ def test_an_unknown_key_in_a_configuration_file_is_named(tmp_path, capsys):
     "file", sorted((ROOT / "pipelines").glob("maskcut_*.yaml")), ids=lambda f: f.stem
 )
 def test_every_pipeline_is_a_valid_configuration_of_a_known_model(file, monkeypatch):
+    from crate_interp.commands import maskcut
     from crate_interp.models import resolve_name
-    from crate_interp.tasks import maskcut
 
     seen = []
     monkeypatch.setattr(maskcut, "run", lambda config: seen.append(config) or 0)
@@ -277,7 +279,7 @@ def test_a_stopped_command_says_what_comes_next(arguments, then, name, code, mon
     before = signal.getsignal(signal.SIGTERM)
     task = "benchmark_voc2012" if arguments[0] == "benchmark" else arguments[0]
     monkeypatch.setattr(
-        f"crate_interp.tasks.{task}.run", lambda _: signal.raise_signal(getattr(signal, name))
+        f"crate_interp.commands.{task}.run", lambda _: signal.raise_signal(getattr(signal, name))
     )
     assert main(arguments) == code
     assert capsys.readouterr().err.endswith(f"; {then}\n")
@@ -285,7 +287,7 @@ def test_a_stopped_command_says_what_comes_next(arguments, then, name, code, mon
 
 
 def test_a_bug_is_one_line_and_its_traceback_a_file(monkeypatch, capsys, tmp_path):
-    from crate_interp.tasks import models
+    from crate_interp.commands import models
 
     def fail(_):
         raise ZeroDivisionError("a\nbug \ud800" + "x" * 9999)
@@ -302,7 +304,7 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(monkeypatch, capsys, tmp_pat
 
 
 def test_memory_that_is_not_enough_is_one_line(monkeypatch, capsys):
-    from crate_interp.tasks import models
+    from crate_interp.commands import models
 
     def fail(_):
         raise MemoryError("Unable to allocate 7 TiB")
@@ -315,7 +317,7 @@ def test_memory_that_is_not_enough_is_one_line(monkeypatch, capsys):
 SPEAKING = """
 import sys
 from crate_interp.cli import main
-from crate_interp.tasks import models
+from crate_interp.commands import models
 def run(_):
     print("caf\\u00e9 \\udcff")
     for _ in range(20000): print("a line")
@@ -339,7 +341,7 @@ def test_output_that_nobody_reads_ends_the_command_silently():
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys):
-    from crate_interp.tasks import models
+    from crate_interp.commands import models
 
     def write(_):
         raise OSError(28, "No space left on device", "runs/results.json")

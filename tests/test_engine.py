@@ -243,7 +243,7 @@ from engine_readers import read
 from crate_interp.cli import main
 from crate_interp.data import ImageRecord
 from crate_interp.engine import process_images
-from crate_interp.tasks import models
+from crate_interp.commands import models
 def run(_):
     records = [ImageRecord(number, "plain", Path("x")) for number in range(1, 10**6)]
     options = {"batch_size": 1, "workers": 2}

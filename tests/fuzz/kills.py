@@ -29,7 +29,7 @@ import yaml
 from safetensors.torch import load_file
 
 from crate_interp.cli import main as crate_interp
-from crate_interp.tasks.atlas_files import INDEX, read_atlas, read_thumbnail
+from crate_interp.commands.atlas_files import INDEX, read_atlas, read_thumbnail
 from crate_interp.training.checkpoint_files import read_checkpoint
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--batch-size", "2"]
@@ -273,7 +273,7 @@ def main() -> int:
     os.chdir(place)
     torch.set_num_threads(1)  # a forked process has no threads of its parent's
     for name in ("maskcut", "train", "atlas", "benchmark_semantic", "benchmark_voc2012"):
-        importlib.import_module(f"crate_interp.tasks.{name}")
+        importlib.import_module(f"crate_interp.commands.{name}")
     jobs = _jobs(place)
     if options.only:
         jobs = [job for job in jobs if job.name in options.only.split(",")]

@@ -5,13 +5,13 @@ import pytest
 import timm
 import torch
 
+from crate_interp.commands import convert
 from crate_interp.config import ConvertConfig
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models import ModelRecord, load_backbone, read_checkpoint, write_safetensors
 from crate_interp.models.layouts import load_checkpoint_into
 from crate_interp.models.mae import CrateMaeDecoder
 from crate_interp.models.mae_files import load_mae, mae_file_of
-from crate_interp.tasks import convert
 
 NAME = "crate_mae_d48_l2_h3_p8_i32"
 ARCHITECTURE = "crate_mae_base_patch16_224"

@@ -8,10 +8,10 @@ import torch
 import yaml
 from timm.data import create_transform
 
+from crate_interp.commands.train import run
 from crate_interp.config import TrainConfig
 from crate_interp.errors import InputError
 from crate_interp.models import create_on_meta, resolve_name
-from crate_interp.tasks.train import run
 from crate_interp.training import Recipe, read_recipe
 from crate_interp.training.recipe import Stage
 from crate_interp.training.setup import (
@@ -247,7 +247,7 @@ def test_stages_divide_the_updates_by_their_shares():
 
 @pytest.mark.parametrize("changes", [["image_size=16384"], ["batch_size=1000000", "steps=9"]])
 def test_a_batch_that_the_memory_does_not_hold_is_refused(tmp_path, changes, monkeypatch):
-    monkeypatch.setattr("crate_interp.tasks.train.usable_memory", lambda: 24 * 10**9)
+    monkeypatch.setattr("crate_interp.commands.train.usable_memory", lambda: 24 * 10**9)
     config = TrainConfig(Path("train_demo"), tmp_path / "run", changes)
     with pytest.raises(InputError, match=r"batch_size, image_size: .*24.0 GB, found .* images"):
         run(config)

@@ -1,0 +1,66 @@
+"""Writing figures, in the formats that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from crate_interp.config import FigureConfig
+from crate_interp.data import resize_image
+from crate_interp.errors import InputError
+from crate_interp.files import write_whole
+from crate_interp.runs.number_files import naming
+from crate_interp.visualization import Figure, write_figure
+
+__all__ = ["check_figure_path", "list_files", "save_figure", "small_image"]
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a name that a figure cannot have, before anything is computed.
+
+    Raises:
+        InputError: It does not end in .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: expected a file name that ends in .png")
+
+
+def save_figure(figure: Figure, path: Path, options: FigureConfig) -> list[Path]:
+    """Write a figure, the same bytes for the same figure.
+
+    Args:
+        figure: To write.
+        path: Of the PNG; other formats get a name that differs in the suffix. Folders that are
+            missing are made.
+        options: Formats, and pixels an inch.
+
+    Returns:
+        The files; each appears whole or not at all.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    check_figure_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = dict.fromkeys(options.format)  # each once
+    files = [path if kind == "png" else path.with_suffix(f".{kind}") for kind in kinds]
+    for file in files:
+        with naming(file), write_whole(file) as stream:
+            write_figure(figure, stream, file.suffix[1:], options.dpi)
+    return files
+
+
+def small_image(rgb: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """An image for a figure: in its own proportions, its longer side at most so many pixels."""
+    scale = min(1.0, side / max(rgb.shape[:2]))
+    height, width = (max(1, round(scale * length)) for length in rgb.shape[:2])
+    return resize_image(rgb, (height, width))
+
+
+def list_files(files: Sequence[Path]) -> str:
+    """Name files of one folder for a message: the first by its path, the others by their names."""
+    first, *others = files
+    return ", ".join([str(first), *(file.name for file in others)])
