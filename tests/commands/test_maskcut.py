@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 
 from crate_interp import MaskCut
 from crate_interp.cli import main
-from crate_interp.commands import number_files
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision
 from crate_interp.files import write_whole
 from crate_interp.models import load_backbone
+from crate_interp.runs import number_files
 from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.segmentation import maskcut_batch
 
@@ -234,7 +234,7 @@ def test_a_picture_without_a_mask_is_named_with_the_reason(pictures, tmp_path, m
 KILLED = """
 import os, resource, signal, sys
 from crate_interp.cli import main
-from crate_interp.commands import run_folder
+from crate_interp.runs import run_folder
 point, count = sys.argv[1], int(sys.argv[2])
 append, write_json = run_folder.RunFolder.append, run_folder.RunFolder.write_json
 def kill(): os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,7 @@ from crate_interp import Observer
 from crate_interp.errors import InputError
 from crate_interp.models import create_backbone, resolve_name
 from crate_interp.models.memory import usable_memory
-from crate_interp.commands import inference
+from crate_interp.runs import inference
 from crate_interp.runs.inference import (
     batch_size_of,
     check_tokens,

@@ -12,7 +12,7 @@ from PIL import Image
 from crate_interp import InputError
 from crate_interp.cli import main
 from crate_interp.models import resolve_weights, weights_checksum
-from crate_interp.commands import number_files
+from crate_interp.runs import number_files
 from crate_interp.runs.number_files import write_arrays, write_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
