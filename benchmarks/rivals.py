@@ -39,7 +39,6 @@ from crate_interp.data import (
     write_scenes,
 )
 from crate_interp.errors import InputError
-from crate_interp.evaluation import Emergence, measure_emergence
 from crate_interp.models import (
     ModelRecord,
     create_backbone,
@@ -55,6 +54,7 @@ from crate_interp.structures import Instances
 from crate_interp.training import read_recipe
 from crate_interp.training.batches import batches_of
 from crate_interp.training.data import HELD_OUT, Scenes
+from crate_interp.training.emergence import Emergence, measure_emergence
 
 FRESH_SEED = 7  # 0 is the demo set's, 1 that of training
 SCENES, LABELLED_SCENES = 128, 1024

@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crate_interp.config import AblateConfig
-from crate_interp.data import ImageRecord, ResizedImage
-from crate_interp.engine import StageClock
-from crate_interp.errors import InputError
-from crate_interp.evaluation import (
+from crate_interp.analysis import (
     estimate_logit_effects,
     logit_effects,
     mask_effects,
     written_energy,
 )
+from crate_interp.config import AblateConfig
+from crate_interp.data import ImageRecord, ResizedImage
+from crate_interp.engine import StageClock
+from crate_interp.errors import InputError
 from crate_interp.hooks import (
     Observer,
     Site,

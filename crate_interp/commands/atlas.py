@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from crate_interp.analysis import Atlas, AtlasBuilder
 from crate_interp.commands.atlas_files import (
     THUMBNAILS,
     AtlasSource,
@@ -25,7 +26,6 @@ from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_class_fo
 from crate_interp.data.coco_masks import draw_segmentation
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.evaluation import Atlas, AtlasBuilder
 from crate_interp.evaluation.coco_input import prepare_ground_truth
 from crate_interp.hooks import Observer, atom_site, written_dictionary
 from crate_interp.hooks.sites import blocks_of

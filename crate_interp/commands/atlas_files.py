@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
+from crate_interp.analysis import Atlas
 from crate_interp.data import read_image
 from crate_interp.errors import InputError, shorten
-from crate_interp.evaluation import Atlas
 from crate_interp.files import checksum_of, parse_json_as, read_arrays
 from crate_interp.runs.number_files import naming, text_in, versions, write_arrays
 from crate_interp.runs.run_folder import hold_folder

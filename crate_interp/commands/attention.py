@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from crate_interp.analysis import attended_keys, attention_statistics
 from crate_interp.commands.attention_files import AttentionFiles, ObservedImage
 from crate_interp.config import AttentionConfig
 from crate_interp.data import ImageRecord, ResizedImage, resize_image
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.evaluation import attended_keys, attention_statistics
 from crate_interp.hooks import Observer, Site, attention_map, available_sites
 from crate_interp.runs.observation import load_observer, observe, open_pictures
 from crate_interp.structures import Activations, ImageGeometry

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from crate_interp.analysis import AttentionStatistics, head_agreement, uniform_distance
 from crate_interp.config import AttentionConfig
 from crate_interp.data import ImageRecord, ImageSet
 from crate_interp.errors import InputError
-from crate_interp.evaluation import AttentionStatistics, head_agreement, uniform_distance
 from crate_interp.files import write_whole
 from crate_interp.hooks import Observer
 from crate_interp.runs.figure_files import list_files, save_figure

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from crate_interp.config import AttributeConfig
-from crate_interp.data import ImageRecord, ResizedImage
-from crate_interp.engine import StageClock
-from crate_interp.errors import InputError
-from crate_interp.evaluation import (
+from crate_interp.analysis import (
     attention_relevance,
     check_captum,
     check_class_token,
     integrated_gradients,
 )
+from crate_interp.config import AttributeConfig
+from crate_interp.data import ImageRecord, ResizedImage
+from crate_interp.engine import StageClock
+from crate_interp.errors import InputError
 from crate_interp.hooks import (
     Observer,
     Site,

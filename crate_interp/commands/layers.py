@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from crate_interp.analysis import LayerObjective, layer_objective, objective_sites
 from crate_interp.config import LayersConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.evaluation import LayerObjective, layer_objective, objective_sites
 from crate_interp.hooks import Site, blocks_of
 from crate_interp.models import create_on_meta, names_a_file, resolve_name
 from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float
 
+from crate_interp.analysis import JointPCA, joint_pca
 from crate_interp.config import PcaConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
@@ -20,7 +21,6 @@ from crate_interp.runs.figure_files import check_figure_path, list_files, save_f
 from crate_interp.runs.inference import describe_model
 from crate_interp.runs.number_files import about_of, write_arrays
 from crate_interp.runs.observation import feature_of, load_observer, observe, open_pictures
-from crate_interp.segmentation import JointPCA, joint_pca
 from crate_interp.structures import Activations
 from crate_interp.visualization import pca_figure
 

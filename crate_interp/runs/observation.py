@@ -14,7 +14,6 @@ from crate_interp.config import BenchmarkConfig, ModelConfig, ObserveConfig, Pca
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_coco, open_images
 from crate_interp.engine import Finished, StageClock, process_images
 from crate_interp.hooks import Observer, Site, default_feature, record
-from crate_interp.structures import Activations
 from crate_interp.runs.inference import (
     batch_size_of,
     check_tokens,
@@ -24,6 +23,7 @@ from crate_interp.runs.inference import (
     workers_of,
 )
 from crate_interp.runs.progress import progress_bar
+from crate_interp.structures import Activations
 
 __all__ = ["feature_of", "load_observer", "observe", "open_pictures", "process_pictures"]
 

@@ -16,11 +16,11 @@ from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
 from crate_interp.files import checksum_of
 from crate_interp.hooks import Observer, Site
-from crate_interp.structures import Activations
 from crate_interp.runs.inference import batch_size_of, describe_model, statistics_of
 from crate_interp.runs.number_files import versions
 from crate_interp.runs.observation import observe
 from crate_interp.runs.run_folder import RunFolder
+from crate_interp.structures import Activations
 
 __all__ = [
     "default_output",

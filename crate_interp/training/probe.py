@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import nn
 
 from crate_interp.data import ImageSet, open_coco
-from crate_interp.evaluation import measure_emergence
 from crate_interp.hooks import Site, available_sites
 from crate_interp.segmentation import MaskCut
 from crate_interp.training.checkpoints import TrainingState
+from crate_interp.training.emergence import measure_emergence
 from crate_interp.training.metrics import MetricsFile
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import backbone_of
@@ -27,7 +27,7 @@ class Probe:
     """Measures the evaluated weights on a few images with masks, and keeps a line of each time.
 
     Attention, MaskCut (tau 0.15, 3 masks) and TokenCut read the last block; all is computed in
-    float32 (`crate_interp.evaluation.measure_emergence`). Training goes on as if nothing had been.
+    float32 (`measure_emergence`). Training goes on as if nothing had been.
 
     Args:
         recipe: Which images, and at what size.

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crate_interp import load_backbone, maskcut, record, tokencut
+from crate_interp.analysis import attention_statistics, layer_objective
 from crate_interp.cli import main
 from crate_interp.data import draw_scene
-from crate_interp.evaluation import attention_statistics, layer_objective
 from crate_interp.segmentation import attention_masks, principal_component
 
 MPS = torch.device("mps")

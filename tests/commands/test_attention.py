@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from crate_interp import Observer, attention_masks, load_backbone
+from crate_interp.analysis import attended_keys, attention_statistics, head_agreement
 from crate_interp.cli import main
 from crate_interp.commands import attention_files
-from crate_interp.evaluation import attended_keys, attention_statistics, head_agreement
 
 OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu", "--dpi", "30"]
 EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from crate_interp import Observer, any_resolution, load_backbone, record
+from crate_interp.analysis import attention_relevance
 from crate_interp.cli import main
 from crate_interp.commands import attribute
 from crate_interp.config import AttributeConfig
 from crate_interp.data import draw_scene, read_image
-from crate_interp.evaluation import attention_relevance
 from crate_interp.runs.class_names import class_names_of, name_class
 
 pytestmark = pytest.mark.usefixtures("one_thread")

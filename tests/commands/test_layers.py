@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crate_interp.analysis import layer_objective, objective_sites
 from crate_interp.cli import main
 from crate_interp.commands import layers
 from crate_interp.data import read_image
-from crate_interp.evaluation import layer_objective, objective_sites
 from crate_interp.hooks import Observer
 from crate_interp.models import load_backbone
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crate_interp.analysis import joint_pca
 from crate_interp.cli import main
 from crate_interp.config import PcaConfig
 from crate_interp.data import read_image
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
 from crate_interp.models import load_backbone
-from crate_interp.segmentation import joint_pca
 
 OPTIONS = ["--size", "24", "--workers", "0", "--batch-size", "2"]
 

@@ -19,8 +19,8 @@ from crate_interp import (
     load_backbone,
     record,
 )
+from crate_interp.analysis import attention_relevance
 from crate_interp.data import draw_scene
-from crate_interp.evaluation import attention_relevance
 from crate_interp.models import inference_precision
 
 TINY = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}

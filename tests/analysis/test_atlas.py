@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from crate_interp.analysis import Atlas, AtlasBuilder, class_selectivity
 from crate_interp.errors import InputError
-from crate_interp.evaluation import Atlas, AtlasBuilder, class_selectivity
 
 ATOMS, GRID, STRONGEST = 6, (3, 4), 3
 

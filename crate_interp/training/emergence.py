@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crate_interp.analysis.layer_objective import layer_objective
 from crate_interp.config import KeepBy
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
 from crate_interp.engine import StageClock, process_images
@@ -20,7 +21,6 @@ from crate_interp.errors import InputError
 from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision
 from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
-from crate_interp.evaluation.layer_objective import layer_objective
 from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU
 from crate_interp.hooks import Site, available_sites, default_feature
 from crate_interp.segmentation import MaskCut, tokencut

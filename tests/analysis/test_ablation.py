@@ -8,14 +8,14 @@ import timm
 import torch
 
 from crate_interp import InputError, MaskCut, Observer, any_resolution, load_backbone, record
-from crate_interp.data import draw_scene
-from crate_interp.evaluation import (
+from crate_interp.analysis import (
     estimate_logit_effects,
     logit_effects,
     mask_effects,
     mask_of,
     written_energy,
 )
+from crate_interp.data import draw_scene
 from crate_interp.hooks import Site, atom_site, choose_classes, scores_from
 from crate_interp.segmentation import maskcut
 

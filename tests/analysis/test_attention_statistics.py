@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crate_interp import InputError, any_resolution, load_backbone, record
-from crate_interp.evaluation import attention_statistics, uniform_distance
+from crate_interp.analysis import attention_statistics, uniform_distance
 
 
 def recorded(name, size=(16, 24)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crate_interp import InputError
-from crate_interp.evaluation import attended_keys, head_agreement
+from crate_interp.analysis import attended_keys, head_agreement
 
 
 def drawn(images=4, heads=3, patches=10, dim=12, seed=0):

@@ -9,7 +9,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from crate_interp import InputError, any_resolution
-from crate_interp.evaluation import attention_relevance, attribution, integrated_gradients
+from crate_interp.analysis import attention_relevance, attribution, integrated_gradients
 
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32}
 TINY |= {"num_classes": 10}

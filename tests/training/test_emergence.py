@@ -7,18 +7,15 @@ import pytest
 import timm
 import torch
 
+from crate_interp.analysis import coding_rate
 from crate_interp.data import ImageSet, open_images, preprocess, read_image, write_scenes
 from crate_interp.errors import InputError
-from crate_interp.evaluation import (
-    coco_average_precision,
-    coding_rate,
-    mask_iou,
-    measure_emergence,
-)
+from crate_interp.evaluation import coco_average_precision, mask_iou
 from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
 from crate_interp.hooks import any_resolution, record
 from crate_interp.segmentation import MaskCut, attention_masks, tokencut
 from crate_interp.structures import ImageGeometry
+from crate_interp.training.emergence import measure_emergence
 
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
 CRATE, VIT = "crate_alpha_tiny_patch16_224", "vit_tiny_patch16_224"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from crate_interp.analysis import joint_pca, principal_components
 from crate_interp.errors import InputError
-from crate_interp.segmentation import joint_pca, principal_components
 
 GRID = (6, 7)
 

@@ -8,8 +8,8 @@ import timm
 import torch
 from timm.layers import SwiGLU
 
+from crate_interp.analysis import coding_rate, layer_objective, objective_sites
 from crate_interp.errors import InputError
-from crate_interp.evaluation import coding_rate, layer_objective, objective_sites
 from crate_interp.hooks import Site, record
 from crate_interp.models import load_backbone
 from crate_interp.structures import Activations

@@ -1,0 +1,64 @@
+"""What a model does inside, measured without ground truth."""
+
+from crate_interp.analysis.ablation import (
+    estimate_logit_effects,
+    logit_effects,
+    mask_effects,
+    mask_of,
+    written_energy,
+)
+from crate_interp.analysis.atlas import Atlas, AtlasBuilder, class_selectivity
+from crate_interp.analysis.attention_statistics import (
+    AttentionStatistics,
+    attention_statistics,
+    uniform_distance,
+)
+from crate_interp.analysis.attribution import (
+    IntegratedGradients,
+    attention_relevance,
+    check_captum,
+    check_class_token,
+    integrated_gradients,
+)
+from crate_interp.analysis.head_agreement import attended_keys, head_agreement
+from crate_interp.analysis.layer_objective import (
+    LayerObjective,
+    coding_rate,
+    layer_objective,
+    objective_sites,
+)
+from crate_interp.analysis.principal_components import (
+    JointPCA,
+    PrincipalComponents,
+    joint_pca,
+    principal_components,
+)
+
+__all__ = [
+    "Atlas",
+    "AtlasBuilder",
+    "AttentionStatistics",
+    "IntegratedGradients",
+    "JointPCA",
+    "LayerObjective",
+    "PrincipalComponents",
+    "attended_keys",
+    "attention_relevance",
+    "attention_statistics",
+    "check_captum",
+    "check_class_token",
+    "class_selectivity",
+    "coding_rate",
+    "estimate_logit_effects",
+    "head_agreement",
+    "integrated_gradients",
+    "joint_pca",
+    "layer_objective",
+    "logit_effects",
+    "mask_effects",
+    "mask_of",
+    "objective_sites",
+    "principal_components",
+    "uniform_distance",
+    "written_energy",
+]

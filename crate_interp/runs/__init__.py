@@ -1,0 +1,1 @@
+"""The frame of commands over images: models, observation, resuming, numbers and figures."""
