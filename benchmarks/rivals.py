@@ -39,22 +39,22 @@ from crate_interp.data import (
     write_scenes,
 )
 from crate_interp.errors import InputError
-from crate_interp.models import (
-    ModelRecord,
-    create_backbone,
-    fast_inference,
-    load_backbone,
-    names_a_file,
-    resolve_name,
-    resolve_weights,
-)
-from crate_interp.models.checkpoint_files import read_checkpoint
+from crate_interp.models import fast_inference
 from crate_interp.segmentation import MaskCut
 from crate_interp.structures import Instances
 from crate_interp.training import read_recipe
 from crate_interp.training.batches import batches_of
 from crate_interp.training.data import HELD_OUT, Scenes
 from crate_interp.training.emergence import Emergence, measure_emergence
+from crate_interp.weights import (
+    ModelRecord,
+    create_backbone,
+    load_backbone,
+    names_a_file,
+    resolve_name,
+    resolve_weights,
+)
+from crate_interp.weights.files import read_checkpoint
 
 FRESH_SEED = 7  # 0 is the demo set's, 1 that of training
 SCENES, LABELLED_SCENES = 128, 1024

@@ -17,7 +17,7 @@ __all__ = ["register_with_timm"]
 
 
 class _AfterTimm(MetaPathFinder):
-    """Imports our models right after `timm.models`, once."""
+    """Imports our models and weights right after `timm.models`, once."""
 
     def find_spec(
         self, fullname: str, path: Any, target: ModuleType | None = None
@@ -32,15 +32,15 @@ class _AfterTimm(MetaPathFinder):
 
         def execute_and_register(module: ModuleType) -> None:
             execute(module)
-            importlib.import_module("crate_interp.models")
+            importlib.import_module("crate_interp.weights")
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
 def register_with_timm() -> None:
-    """Import `crate_interp.models` now if timm is loaded, else right after timm's own models."""
+    """Import models and weights now if timm is loaded, else right after timm's own models."""
     if "timm.models" in sys.modules:
-        importlib.import_module("crate_interp.models")
+        importlib.import_module("crate_interp.weights")
     else:
         sys.meta_path.insert(0, _AfterTimm())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ torch.set_num_threads(2)
 def reference() -> Path:
     """Folder of the reference vectors."""
     return REFERENCE
+
+
+@pytest.fixture
+def sizes() -> dict[str, Any]:
+    """Sizes of the reference models, as arguments of timm."""
+    return {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
 
 
 @pytest.fixture

@@ -256,7 +256,7 @@ def test_an_unknown_key_in_a_configuration_file_is_named(tmp_path, capsys):
 )
 def test_every_pipeline_is_a_valid_configuration_of_a_known_model(file, monkeypatch):
     from crate_interp.commands import maskcut
-    from crate_interp.models import resolve_name
+    from crate_interp.weights import resolve_name
 
     seen = []
     monkeypatch.setattr(maskcut, "run", lambda config: seen.append(config) or 0)

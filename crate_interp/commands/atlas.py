@@ -29,12 +29,12 @@ from crate_interp.errors import InputError
 from crate_interp.evaluation.coco_input import prepare_ground_truth
 from crate_interp.hooks import Observer, atom_site, written_dictionary
 from crate_interp.hooks.sites import blocks_of
-from crate_interp.models import parameters_checksum, resolve_weights, weights_checksum
 from crate_interp.runs.figure_files import save_figure
 from crate_interp.runs.inference import RANDOM, describe_model
 from crate_interp.runs.observation import load_observer, observe, open_pictures
 from crate_interp.structures import Activations, ImageGeometry
 from crate_interp.visualization import AtomCard, AtomRow, Thumbnail, atlas_page, atom_sheet
+from crate_interp.weights import parameters_checksum, resolve_weights, weights_checksum
 
 __all__ = ["atom_row", "describe_site", "run"]
 

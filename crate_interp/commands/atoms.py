@@ -19,12 +19,12 @@ from crate_interp.hooks import (
     atom_site,
     written_dictionary,
 )
-from crate_interp.models import parameters_checksum
 from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
 from crate_interp.runs.number_files import about_of, write_table
 from crate_interp.runs.observation import load_observer
 from crate_interp.structures import ImageGeometry
 from crate_interp.visualization import atom_sheet
+from crate_interp.weights import parameters_checksum
 
 __all__ = ["run"]
 

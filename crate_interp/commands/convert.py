@@ -8,7 +8,8 @@ from typing import Any
 
 from crate_interp.config import ConvertConfig
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import (
+from crate_interp.runs.inference import loading_options, statistics_of
+from crate_interp.weights import (
     Checkpoint,
     ModelName,
     ModelRecord,
@@ -20,10 +21,9 @@ from crate_interp.models import (
     weights_checksum,
     write_safetensors,
 )
-from crate_interp.models.arguments import check_arguments
-from crate_interp.models.file_sizes import architecture_of
-from crate_interp.models.key_maps import rename_backbone
-from crate_interp.runs.inference import loading_options, statistics_of
+from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.file_sizes import architecture_of
+from crate_interp.weights.layouts import rename_backbone
 
 __all__ = ["run"]
 

@@ -22,13 +22,7 @@ from crate_interp.config import EvaluateClassifierConfig
 from crate_interp.errors import InputError
 from crate_interp.evaluation import AccuracyScore, TopKAccuracy
 from crate_interp.files import checked_as, parse_json_as
-from crate_interp.models import (
-    embed_classes,
-    inference_precision,
-    load_clip,
-    resolve_weights,
-)
-from crate_interp.models.checkpoint_files import read_metadata
+from crate_interp.models import embed_classes, inference_precision
 from crate_interp.runs.inference import (
     RANDOM,
     describe_model,
@@ -41,6 +35,8 @@ from crate_interp.runs.progress import progress_bar
 from crate_interp.training import Recipe
 from crate_interp.training.batches import validation_preparation
 from crate_interp.training.data import HELD_OUT, DatasetPictures, Pictures, Scenes
+from crate_interp.weights import load_clip, resolve_weights
+from crate_interp.weights.files import read_metadata
 
 __all__ = ["run"]
 

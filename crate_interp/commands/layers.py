@@ -19,13 +19,13 @@ from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, blocks_of
-from crate_interp.models import create_on_meta, names_a_file, resolve_name
 from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
 from crate_interp.runs.inference import describe_model
 from crate_interp.runs.number_files import about_of, write_table
 from crate_interp.runs.observation import load_observer, observe, open_pictures
 from crate_interp.structures import Activations
 from crate_interp.visualization import Curve, Panel, draw_curves
+from crate_interp.weights import create_on_meta, names_a_file, resolve_name
 
 __all__ = ["run"]
 

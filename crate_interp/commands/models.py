@@ -10,9 +10,9 @@ from timm.models import get_arch_pretrained_cfgs
 
 from crate_interp.config import ModelsConfig
 from crate_interp.errors import InputError
-from crate_interp.models import ModelName, create_on_meta, resolve_name
-from crate_interp.models.names import ALIASES, VIT_MODULES, nearest_names, our_architectures
-from crate_interp.models.weights import find_local_weights, weight_source
+from crate_interp.weights import ModelName, create_on_meta, resolve_name
+from crate_interp.weights.names import ALIASES, VIT_MODULES, nearest_names, our_architectures
+from crate_interp.weights.sources import find_local_weights, weight_source
 
 __all__ = ["run"]
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from crate_interp.config import ReconstructConfig
 from crate_interp.data import list_images, preprocess, read_image
 from crate_interp.errors import InputError
-from crate_interp.models import CrateMaeAutoencoder, load_mae
+from crate_interp.models import CrateMaeAutoencoder
 from crate_interp.models.masking import draw_mask
 from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
 from crate_interp.runs.inference import describe_model, loading_options
 from crate_interp.structures import ImageGeometry
 from crate_interp.visualization import reconstruction_figure
+from crate_interp.weights import load_mae
 
 __all__ = ["run"]
 

@@ -16,8 +16,13 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from crate_interp.models.families import DEMO, DEMO_CFG, build_with_timm, pretrained_cfg
-from crate_interp.models.layouts import load_pretrained_into
+from crate_interp.models.families import (
+    DEMO,
+    DEMO_CFG,
+    build_with_timm,
+    load_pretrained,
+    pretrained_cfg,
+)
 from crate_interp.models.patches import CratePatchEmbed
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
 
@@ -177,9 +182,7 @@ class Crate(VisionTransformer):
         x = self.head_drop(self.pre_logits(self.fc_norm(self.pool(x))))
         return x if pre_logits else self.head(x)
 
-    def load_pretrained(self, checkpoint_path: str) -> None:
-        """Load a file that timm itself cannot read; timm's hook for `custom_load`."""
-        load_pretrained_into(self, checkpoint_path)
+    load_pretrained = load_pretrained
 
 
 def _cfg(**differences: Any) -> dict[str, Any]:

@@ -16,8 +16,13 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from crate_interp.models.families import DEMO, DEMO_CFG, build_with_timm, pretrained_cfg
-from crate_interp.models.layouts import load_pretrained_into
+from crate_interp.models.families import (
+    DEMO,
+    DEMO_CFG,
+    build_with_timm,
+    load_pretrained,
+    pretrained_cfg,
+)
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
 
 __all__ = ["ODL", "CrateAlpha", "CrateAlphaBlock"]
@@ -198,9 +203,7 @@ class CrateAlpha(VisionTransformer):
         if self.projection_head and isinstance(self.head, nn.Linear):
             self.head.register_parameter("bias", None)
 
-    def load_pretrained(self, checkpoint_path: str) -> None:
-        """Load a file that timm itself cannot read; timm's hook for `custom_load`."""
-        load_pretrained_into(self, checkpoint_path)
+    load_pretrained = load_pretrained
 
 
 def _cfg(**differences: Any) -> dict[str, Any]:

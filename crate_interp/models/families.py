@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from timm.models import build_model_with_cfg
-from torch import nn
+from torch import Tensor, nn
 
-from crate_interp.models.layouts import convert_state_dict
-
-__all__ = ["DEMO", "DEMO_CFG", "build_with_timm", "pretrained_cfg"]
+__all__ = [
+    "DEMO",
+    "DEMO_CFG",
+    "PretrainedFiles",
+    "build_with_timm",
+    "load_pretrained",
+    "pretrained_cfg",
+]
 
 # The sizes of the shipped models, alike for all families, and their scenes.
 DEMO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4}
@@ -19,6 +25,26 @@ DEMO_CFG: dict[str, Any] = {
     "test_input_size": (3, 96, 96),
     "crop_pct": 1.0,
 }
+
+
+class PretrainedFiles:
+    """What timm's `pretrained=True` calls for our models.
+
+    The layouts of weight files are known one room above, `crate_interp.weights`, which sets both
+    functions when it is imported; `registration.py` sees to it that it is.
+
+    Attributes:
+        convert: Gives the tensors of a file the names and sizes of a model.
+        load: Loads a file that timm itself cannot read.
+    """
+
+    convert: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
+    load: Callable[[nn.Module, str], None]
+
+
+def load_pretrained(model: nn.Module, checkpoint_path: str) -> None:
+    """Load a file that timm itself cannot read; timm's hook for `custom_load`, a method."""
+    PretrainedFiles.load(model, checkpoint_path)
 
 
 def pretrained_cfg(**differences: Any) -> dict[str, Any]:
@@ -64,7 +90,7 @@ def build_with_timm(
         model_class,
         variant,
         pretrained,
-        pretrained_filter_fn=convert_state_dict,
+        pretrained_filter_fn=PretrainedFiles.convert,
         feature_cfg=features,
         **{**sizes, **arguments},
     )

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.models.crate import CrateBlock
-from crate_interp.models.families import build_with_timm, pretrained_cfg
-from crate_interp.models.layouts import load_pretrained_into
+from crate_interp.models.families import build_with_timm, load_pretrained, pretrained_cfg
 from crate_interp.models.masking import cut_patches, join_patches, patch_statistics
 from crate_interp.models.subspace import SubspaceAttention
 
@@ -64,9 +63,7 @@ class CrateMae(VisionTransformer):
         with torch.no_grad():
             cast("nn.Parameter", self.pos_embed).zero_()[:, self.num_prefix_tokens :] = positions
 
-    def load_pretrained(self, checkpoint_path: str) -> None:
-        """Load a file that timm itself cannot read; timm's hook for `custom_load`."""
-        load_pretrained_into(self, checkpoint_path)
+    load_pretrained = load_pretrained
 
 
 class CrateMaeDecoderBlock(nn.Module):

@@ -11,8 +11,8 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from crate_interp.config import ModelConfig
 from crate_interp.errors import InputError
 from crate_interp.files import parse_json_as
-from crate_interp.models import resolve_weights
 from crate_interp.runs.inference import RANDOM
+from crate_interp.weights import resolve_weights
 
 __all__ = ["class_names_of", "name_class"]
 

@@ -24,9 +24,10 @@ from crate_interp.config import (
 )
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
-from crate_interp.models import (
+from crate_interp.models import has_fast_bfloat16
+from crate_interp.models.memory import usable_memory
+from crate_interp.weights import (
     RANDOM,
-    has_fast_bfloat16,
     load_backbone,
     names_a_file,
     resolve_name,
@@ -34,7 +35,6 @@ from crate_interp.models import (
     weight_source,
     weights_checksum,
 )
-from crate_interp.models.memory import usable_memory
 
 __all__ = [
     "RANDOM",

@@ -24,8 +24,8 @@ from crate_interp.config import FIGURE_OPTIONS, ModelConfig
 from crate_interp.errors import InputError
 from crate_interp.files import write_whole
 from crate_interp.hooks import Observer
-from crate_interp.models import resolve_weights
 from crate_interp.runs.inference import RANDOM, describe_model, describe_weights, statistics_of
+from crate_interp.weights import resolve_weights
 
 __all__ = [
     "about_of",

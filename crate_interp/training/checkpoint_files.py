@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import checked_as, write_whole
-from crate_interp.models import weights_checksum
+from crate_interp.weights import weights_checksum
 
 __all__ = ["Content", "list_checkpoints", "read_checkpoint", "write_checkpoint"]
 

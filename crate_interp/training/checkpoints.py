@@ -25,8 +25,7 @@ from torch import nn
 import crate_interp
 from crate_interp.errors import CheckpointError
 from crate_interp.files import remove_leftovers
-from crate_interp.models import CrateMaeAutoencoder, write_safetensors
-from crate_interp.models.mae_files import mae_file_of
+from crate_interp.models import CrateMaeAutoencoder
 from crate_interp.training.checkpoint_files import (
     Content,
     list_checkpoints,
@@ -36,6 +35,8 @@ from crate_interp.training.checkpoint_files import (
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import backbone_of, record_of
 from crate_interp.training.sharding import gather, scatter
+from crate_interp.weights import write_safetensors
+from crate_interp.weights.mae import mae_file_of
 
 __all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
 

@@ -19,19 +19,19 @@ from torch import nn
 
 from crate_interp.errors import InputError
 from crate_interp.files import is_file
-from crate_interp.models import (
-    CrateMaeAutoencoder,
+from crate_interp.models import CrateMaeAutoencoder
+from crate_interp.models.mae import CrateMae, CrateMaeDecoder
+from crate_interp.training.recipe import Recipe
+from crate_interp.weights import (
     ModelName,
     ModelRecord,
     create_backbone,
     read_checkpoint,
     resolve_name,
 )
-from crate_interp.models.layouts import load_initial_into
-from crate_interp.models.loading import create_on_meta, names_a_file, resolve_weights
-from crate_interp.models.mae import CrateMae, CrateMaeDecoder
-from crate_interp.models.mae_files import load_decoder_into
-from crate_interp.training.recipe import Recipe
+from crate_interp.weights.fit import load_initial_into
+from crate_interp.weights.load import create_on_meta, names_a_file, resolve_weights
+from crate_interp.weights.mae import load_decoder_into
 
 __all__ = [
     "backbone_of",

@@ -11,8 +11,8 @@ from timm.layers import SwiGLU
 from crate_interp.analysis import coding_rate, layer_objective, objective_sites
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, record
-from crate_interp.models import load_backbone
 from crate_interp.structures import Activations
+from crate_interp.weights import load_backbone
 
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
 

@@ -298,7 +298,7 @@ def test_atlas_of_another_model_is_refused(pictures, alpha, tmp_path, capsys):
 
 def test_weight_file_that_moved_can_be_named(pictures, tmp_path, capsys):
     model = load_backbone("demo")
-    from crate_interp.models import resolve_weights
+    from crate_interp.weights import resolve_weights
 
     path = tmp_path / "weights.safetensors"
     shutil.copy(resolve_weights("demo"), path)

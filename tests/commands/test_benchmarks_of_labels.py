@@ -28,9 +28,9 @@ from crate_interp.evaluation import (
 )
 from crate_interp.evaluation.patch_classifier import PatchClassifier
 from crate_interp.hooks import Observer
-from crate_interp.models import load_backbone, resolve_name
 from crate_interp.runs.run_folder import RunFolder
 from crate_interp.segmentation import attention_masks, principal_component, tokencut
+from crate_interp.weights import load_backbone, resolve_name
 
 MODEL = ["--model", "demo", "--size", "48", "--workers", "0", "--batch-size", "4"]
 

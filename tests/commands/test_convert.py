@@ -12,7 +12,7 @@ from safetensors import safe_open
 from crate_interp.commands import convert
 from crate_interp.config import ConvertConfig
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import (
+from crate_interp.weights import (
     load_backbone,
     load_clip,
     load_mae,

@@ -11,8 +11,9 @@ from PIL import Image
 from timm.data import create_transform
 
 from crate_interp.cli import main
-from crate_interp.models import load_backbone, load_clip, zero_shot
+from crate_interp.models import zero_shot
 from crate_interp.training import Recipe, train
+from crate_interp.weights import load_backbone, load_clip
 
 CLASSES = ("n01", "n02", "n03", "n04", "n05", "n06", "n07")
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 7, "img_size": 32}

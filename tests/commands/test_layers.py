@@ -11,7 +11,7 @@ from crate_interp.cli import main
 from crate_interp.commands import layers
 from crate_interp.data import read_image
 from crate_interp.hooks import Observer
-from crate_interp.models import load_backbone
+from crate_interp.weights import load_backbone
 
 OPTIONS = ["--workers", "0", "--batch-size", "2"]
 MODELS = {"demo": "crate_alpha_demo", "demo_crate": "crate_demo", "demo_vit": "vit_demo"}

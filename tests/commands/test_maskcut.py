@@ -20,10 +20,10 @@ from crate_interp.cli import main
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision
 from crate_interp.files import write_whole
-from crate_interp.models import load_backbone
 from crate_interp.runs import number_files
 from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.segmentation import maskcut_batch
+from crate_interp.weights import load_backbone
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--tau", "0.3"]
 FINAL_FILES = ("results.json", "annotations.json")

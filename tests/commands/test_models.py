@@ -8,7 +8,7 @@ import pytest
 from crate_interp.commands import models
 from crate_interp.config import ModelsConfig
 from crate_interp.errors import InputError
-from crate_interp.models.names import ALIASES, our_architectures
+from crate_interp.weights.names import ALIASES, our_architectures
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from crate_interp.config import PcaConfig
 from crate_interp.data import read_image
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
-from crate_interp.models import load_backbone
+from crate_interp.weights import load_backbone
 
 OPTIONS = ["--size", "24", "--workers", "0", "--batch-size", "2"]
 

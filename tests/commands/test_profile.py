@@ -10,7 +10,8 @@ from torch import nn
 from crate_interp.cli import main
 from crate_interp.commands import profile
 from crate_interp.config import ProfileConfig
-from crate_interp.models import create_on_meta, forward_cost, resolve_name
+from crate_interp.models import forward_cost
+from crate_interp.weights import create_on_meta, resolve_name
 
 
 @pytest.fixture(autouse=True)

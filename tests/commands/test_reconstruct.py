@@ -9,8 +9,8 @@ from PIL import Image
 
 from crate_interp.cli import main
 from crate_interp.commands import reconstruct
-from crate_interp.models import load_mae
 from crate_interp.models.masking import draw_mask
+from crate_interp.weights import load_mae
 
 NAME = "crate_mae_d48_l2_h3_p8_i32.pth"
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}

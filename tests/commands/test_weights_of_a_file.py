@@ -18,10 +18,10 @@ from crate_interp.cli import main
 from crate_interp.commands import convert
 from crate_interp.commands.published import published_attention_miou, published_saliency
 from crate_interp.config import ConvertConfig, ObserveConfig, VocBenchmarkConfig
-from crate_interp.models import create_backbone, load_backbone, resolve_name, weights_checksum
-from crate_interp.models.weights import WeightSource
 from crate_interp.runs import inference
 from crate_interp.runs.inference import describe_model, load_model, release_of
+from crate_interp.weights import create_backbone, load_backbone, resolve_name, weights_checksum
+from crate_interp.weights.sources import WeightSource
 
 TINY = {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 4, "img_size": 8}
 IMAGENET = [0.485, 0.456, 0.406]

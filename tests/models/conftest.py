@@ -1,18 +1,11 @@
-"""What the tests of the models share: the sizes of the reference models, and how to look inside."""
+"""What the tests of the models share: how to look inside."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-
-
-@pytest.fixture
-def sizes() -> dict[str, Any]:
-    """Sizes of the reference models, as arguments of timm."""
-    return {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
 
 
 @pytest.fixture

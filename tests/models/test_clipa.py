@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models.clipa import CrateClip, TextTower, load_clip, tokenize
-from crate_interp.models.layouts import load_checkpoint_into
+from crate_interp.models.clipa import CrateClip, TextTower, tokenize
+from crate_interp.weights import load_clip
+from crate_interp.weights.fit import load_checkpoint_into
 
 NAME = "crate_alpha_clipa_d48_l2_h3_p8_i32_text_d48_l2_h2"
 ARCHITECTURE = "crate_alpha_clipa_large_patch14_224"

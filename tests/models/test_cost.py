@@ -7,7 +7,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from crate_interp.errors import InputError
-from crate_interp.models import create_backbone, create_on_meta, forward_cost, resolve_name
+from crate_interp.models import forward_cost
+from crate_interp.weights import create_backbone, create_on_meta, resolve_name
 
 SIZES = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32}
 D, N, DEPTH, CLASSES, PATCHES, PATCH_VALUES = 48, 17, 3, 1000, 16, 8 * 8 * 3

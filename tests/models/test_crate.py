@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from crate_interp.errors import InputError
 from crate_interp.models.crate import ISTA, CrateBlock
-from crate_interp.models.layouts import load_checkpoint_into
 from crate_interp.models.patches import CratePatchEmbed, PatchProjection
+from crate_interp.weights.fit import load_checkpoint_into
 
 NAME = "crate_d48_l2_h3_p8_i32_c10"
 

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crate_interp.errors import InputError
 from crate_interp.models.crate_alpha import ODL, CrateAlphaBlock
-from crate_interp.models.layouts import load_checkpoint_into
 from crate_interp.models.subspace import SubspaceAttention
+from crate_interp.weights.fit import load_checkpoint_into
 
 TORCH = "crate_alpha_torch_d48_l2_h3_p8_i32_c10"
 JAX = "crate_alpha_jax_d48_l2_h3_p8_i32_c10"

@@ -5,7 +5,6 @@ import torch
 
 from crate_interp import Observer
 from crate_interp.errors import InputError
-from crate_interp.models import create_backbone, resolve_name
 from crate_interp.models.memory import usable_memory
 from crate_interp.runs import inference
 from crate_interp.runs.inference import (
@@ -15,6 +14,7 @@ from crate_interp.runs.inference import (
     precision_of,
     workers_of,
 )
+from crate_interp.weights import create_backbone, resolve_name
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -100,6 +100,6 @@ def test_usable_memory_is_what_a_limit_leaves(monkeypatch):
 
 
 def test_a_model_that_the_memory_does_not_hold_is_refused(monkeypatch):
-    monkeypatch.setattr("crate_interp.models.loading.usable_memory", lambda: 10**6)
+    monkeypatch.setattr("crate_interp.weights.load.usable_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"vit_demo with .*: expected parameters that fit"):
         create_backbone(resolve_name("vit_demo"), embed_dim=256)

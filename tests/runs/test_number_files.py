@@ -11,9 +11,9 @@ from PIL import Image
 
 from crate_interp import InputError
 from crate_interp.cli import main
-from crate_interp.models import resolve_weights, weights_checksum
 from crate_interp.runs import number_files
 from crate_interp.runs.number_files import write_arrays, write_table
+from crate_interp.weights import resolve_weights, weights_checksum
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -149,7 +149,7 @@ with install_import_hook("crate_interp", "beartype.beartype"):
     import crate_interp
     from crate_interp import MaskCut, attention_masks, coco_average_precision, record, tokencut
     from crate_interp.data import draw_scene, results_of
-    from crate_interp.models import create_backbone, resolve_name
+    from crate_interp.weights import (create_backbone, resolve_name)
     from crate_interp.visualization import draw_instances
 import numpy as np, torch
 model = create_backbone(resolve_name("crate_alpha_demo"))

@@ -66,7 +66,7 @@ def rewritten(change):
         content = read_checkpoint(path)
         change(content)
         torch.save(content, path)
-        from crate_interp.models import weights_checksum
+        from crate_interp.weights import weights_checksum
 
         digest = weights_checksum(path)
         with path.open("ab") as file:

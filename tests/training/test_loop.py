@@ -21,11 +21,11 @@ from crate_interp.cli import main
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import load_backbone
 from crate_interp.training import Recipe, loop, train
 from crate_interp.training.batches import batches_of
 from crate_interp.training.data import open_data
 from crate_interp.training.recipe import Stage
+from crate_interp.weights import load_backbone
 
 EVERYTHING = {
     "crop_area": (0.3, 1.0),

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from crate_interp.cli import main
 from crate_interp.data import open_coco, write_scenes
 from crate_interp.errors import InputError
-from crate_interp.models import create_backbone, load_backbone, resolve_name
 from crate_interp.segmentation import MaskCut
 from crate_interp.training import Recipe, TrainingState, train
 from crate_interp.training.emergence import measure_emergence
 from crate_interp.training.metrics import Metrics, MetricsFile
 from crate_interp.training.probe import Probe
+from crate_interp.weights import create_backbone, load_backbone, resolve_name
 
 
 @pytest.fixture(scope="module")

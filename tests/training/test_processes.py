@@ -16,8 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 from crate_interp.errors import InputError
-from crate_interp.models import load_backbone
 from crate_interp.training import Recipe, train
+from crate_interp.weights import load_backbone
 
 ROOT = Path(__file__).parents[2]
 RANDOM = {

@@ -11,7 +11,6 @@ from timm.data import create_transform
 from crate_interp.commands.train import run
 from crate_interp.config import TrainConfig
 from crate_interp.errors import InputError
-from crate_interp.models import create_on_meta, resolve_name
 from crate_interp.training import Recipe, read_recipe
 from crate_interp.training.recipe import Stage
 from crate_interp.training.setup import (
@@ -22,6 +21,7 @@ from crate_interp.training.setup import (
     build_schedule,
     updates_of,
 )
+from crate_interp.weights import create_on_meta, resolve_name
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 RECIPES = sorted(

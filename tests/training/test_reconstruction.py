@@ -13,12 +13,12 @@ from safetensors import safe_open
 
 from crate_interp.cli import main
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import load_backbone, load_mae
 from crate_interp.training import Recipe, open_data, train
 from crate_interp.training.batches import batches_of, seed_generators
 from crate_interp.training.objectives import build_objective
 from crate_interp.training.recipe import Stage
 from crate_interp.training.setup import build_model
+from crate_interp.weights import load_backbone, load_mae
 
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8}
 NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

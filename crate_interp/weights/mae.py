@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from crate_interp.errors import InputError
-from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
-from crate_interp.models.key_maps import Layout, Rule
-from crate_interp.models.layouts import load_part
-from crate_interp.models.loading import load_backbone, resolve_weights
 from crate_interp.models.mae import CrateMae, CrateMaeAutoencoder, CrateMaeDecoder
+from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights.fit import load_part
+from crate_interp.weights.layouts import Layout, Rule
+from crate_interp.weights.load import load_backbone, resolve_weights
 
 __all__ = ["load_decoder_into", "load_mae", "mae_file_of"]
 

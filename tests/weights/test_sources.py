@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import (
+from crate_interp.weights import (
     load_backbone,
     parameters_checksum,
     read_checkpoint,
     resolve_name,
     resolve_weights,
-    weights,
+    sources,
     weights_checksum,
 )
-from crate_interp.models.weights import (
+from crate_interp.weights.sources import (
     checkpoints_folder,
     fetch_weights,
     find_local_weights,
@@ -195,7 +195,7 @@ def test_fetch_weights_says_where_a_person_gets_the_rest(name, message):
 
 
 def test_shipped_weights_are_found_or_missed_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "checkpoints_folder", lambda: tmp_path)
+    monkeypatch.setattr(sources, "checkpoints_folder", lambda: tmp_path)
     (tmp_path / "manifest.json").write_text('{"crate_alpha_demo": {"file": "demo.safetensors"}}')
     with pytest.raises(CheckpointError, match=r"shipped weights are missing.*demo\.safetensors"):
         fetch_weights(resolve_name("demo"))
@@ -210,7 +210,7 @@ def test_shipped_weights_are_found_or_missed_by_name(monkeypatch, tmp_path):
 
 
 def test_every_manifest_entry_names_weights_and_says_where_they_are():
-    for full_name in weights._manifest():
+    for full_name in sources._manifest():
         source = weight_source(resolve_name(full_name))
         assert source is not None
         assert source.name == full_name
@@ -222,7 +222,7 @@ def test_every_manifest_entry_names_weights_and_says_where_they_are():
 
 def test_checkpoints_folder_is_found_in_a_checkout_and_installed(monkeypatch, tmp_path):
     assert (checkpoints_folder() / "manifest.json").is_file()
-    monkeypatch.setattr(weights, "__file__", str(tmp_path / "crate_interp" / "models" / "w.py"))
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "crate_interp" / "weights" / "w.py"))
     assert checkpoints_folder() == tmp_path / "checkpoints"
     (tmp_path / "crate_interp" / "checkpoints").mkdir(parents=True)
     assert checkpoints_folder() == tmp_path / "crate_interp" / "checkpoints"

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models.checkpoint_files import read_checkpoint, write_safetensors
+from crate_interp.weights.files import read_checkpoint, write_safetensors
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -246,7 +246,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         partial.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("crate_interp.models.checkpoint_files.save_file", fail)
+    monkeypatch.setattr("crate_interp.weights.files.save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         write_safetensors(path, {"other": torch.ones(1)}, {})
     assert_same(load_file(path), WEIGHTS)

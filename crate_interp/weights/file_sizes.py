@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from crate_interp.errors import CheckpointError, shorten
-from crate_interp.models.checkpoint_files import Checkpoint
-from crate_interp.models.key_maps import LAYOUTS, Renamed, rename_backbone
-from crate_interp.models.resampling import patch_size_of
+from crate_interp.weights.files import Checkpoint
+from crate_interp.weights.layouts import LAYOUTS, Renamed, rename_backbone
+from crate_interp.weights.resampling import patch_size_of
 
 __all__ = [
     "architecture_of",

@@ -14,13 +14,13 @@ from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import is_file
-from crate_interp.models.arguments import check_arguments
-from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
-from crate_interp.models.layouts import load_checkpoint_into
 from crate_interp.models.memory import usable_memory
-from crate_interp.models.names import ModelName, resolve_name
-from crate_interp.models.records import ModelRecord, checked_statistics
-from crate_interp.models.weights import fetch_weights
+from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights.fit import load_checkpoint_into
+from crate_interp.weights.names import ModelName, resolve_name
+from crate_interp.weights.records import ModelRecord, checked_statistics
+from crate_interp.weights.sources import fetch_weights
 
 __all__ = [
     "RANDOM",

@@ -13,12 +13,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import (
+from crate_interp.weights import (
     ModelRecord,
     create_backbone,
     create_on_meta,
+    load,
     load_backbone,
-    loading,
     read_checkpoint,
     resolve_name,
     resolve_weights,
@@ -238,7 +238,7 @@ def test_load_backbone_uses_the_hubs_cache_when_offline(reference, tmp_path):
     (repository / "refs" / "main").write_text("0" * 40)
     (snapshot / "crate_alpha_B8_IN21K").write_bytes((reference / TORCH).read_bytes())
     script = (
-        "from crate_interp.models import load_backbone\n"
+        "from crate_interp.weights import load_backbone\n"
         f"sizes = {SIZES!r}\n"
         "print(load_backbone('crate_alpha_B8.in21k', **sizes).num_classes)\n"
         "load_backbone('crate_alpha_L8.in21k', **sizes)\n"
@@ -253,6 +253,6 @@ def test_load_backbone_uses_the_hubs_cache_when_offline(reference, tmp_path):
 
 
 def test_load_backbone_refuses_another_kind_of_model_before_it_downloads(monkeypatch):
-    monkeypatch.setattr(loading, "fetch_weights", lambda _: pytest.fail("downloaded"))
+    monkeypatch.setattr(load, "fetch_weights", lambda _: pytest.fail("downloaded"))
     with pytest.raises(InputError, match=r"resnet50.* is a ResNet"):
         load_backbone("resnet50")

@@ -5,8 +5,8 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from crate_interp.errors import InputError
-from crate_interp.models import ModelName, resolve_name
-from crate_interp.models.names import ALIASES, nearest_names, our_architectures
+from crate_interp.weights import ModelName, resolve_name
+from crate_interp.weights.names import ALIASES, nearest_names, our_architectures
 
 
 @pytest.mark.parametrize("alias", ALIASES)

@@ -23,7 +23,7 @@ from torch import nn
 
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.files import read_json_as
-from crate_interp.models.names import ModelName, resolve_name
+from crate_interp.weights.names import ModelName, resolve_name
 
 __all__ = [
     "WeightSource",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import ARCHIVE_DAMAGE, array_sizes, is_file, read_arrays
-from crate_interp.models.torch_files import StoredTensor, TorchFile
+from crate_interp.weights.torch_files import StoredTensor, TorchFile
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_metadata", "write_safetensors"]
 

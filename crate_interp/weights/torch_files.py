@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crate_interp.errors import CheckpointError, shorten
 from crate_interp.files import ARCHIVE_DAMAGE
-from crate_interp.models.pickles import Name, interpret
+from crate_interp.weights.pickles import Name, interpret
 
 __all__ = ["StoredTensor", "TorchFile"]
 

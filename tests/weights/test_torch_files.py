@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crate_interp.errors import CheckpointError
-from crate_interp.models.checkpoint_files import read_checkpoint
+from crate_interp.weights.files import read_checkpoint
 
 OLD = pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
 

@@ -15,16 +15,17 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from crate_interp.errors import CheckpointError
-from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
-from crate_interp.models.file_sizes import classes_of, first_of, outputs_of, unknown_layout
-from crate_interp.models.key_maps import LAYOUTS, Layout, Renamed, rename, rename_backbone
-from crate_interp.models.resampling import (
+from crate_interp.models.families import PretrainedFiles
+from crate_interp.models.subspace import SubspaceAttention
+from crate_interp.weights.file_sizes import classes_of, first_of, outputs_of, unknown_layout
+from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights.layouts import LAYOUTS, Layout, Renamed, rename, rename_backbone
+from crate_interp.weights.resampling import (
     Way,
     patch_size_of,
     resample_patches,
     resample_positions,
 )
-from crate_interp.models.subspace import SubspaceAttention
 
 __all__ = [
     "convert_state_dict",
@@ -296,3 +297,7 @@ def _problems(model: nn.Module, found: Renamed, ignored: tuple[str, ...] = ("\0"
         wrong.insert(0, f"num_heads: expected {heads.pop()}, found {found.num_heads}")
     parts = (("wrong sizes", wrong), ("missing", missing), ("unknown", unknown))
     return "; ".join(f"{what}: {first_of(keys)}" for what, keys in parts if keys)
+
+
+PretrainedFiles.convert = convert_state_dict
+PretrainedFiles.load = load_pretrained_into

@@ -9,8 +9,8 @@ from typing import Any
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import parse_json_as
-from crate_interp.models.arguments import check_arguments
-from crate_interp.models.checkpoint_files import Checkpoint
+from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.files import Checkpoint
 
 __all__ = ["ModelRecord", "checked_statistics"]
 

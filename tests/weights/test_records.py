@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from crate_interp.errors import CheckpointError, InputError
-from crate_interp.models import (
+from crate_interp.weights import (
     ModelRecord,
     create_backbone,
     load_backbone,

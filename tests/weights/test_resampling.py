@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from crate_interp.errors import CheckpointError
-from crate_interp.models.layouts import load_checkpoint_into, load_initial_into
-from crate_interp.models.resampling import patch_size_of, resample_patches, resample_positions
+from crate_interp.weights.fit import load_checkpoint_into, load_initial_into
+from crate_interp.weights.resampling import patch_size_of, resample_patches, resample_positions
 
 FAMILIES = ("crate_alpha_tiny_patch16_224", "crate_tiny_patch16_224", "vit_tiny_patch16_224")
 CRATE_ALPHA = "crate_alpha_torch_d48_l2_h3_p8_i32_c10.pth"

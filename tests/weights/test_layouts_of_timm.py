@@ -7,8 +7,8 @@ import timm
 import torch
 
 from crate_interp.errors import CheckpointError
-from crate_interp.models.file_sizes import classes_in
-from crate_interp.models.layouts import load_checkpoint_into
+from crate_interp.weights.file_sizes import classes_in
+from crate_interp.weights.fit import load_checkpoint_into
 
 ALPHA = "crate_alpha_torch_d48_l2_h3_p8_i32_c10.pth"
 

@@ -10,9 +10,9 @@ import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
 from crate_interp.errors import CheckpointError
-from crate_interp.models.checkpoint_files import Checkpoint, read_checkpoint
-from crate_interp.models.file_sizes import architecture_of, classes_in
-from crate_interp.models.layouts import (
+from crate_interp.weights.file_sizes import architecture_of, classes_in
+from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights.fit import (
     convert_state_dict,
     load_checkpoint_into,
     load_pretrained_into,

@@ -1,0 +1,44 @@
+"""From the name of a model to its loaded weights."""
+
+import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
+
+from crate_interp.weights.clip import load_clip
+from crate_interp.weights.files import Checkpoint, read_checkpoint, write_safetensors
+from crate_interp.weights.load import (
+    RANDOM,
+    create_backbone,
+    create_on_meta,
+    load_backbone,
+    names_a_file,
+    resolve_weights,
+)
+from crate_interp.weights.mae import load_mae
+from crate_interp.weights.names import ModelName, resolve_name
+from crate_interp.weights.records import ModelRecord
+from crate_interp.weights.sources import (
+    is_available_locally,
+    parameters_checksum,
+    weight_source,
+    weights_checksum,
+)
+
+__all__ = [
+    "RANDOM",
+    "Checkpoint",
+    "ModelName",
+    "ModelRecord",
+    "create_backbone",
+    "create_on_meta",
+    "is_available_locally",
+    "load_backbone",
+    "load_clip",
+    "load_mae",
+    "names_a_file",
+    "parameters_checksum",
+    "read_checkpoint",
+    "resolve_name",
+    "resolve_weights",
+    "weight_source",
+    "weights_checksum",
+    "write_safetensors",
+]
