@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,14 +42,8 @@ _logger = logging.getLogger(__name__)
 _PRESENTATION = {"images", "masks", "output", "pictures", "recursive", "weights", "workers"}
 
 
-class _Method(TypedDict):
-    f: list[float]
-    iou: float
-    accuracy: float
-
-
 class _Entry(JournalEntry):
-    methods: dict[str, _Method]
+    methods: dict[str, ImageSaliency]
 
 
 def run(config: SaliencyBenchmarkConfig) -> int:
@@ -144,8 +138,7 @@ class _Benchmark:
             found = {}
             for name, grids in self.maps_of(record, activations).items():
                 soft, mask = (self.on_original(grid, image) for grid in grids)
-                saliency = image_saliency(soft, mask, truth)
-                found[name] = {**asdict(saliency), "f": saliency.f.tolist()}
+                found[name] = image_saliency(soft, mask, truth)
         return {"methods": found}
 
     def example_of(
@@ -159,7 +152,7 @@ class _Benchmark:
         for grids in self.maps_of(record, activations).values():
             soft, mask = (self.on_original(grid, image) for grid in grids)
             masks.append(mask)
-            captions.append(f"IoU {percent(image_saliency(soft, mask, truth).iou)}")
+            captions.append(f"IoU {percent(image_saliency(soft, mask, truth)['iou'])}")
         return Example.drawn((draw(Instances(mask[None])) for mask in masks), captions)
 
 
@@ -181,9 +174,7 @@ def _rows_of(
 def _scores_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     if not entries:
         raise InputError("expected images and masks that can be read, found none")
-    scores = {}
-    for name in entries[0]["methods"]:
-        found = [entry["methods"][name] for entry in entries]
-        images = [ImageSaliency(np.array(f["f"]), f["iou"], f["accuracy"]) for f in found]
-        scores[name] = asdict(saliency_score(images))
-    return scores
+    return {
+        name: asdict(saliency_score([entry["methods"][name] for entry in entries]))
+        for name in entries[0]["methods"]
+    }

@@ -18,7 +18,13 @@ from crate_interp.config import SemanticBenchmarkConfig
 from crate_interp.data import VOID, ImageRecord, LabelledSet, ResizedImage, open_labelled
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.evaluation import confusion_of, match_clusters, semantic_score
+from crate_interp.evaluation import (
+    ImageConfusion,
+    image_confusion,
+    match_clusters,
+    semantic_score,
+    total_confusion,
+)
 from crate_interp.evaluation.patch_classifier import (
     PatchClassifier,
     fit_clusters,
@@ -45,8 +51,8 @@ _PRESENTATION = {"data", "output", "weights", "workers"}
 Sample = tuple[Float[np.ndarray, "s D"], UInt8[np.ndarray, " s"]]
 
 
-class _Entry(JournalEntry):
-    pairs: list[tuple[int, int, int]]
+class _Entry(JournalEntry, ImageConfusion):
+    pass
 
 
 def run(config: SemanticBenchmarkConfig) -> int:
@@ -82,7 +88,7 @@ def run(config: SemanticBenchmarkConfig) -> int:
             partial(benchmark.entry_of, classifier),
             config,
         )
-        confusion = _sum_of(entries, len(data.classes))
+        confusion = total_confusion(entries, len(data.classes), len(data.classes))
         score = semantic_score(
             match_clusters(confusion) if config.method == "kmeans" else confusion
         )
@@ -167,29 +173,18 @@ class _Benchmark:
         image: ResizedImage,
         activations: Activations,
         stage: StageClock,
-    ) -> dict[str, Any]:
-        """Predicted label, true label and number of pixels, of each pair that occurs."""
+    ) -> ImageConfusion:
         with stage("score"):
             labels = self.data.labels_of(record, image.original_hw)
             geometry = self.observer.geometry(image.original_hw)
             predicted = classifier.predict(self.features(activations)).reshape(geometry.grid_hw)
             predicted = geometry.grid_to_original(predicted[None])[0]
             classes = len(self.data.classes)
-            confusion = confusion_of(labels, predicted, classes, classes)
-            pairs = np.column_stack([*confusion.nonzero(), confusion[confusion.nonzero()]])
-        return {"pairs": pairs.tolist()}
+            return image_confusion(labels, predicted, classes, classes)
 
     def features(self, activations: Activations) -> Float[np.ndarray, "n D"]:
         found = activations.patch_features(self.feature, self.config.block)[0]
         return np.ascontiguousarray(found.float().cpu().numpy().T)
-
-
-def _sum_of(entries: Sequence[Mapping[str, Any]], classes: int) -> Int64[np.ndarray, "C C"]:
-    confusion = np.zeros((classes, classes), np.int64)
-    for entry in entries:
-        for predicted, label, count in entry["pairs"]:
-            confusion[predicted, label] += count
-    return confusion
 
 
 def _images_of_class(entries: Sequence[Mapping[str, Any]], classes: int) -> Int64[np.ndarray, " C"]:

@@ -59,11 +59,8 @@ LabelMap = UInt8[np.ndarray, "H W"]
 _PRESENTATION = {"data", "output", "pictures", "weights", "workers"}
 
 
-class _Entry(JournalEntry):
-    classes: list[int]
-    heads: list[list[float]]
-    mean_head: list[float]
-    principal: list[float]
+class _Entry(JournalEntry, ImageOverlaps):
+    pass
 
 
 def run(config: VocBenchmarkConfig) -> int:
@@ -91,8 +88,7 @@ def run(config: VocBenchmarkConfig) -> int:
         entries, failed = observe_into(
             folder, observer, records, wanted, benchmark.entry_of, config
         )
-        overlaps = [_overlaps_of(entry) for entry in entries]
-        score = attention_segmentation_score(overlaps, len(data.classes))
+        score = attention_segmentation_score(entries, len(data.classes))
         by_class = write_class_scores(
             output / "classes.png",
             data.classes,
@@ -132,17 +128,11 @@ class _Benchmark:
 
     def entry_of(
         self, record: ImageRecord, image: ResizedImage, activations: Activations, stage: StageClock
-    ) -> dict[str, Any]:
+    ) -> ImageOverlaps:
         with stage("score"):
             geometry = self.observer.geometry(image.original_hw)
             truth = self.truth_of(record, image.original_hw)
-            found = image_overlaps(self.masks_of(activations), geometry, *truth, self.protocol)
-        return {
-            "classes": found.classes.tolist(),
-            "heads": found.heads.tolist(),
-            "mean_head": found.mean_head.tolist(),
-            "principal": found.principal.tolist(),
-        }
+            return image_overlaps(self.masks_of(activations), geometry, *truth, self.protocol)
 
     def masks_of(self, activations: Activations) -> Bool[np.ndarray, "K+2 h w"]:
         """Masks of the heads, of their mean, and of the principal component."""
@@ -170,14 +160,15 @@ class _Benchmark:
         found = image_overlaps(masks, geometry, labels, objects, protocol)
         truth, classes = truth_masks(labels, objects, protocol.background)
         masks = geometry.grid_to_original(masks)
-        best, rgb = found.heads.argmax(axis=0), record.read()
+        heads, rgb = np.array(found["heads"]), record.read()
+        best = heads.argmax(axis=0)
         shown = (truth, masks[best], masks[-2:-1], masks[-1:])
         colours = contrasting_colours(rgb, truth)
         names = ", ".join(self.data.classes[label] for label in np.unique(classes))
-        heads = ", ".join(str(head) for head in np.unique(best))
-        ious = (found.heads.max(axis=0), found.mean_head, found.principal)
+        ious = (heads.max(axis=0), found["mean_head"], found["principal"])
+        numbers = ", ".join(str(head) for head in np.unique(best))
         best_iou, mean_iou, principal_iou = (
-            f"IoU {percent(values.mean())}" if len(classes) else "" for values in ious
+            f"IoU {percent(float(np.mean(values)))}" if len(classes) else "" for values in ious
         )
         return Example.drawn(
             (
@@ -186,7 +177,7 @@ class _Benchmark:
                 else draw_instances(rgb, Instances(each))
                 for each in shown
             ),
-            [names, f"{best_iou}, head {heads}", mean_iou, principal_iou],
+            [names, f"{best_iou}, head {numbers}", mean_iou, principal_iou],
         )
 
 
@@ -198,12 +189,6 @@ def _open_data(config: VocBenchmarkConfig) -> LabelledSet:
             f"{config.data / 'SegmentationObject'}: no such folder, which --per object needs"
         )
     return data.limit(config.limit)
-
-
-def _overlaps_of(entry: Mapping[str, Any]) -> ImageOverlaps:
-    mean_head, principal = np.array(entry["mean_head"]), np.array(entry["principal"])
-    heads = np.array(entry["heads"]).reshape(len(entry["heads"]), len(mean_head))
-    return ImageOverlaps(np.array(entry["classes"], np.int64), heads, mean_head, principal)
 
 
 def _results_of(

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crate_interp.config import EvaluateClassifierConfig
 from crate_interp.errors import InputError
-from crate_interp.evaluation import AccuracyScore, TopKAccuracy
+from crate_interp.evaluation import AccuracyScore, accuracy_score, class_ranks
 from crate_interp.files import checked_as, parse_json_as
 from crate_interp.models import embed_classes, inference_precision
 from crate_interp.runs.inference import (
@@ -176,7 +176,8 @@ def _measure(
         num_workers=config.workers,
         collate_fn=list,
     )
-    accuracy, skipped = TopKAccuracy(), []
+    ranks: list[int] = []
+    skipped: list[str] = []
     with (
         torch.inference_mode(),
         progress_bar(desc="evaluate", total=count, unit="image") as progress,
@@ -194,11 +195,11 @@ def _measure(
                     scores = classifier.score_of(images)
                 labels = torch.tensor([label for _, label in read])
                 try:
-                    accuracy.update(scores.float().cpu(), labels)
+                    ranks += class_ranks(scores.float().cpu(), labels)
                 except InputError as error:  # huge weights give numbers that are none
                     raise InputError(f"{config.weights or config.model}: {error}") from error
             progress.update(len(items))
-    return accuracy.compute(), skipped
+    return accuracy_score(ranks), skipped
 
 
 def _read_classes(path: Path) -> list[str]:

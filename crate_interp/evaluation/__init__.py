@@ -1,25 +1,28 @@
-"""Scores against a ground truth."""
+"""Scores against a ground truth: of each image a record, of the records a score."""
 
-from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
 from crate_interp.evaluation.attention_segmentation import (
     AttentionProtocol,
     AttentionSegmentationScore,
+    HeadOverlaps,
     ImageOverlaps,
     attention_segmentation_score,
     candidate_masks,
+    head_overlaps,
     image_overlaps,
 )
-from crate_interp.evaluation.classification import AccuracyScore, TopKAccuracy
+from crate_interp.evaluation.classification import AccuracyScore, accuracy_score, class_ranks
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
 from crate_interp.evaluation.coco_input import read_results
 from crate_interp.evaluation.confusion import (
+    ImageConfusion,
     SemanticScore,
-    confusion_of,
+    image_confusion,
     match_clusters,
     semantic_score,
+    total_confusion,
 )
-from crate_interp.evaluation.corloc import CorLoc, CorLocScore
-from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU, mask_iou
+from crate_interp.evaluation.corloc import CorLocScore, corloc_hit, corloc_score
+from crate_interp.evaluation.masks import MeanIoU, best_overlaps, mask_iou, mean_iou
 from crate_interp.evaluation.saliency import (
     ImageSaliency,
     SaliencyScore,
@@ -29,30 +32,35 @@ from crate_interp.evaluation.saliency import (
 
 __all__ = [
     "AccuracyScore",
-    "AttentionIoU",
     "AttentionProtocol",
-    "AttentionScore",
     "AttentionSegmentationScore",
-    "BestMaskIoU",
     "CocoScores",
-    "CorLoc",
     "CorLocScore",
+    "HeadOverlaps",
+    "ImageConfusion",
     "ImageOverlaps",
     "ImageSaliency",
     "MeanIoU",
     "SaliencyScore",
     "SemanticScore",
-    "TopKAccuracy",
+    "accuracy_score",
     "attention_segmentation_score",
+    "best_overlaps",
     "candidate_masks",
+    "class_ranks",
     "coco_average_precision",
-    "confusion_of",
+    "corloc_hit",
+    "corloc_score",
     "format_table",
+    "head_overlaps",
+    "image_confusion",
     "image_overlaps",
     "image_saliency",
     "mask_iou",
     "match_clusters",
+    "mean_iou",
     "read_results",
     "saliency_score",
     "semantic_score",
+    "total_confusion",
 ]

@@ -5,8 +5,9 @@ Shapes: K heads, h w patch grid, G classes or objects of an image, C classes of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -26,13 +27,16 @@ __all__ = [
     "METHODS",
     "AttentionProtocol",
     "AttentionSegmentationScore",
+    "HeadOverlaps",
     "ImageOverlaps",
     "attention_segmentation_score",
     "candidate_masks",
+    "head_overlaps",
     "image_overlaps",
 ]
 
-METHODS = ("best head", "one head", "mean head", "principal component")
+_OTHERS = {"mean head": "mean_head", "principal component": "principal"}  # keys of a record
+METHODS = ("best head", "one head", *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -60,31 +64,28 @@ class AttentionProtocol:
         check_arguments(self, "by", "keep", "background", "resolution")
 
 
-@dataclass(frozen=True, eq=False)
-class ImageOverlaps:
-    """IoU of the masks of one image with its classes or objects, in [0, 1].
+class HeadOverlaps(TypedDict):
+    """IoU of the attention masks of one image with its classes or objects, in [0, 1].
 
     Attributes:
         classes: Label of each class or object.
-        heads: Of the mask of each head.
-        mean_head: Of the mask of the mean of the heads.
-        principal: Of the mask of the first principal component.
-
-    Raises:
-        InputError: The shapes do not agree.
+        heads: IoU of the mask of each head with each class or object.
     """
 
-    classes: Int64[np.ndarray, " G"]
-    heads: Float[np.ndarray, "K G"]
-    mean_head: Float[np.ndarray, " G"]
-    principal: Float[np.ndarray, " G"]
+    classes: list[int]
+    heads: list[list[float]]
 
-    def __post_init__(self) -> None:
-        shapes = [array.shape for array in (self.classes, self.mean_head, self.principal)]
-        if self.heads.ndim != 2 or {*shapes, self.heads.shape[1:]} != {shapes[0]}:
-            raise InputError(
-                f"overlaps: expected (K, G) and (G,), found {self.heads.shape} and {shapes}"
-            )
+
+class ImageOverlaps(HeadOverlaps):
+    """`HeadOverlaps`, and the masks to compare them with.
+
+    Attributes:
+        mean_head: IoU of the mask of the mean of the heads.
+        principal: IoU of the mask of the first principal component.
+    """
+
+    mean_head: list[float]
+    principal: list[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +93,14 @@ class AttentionSegmentationScore:
     """Mean IoU by method: each of `METHODS` has one mask for a class or object.
 
     `best head` takes the head that covers it best, `one head` the same head everywhere: the one
-    of the largest mean.
+    of the largest mean. The other two are there if the records have them.
 
     Attributes:
-        mean_iou: Mean over the classes or objects of an image, then over images.
+        mean_iou: Mean over the classes or objects of an image, then over images, in [0, 1].
         by_class: Mean over images and objects of each class; NaN for one that does not occur.
-        images_of_class: Images that each class occurs in.
-        head: The one head, from 0.
-        images: Images that count: those with a class or object.
+        images_of_class: Number of images that each class occurs in.
+        head: Number of the one head, from 0.
+        images: Number of images that count: those with a class or object.
     """
 
     mean_iou: dict[str, float]
@@ -114,11 +115,11 @@ def candidate_masks(
     features: Float[Tensor, "D n"],
     protocol: AttentionProtocol,
 ) -> Bool[np.ndarray, "K+2 h w"]:
-    """Make the masks of an image: one a head, that of the mean head, the principal component's.
+    """Make the masks of an image: one per head, the mean head's, the principal component's.
 
     Args:
         cls_attention: Attention of the class token to the patches.
-        features: Of the patches, row-major.
+        features: Features of the patches, row-major.
         protocol: Which patches the attention masks keep.
 
     Raises:
@@ -129,6 +130,40 @@ def candidate_masks(
     kept = attention_masks(rows, protocol.by, protocol.keep).unflatten(1, grid_hw)
     principal = principal_component(features, grid_hw).mask
     return torch.cat([kept, principal[None]]).cpu().numpy()
+
+
+def head_overlaps(
+    cls_attention: Float[Tensor, "K h w"],
+    geometry: ImageGeometry,
+    ground_truth: Bool[np.ndarray, "G H W"],
+    by: KeepBy = "mass",
+    keep: float = 0.6,
+) -> HeadOverlaps:
+    """Compare the attention masks of an image with its objects, which may overlap.
+
+    Args:
+        cls_attention: Attention of the class token to the patches.
+        geometry: Geometry of the image.
+        ground_truth: Masks of the original image, one per object; all get the label 0.
+        by: See `attention_masks`.
+        keep: Share, see `attention_masks`.
+
+    Raises:
+        InputError: As `attention_masks`; the attention does not lie on the grid; a ground-truth
+            mask is empty or of another size.
+    """
+    grid_hw = tuple(cls_attention.shape[1:])
+    if cls_attention.ndim != 3 or grid_hw != geometry.grid_hw:
+        raise InputError(
+            f"cls_attention: expected shape (K, {geometry.grid_hw[0]}, {geometry.grid_hw[1]}), "
+            f"found {tuple(cls_attention.shape)}"
+        )
+    kept = attention_masks(cls_attention.flatten(1), by, keep).unflatten(1, grid_hw)
+    masks = geometry.grid_to_original(kept.cpu().numpy())
+    return {
+        "classes": [0] * len(ground_truth),
+        "heads": overlaps_of(masks, ground_truth).tolist(),
+    }
 
 
 def image_overlaps(
@@ -144,7 +179,7 @@ def image_overlaps(
 
     Args:
         masks: As `candidate_masks` makes them.
-        geometry: Of the image.
+        geometry: Geometry of the image.
         labels: Class of each pixel of the original image, or `VOID`.
         objects: Object of each pixel, from 1; `None` to compare with classes.
         protocol: At what resolution, and whether background counts.
@@ -160,54 +195,63 @@ def image_overlaps(
     else:
         masks = geometry.grid_to_original(masks)
     truth, classes = truth_masks(labels, objects, protocol.background)
-    overlaps = overlaps_of(masks & (labels != VOID), truth)
-    return ImageOverlaps(classes, overlaps[:-2], overlaps[-2], overlaps[-1])
+    *heads, mean_head, principal = overlaps_of(masks & (labels != VOID), truth).tolist()
+    return {
+        "classes": classes.tolist(),
+        "heads": heads,
+        "mean_head": mean_head,
+        "principal": principal,
+    }
 
 
 def attention_segmentation_score(
-    images: Sequence[ImageOverlaps], num_classes: int
+    images: Sequence[HeadOverlaps], num_classes: int
 ) -> AttentionSegmentationScore:
     """Average over classes or objects, and over images.
 
     Args:
-        images: Those without a class or object do not count.
+        images: Records of the images; those without a class or object do not count.
         num_classes: C.
 
     Raises:
-        InputError: No image counts, or their numbers of heads differ.
+        InputError: No image counts, a record's shapes do not agree, or the numbers of heads differ.
 
     Reference:
         Caron et al., arXiv 2104.14294, section 4.2.2; Yu et al., arXiv 2308.16271, section 3.
     """
-    counted = [image for image in images if len(image.classes)]
+    counted = [image for image in images if len(image["classes"])]
     if not counted:
         raise InputError("attention segmentation: expected images with ground truth, found none")
-    heads = {len(image.heads) for image in counted}
-    if len(heads) > 1:
-        raise InputError(f"attention segmentation: expected one number of heads, found {heads}")
-    head = int(np.mean([image.heads.mean(axis=1) for image in counted], axis=0).argmax())
-    chosen = [
-        dict(
-            zip(
-                METHODS,
-                (image.heads.max(axis=0), image.heads[head], image.mean_head, image.principal),
-                strict=True,
-            )
-        )
-        for image in counted
+    overlaps = [_masks_of(image) for image in counted]
+    num_heads = {len(heads) for heads, _ in overlaps}
+    if len(num_heads) > 1 or 0 in num_heads:
+        raise InputError(f"attention segmentation: expected one number of heads, found {num_heads}")
+    head = int(np.mean([heads.mean(axis=1) for heads, _ in overlaps], axis=0).argmax())
+    by_image = [
+        {"best head": heads.max(axis=0), "one head": heads[head], **others}
+        for heads, others in overlaps
     ]
-    classes = np.concatenate([image.classes for image in counted])
+    classes = np.concatenate([image["classes"] for image in counted])
     objects = np.bincount(classes, minlength=num_classes)
-    by_class = {}
-    for method in METHODS:
-        weights = np.concatenate([of_image[method] for of_image in chosen])
+    mean_iou, by_class = {}, {}
+    for method in by_image[0]:
+        mean_iou[method] = float(np.mean([ious[method].mean() for ious in by_image]))
+        weights = np.concatenate([ious[method] for ious in by_image])
         with np.errstate(invalid="ignore"):  # a class without objects: 0 / 0 is NaN
             by_class[method] = np.bincount(classes, weights, num_classes) / objects
-    present = np.concatenate([np.unique(image.classes) for image in counted])
-    return AttentionSegmentationScore(
-        {m: float(np.mean([of_image[m].mean() for of_image in chosen])) for m in METHODS},
-        by_class,
-        np.bincount(present, minlength=num_classes),
-        head,
-        len(counted),
-    )
+    present = np.concatenate([np.unique(image["classes"]) for image in counted])
+    images_of_class = np.bincount(present, minlength=num_classes)
+    return AttentionSegmentationScore(mean_iou, by_class, images_of_class, head, len(counted))
+
+
+def _masks_of(
+    image: HeadOverlaps,
+) -> tuple[Float[np.ndarray, "K G"], dict[str, Float[np.ndarray, " G"]]]:
+    """The IoU of the heads' masks, and of the masks of the other methods that a record has."""
+    record: Mapping[str, Any] = image
+    heads = np.array(image["heads"])
+    others = {name: np.array(record[key]) for name, key in _OTHERS.items() if key in record}
+    shapes = [(len(image["classes"]),), *(array.shape for array in others.values())]
+    if heads.shape != (len(heads), *shapes[0]) or len(set(shapes)) > 1:
+        raise InputError(f"overlaps: expected (K, G) and (G,), found {heads.shape} and {shapes}")
+    return heads, others

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from crate_interp.errors import InputError
 
-__all__ = ["AccuracyScore", "TopKAccuracy"]
+__all__ = ["AccuracyScore", "accuracy_score", "class_ranks"]
 
 
 @dataclass(frozen=True)
@@ -23,69 +23,56 @@ class AccuracyScore:
 
     Attributes:
         accuracy: By k, the share of images whose class is among the k of the highest scores.
-        pictures: How many there were.
+        pictures: Number of images.
     """
 
     accuracy: dict[int, float]
     pictures: int
 
 
-class TopKAccuracy:
-    """Share of images whose class is among the k of the highest scores.
+def class_ranks(scores: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> list[int]:
+    """Count the classes of each image that come before the right one, by descending score.
 
     Among classes of equal score the lower number comes first, as in `argmax`: low precision makes
-    such ties. Of k classes or fewer, all are among the first k.
+    such ties. (`timm.utils.accuracy` leaves their order to `topk`, which mixes them.)
 
     Args:
-        ks: Which k, each at least 1.
+        scores: The higher, the likelier; any monotone scale.
+        labels: Number of the right class, from 0.
 
     Raises:
-        InputError: No k, or one below 1.
+        InputError: Shapes do not agree, a label is out of range, or a score is NaN.
     """
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise InputError(
+            f"expected scores (B, C) and labels (B,), found {tuple(scores.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    classes = scores.shape[1]
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"labels: expected 0 to {classes - 1}, found {int(labels.min())} to {int(labels.max())}"
+        )
+    if scores.isnan().any():
+        raise InputError("scores: expected numbers, found NaN")
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    ranks: list[int] = (order == labels[:, None]).nonzero()[:, 1].tolist()
+    return ranks
 
-    def __init__(self, ks: Sequence[int] = (1, 5)) -> None:
-        if not ks or min(ks) < 1:
-            raise InputError(f"ks: expected one number or more, each at least 1, found {ks}")
-        self._right = dict.fromkeys(ks, 0)
-        self._pictures = 0
 
-    def update(self, scores: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> None:
-        """Add a batch.
+def accuracy_score(ranks: Sequence[int], ks: Sequence[int] = (1, 5)) -> AccuracyScore:
+    """Compute the share of images whose class is among the k of the highest scores.
 
-        Args:
-            scores: The higher, the likelier; any monotone scale.
-            labels: Number of the right class, from 0.
+    Args:
+        ranks: `class_ranks` of all images.
+        ks: Values of k, each at least 1. Of k classes or fewer, all are among the first k.
 
-        Raises:
-            InputError: Shapes do not agree, a label is out of range, or a score is NaN.
-        """
-        if scores.ndim != 2 or labels.shape != scores.shape[:1]:
-            raise InputError(
-                f"expected scores (B, C) and labels (B,), found {tuple(scores.shape)} and "
-                f"{tuple(labels.shape)}"
-            )
-        classes = scores.shape[1]
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise InputError(
-                f"labels: expected 0 to {classes - 1}, "
-                f"found {int(labels.min())} to {int(labels.max())}"
-            )
-        if scores.isnan().any():
-            raise InputError("scores: expected numbers, found NaN")
-        own = scores.gather(1, labels[:, None])
-        lower = torch.arange(classes, device=scores.device) < labels[:, None]
-        rank = (scores > own).sum(dim=1) + ((scores == own) & lower).sum(dim=1)
-        for k in self._right:
-            self._right[k] += int((rank < k).sum())
-        self._pictures += len(labels)
-
-    def compute(self) -> AccuracyScore:
-        """Average over the images so far.
-
-        Raises:
-            InputError: There was no image.
-        """
-        if not self._pictures:
-            raise InputError("accuracy: expected one image or more, found none")
-        shares = {k: right / self._pictures for k, right in self._right.items()}
-        return AccuracyScore(shares, self._pictures)
+    Raises:
+        InputError: There is no image or no k, or a k is below 1.
+    """
+    if not ks or min(ks) < 1:
+        raise InputError(f"ks: expected one number or more, each at least 1, found {ks}")
+    if not len(ranks):
+        raise InputError("accuracy: expected one image or more, found none")
+    right = {k: int(np.count_nonzero(np.less(ranks, k))) for k in ks}
+    return AccuracyScore({k: count / len(ranks) for k, count in right.items()}, len(ranks))

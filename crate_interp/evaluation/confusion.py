@@ -5,7 +5,9 @@ Shapes: H W pixels, C classes, P predicted labels (classes or clusters).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
@@ -14,7 +16,14 @@ from scipy.optimize import linear_sum_assignment
 from crate_interp.data import VOID
 from crate_interp.errors import InputError
 
-__all__ = ["SemanticScore", "confusion_of", "match_clusters", "semantic_score"]
+__all__ = [
+    "ImageConfusion",
+    "SemanticScore",
+    "image_confusion",
+    "match_clusters",
+    "semantic_score",
+    "total_confusion",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +46,22 @@ class SemanticScore:
     accuracy: Float[np.ndarray, " C"]
 
 
-def confusion_of(
+class ImageConfusion(TypedDict):
+    """Pixels of one image by predicted and true label.
+
+    Attributes:
+        pairs: Predicted label, true label and number of pixels of each pair that occurs.
+    """
+
+    pairs: list[tuple[int, int, int]]
+
+
+def image_confusion(
     labels: Integer[np.ndarray, "H W"],
     predicted: Integer[np.ndarray, "H W"],
     num_classes: int,
     num_predicted: int,
-) -> Int64[np.ndarray, "P C"]:
+) -> ImageConfusion:
     """Count the pixels of every pair of predicted and true label.
 
     Args:
@@ -57,17 +76,31 @@ def confusion_of(
     if labels.shape != predicted.shape:
         raise InputError(f"labels of {labels.shape} and of {predicted.shape} do not compare")
     counts = labels != VOID
-    truth, found = labels[counts].astype(np.int64), predicted[counts].astype(np.int64)
+    truth, guess = labels[counts].astype(np.int64), predicted[counts].astype(np.int64)
     for name, values, limit in (
         ("labels", truth, num_classes),
-        ("predicted", found, num_predicted),
+        ("predicted", guess, num_predicted),
     ):
         if values.size and not 0 <= values.min() <= values.max() < limit:
             raise InputError(
                 f"{name}: expected 0 to {limit - 1}, found {values.min()} to {values.max()}"
             )
-    pairs = np.bincount(found * num_classes + truth, minlength=num_predicted * num_classes)
-    return pairs.reshape(num_predicted, num_classes)
+    # scikit-learn's confusion_matrix counts the same, but takes 13 ms for an image of VOC, not 0.6.
+    pixels = np.bincount(guess * num_classes + truth)
+    pairs = pixels.nonzero()[0]
+    columns = (pairs // num_classes, pairs % num_classes, pixels[pairs])
+    return {"pairs": list(zip(*(column.tolist() for column in columns), strict=True))}
+
+
+def total_confusion(
+    images: Iterable[ImageConfusion], num_classes: int, num_predicted: int
+) -> Int64[np.ndarray, "P C"]:
+    """Add up the pixels of all images, one row per predicted and one column per true label."""
+    confusion = np.zeros((num_predicted, num_classes), np.int64)
+    for image in images:
+        for predicted, label, pixels in image["pairs"]:
+            confusion[predicted, label] += pixels
+    return confusion
 
 
 def match_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, "C+1 C"]:
@@ -77,7 +110,7 @@ def match_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, "C+
     classes, some classes get none, and pixels of a cluster without a class count as wrong.
 
     Args:
-        confusion: Of clusters and classes, as `confusion_of` counts them.
+        confusion: Pixels by cluster and class, as `total_confusion` adds them up.
 
     Returns:
         A confusion of classes. Rows of classes without a cluster are empty; the last row, after
@@ -116,9 +149,9 @@ def semantic_score(confusion: Int64[np.ndarray, "P C"]) -> SemanticScore:
             f"{int(confusion.sum())} pixels"
         )
     right = np.diagonal(confusion).astype(np.float64)
-    truth, found = confusion.sum(axis=0), confusion[:classes].sum(axis=1)
+    truth, predicted = confusion.sum(axis=0), confusion[:classes].sum(axis=1)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which says that there is nothing
-        iou, accuracy = right / (truth + found - right), right / truth
+        iou, accuracy = right / (truth + predicted - right), right / truth
     return SemanticScore(
         float(np.nanmean(iou)),
         float(np.nanmean(accuracy)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from crate_interp.errors import InputError
 
-__all__ = ["CorLoc", "CorLocScore"]
+__all__ = ["CorLocScore", "corloc_hit", "corloc_score"]
 
 
 @dataclass(frozen=True)
@@ -19,55 +20,54 @@ class CorLocScore:
 
     Attributes:
         corloc: In [0, 1].
-        images: Images that count: those with ground truth.
+        images: Number of images that count: those with ground truth.
     """
 
     corloc: float
     images: int
 
 
-class CorLoc:
-    """Share of images whose box has an IoU of 0.5 or more with some ground-truth box.
+def corloc_hit(
+    box_xyxy: Float[np.ndarray, " 4"] | None, ground_truth_xyxy: Float[np.ndarray, "G 4"]
+) -> bool | None:
+    """Tell whether the box of an image has an IoU of 0.5 or more with some ground-truth box.
 
-    Reference: Deselaers, Alexe, Ferrari, ECCV 2010; used by TokenCut, arXiv 2202.11539.
+    Args:
+        box_xyxy: The predicted box, x2 and y2 exclusive, in pixels of the same frame as the ground
+            truth; `None` if there is none, which is a miss.
+        ground_truth_xyxy: Boxes of the objects.
+
+    Returns:
+        `None` for an image without ground truth (G = 0), which does not count.
+
+    Raises:
+        InputError: Boxes are of another shape, not finite, or end before they begin.
     """
+    truth = _checked("ground_truth_xyxy", ground_truth_xyxy)
+    box = None if box_xyxy is None else _checked("box_xyxy", np.asarray(box_xyxy)[None])
+    if not len(truth):
+        return None
+    if box is None:
+        return False
+    return bool((coco_mask.iou(_xywh(box), _xywh(truth), [0] * len(truth)) >= 0.5).any())
 
-    def __init__(self) -> None:
-        self._hits: list[bool] = []
 
-    def update(
-        self,
-        box_xyxy: Float[np.ndarray, " 4"] | None,
-        ground_truth_xyxy: Float[np.ndarray, "G 4"],
-    ) -> None:
-        """Add an image; without ground truth (G = 0) it does not count.
+def corloc_score(hits: Sequence[bool | None]) -> CorLocScore:
+    """Average over images.
 
-        Args:
-            box_xyxy: The predicted box, x2 and y2 exclusive, in pixels of the same frame as the
-                ground truth; `None` if there is none, which is a miss.
-            ground_truth_xyxy: Boxes of the objects.
+    Args:
+        hits: `corloc_hit` of each image.
 
-        Raises:
-            InputError: Boxes are of another shape, not finite, or end before they begin.
-        """
-        truth = _checked("ground_truth_xyxy", ground_truth_xyxy)
-        box = None if box_xyxy is None else _checked("box_xyxy", np.asarray(box_xyxy)[None])
-        if not len(truth):
-            return
-        self._hits.append(
-            box is not None
-            and bool((coco_mask.iou(_xywh(box), _xywh(truth), [0] * len(truth)) >= 0.5).any())
-        )
+    Raises:
+        InputError: No image has ground truth.
 
-    def compute(self) -> CorLocScore:
-        """Average over the images so far.
-
-        Raises:
-            InputError: There was no image with ground truth.
-        """
-        if not self._hits:
-            raise InputError("CorLoc: expected images with ground truth, found none")
-        return CorLocScore(float(np.mean(self._hits)), len(self._hits))
+    Reference:
+        Deselaers, Alexe, Ferrari, ECCV 2010; used by TokenCut, arXiv 2202.11539.
+    """
+    counted = [hit for hit in hits if hit is not None]
+    if not counted:
+        raise InputError("CorLoc: expected images with ground truth, found none")
+    return CorLocScore(float(np.mean(counted)), len(counted))
 
 
 def _checked(name: str, boxes: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "G 4"]:

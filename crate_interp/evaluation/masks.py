@@ -1,7 +1,8 @@
-"""Overlap of masks with the ground truth, one number an image: mIoU over classes or objects."""
+"""Overlap of masks with the ground truth: IoU of pairs, and the mean over objects and images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from crate_interp.errors import InputError
 
-__all__ = ["BestMaskIoU", "MeanIoU", "mask_iou", "overlaps_of"]
+__all__ = ["MeanIoU", "best_overlaps", "mask_iou", "mean_iou", "overlaps_of"]
 
 
 def mask_iou(
@@ -56,52 +57,48 @@ class MeanIoU:
 
     Attributes:
         mean_iou: In [0, 1].
-        images: Images that count: those with ground truth.
+        images: Number of images that count: those with ground truth.
     """
 
     mean_iou: float
     images: int
 
 
-class BestMaskIoU:
-    """Mean IoU when every class (or object) of an image has its best mask, as with attention heads.
+def best_overlaps(
+    masks: Bool[np.ndarray, "M H W"], ground_truth: Bool[np.ndarray, "G H W"]
+) -> list[float]:
+    """Give every class (or object) of an image the mask that covers it best.
 
-    For every ground-truth mask the largest IoU among the predicted masks; mean over the
-    ground-truth masks of the image; mean over images. One predicted mask and one ground-truth
-    mask give the plain IoU of a salient object.
+    Args:
+        masks: Predicted masks, for instance one per head; may overlap.
+        ground_truth: One mask per class, or one per object. Pixels that do not count (void) are to
+            be cleared in both arrays.
 
-    Reference: Caron et al., arXiv 2104.14294, section 4.2.2 (objects); Yu et al., arXiv
-    2308.16271 (classes).
+    Returns:
+        Largest IoU of each class or object, 0 without a predicted mask. One predicted mask and one
+        ground-truth mask give the plain IoU of a salient object.
+
+    Raises:
+        InputError: As `overlaps_of`.
     """
+    best: list[float] = overlaps_of(masks, ground_truth).max(axis=0, initial=0.0).tolist()
+    return best
 
-    def __init__(self) -> None:
-        self._image_means: list[float] = []
 
-    def update(
-        self,
-        masks: Bool[np.ndarray, "K H W"],
-        ground_truth: Bool[np.ndarray, "G H W"],
-    ) -> None:
-        """Add an image; without ground truth (G = 0) it does not count, without masks it is 0.
+def mean_iou(images: Sequence[Sequence[float]]) -> MeanIoU:
+    """Average over the classes or objects of each image, then over images.
 
-        Args:
-            masks: Predicted, one a head; may overlap.
-            ground_truth: One a class, or one an object. Clear pixels that do not count (void) in
-                both arrays.
+    Args:
+        images: `best_overlaps` of each image; an image without ground truth does not count.
 
-        Raises:
-            InputError: As `mask_iou`, or a ground-truth mask is empty.
-        """
-        overlaps = overlaps_of(masks, ground_truth)
-        if len(ground_truth):
-            self._image_means.append(float(overlaps.max(axis=0, initial=0.0).mean()))
+    Raises:
+        InputError: No image has ground truth.
 
-    def compute(self) -> MeanIoU:
-        """Average over the images so far.
-
-        Raises:
-            InputError: There was no image with ground truth.
-        """
-        if not self._image_means:
-            raise InputError("mean IoU: expected images with ground truth, found none")
-        return MeanIoU(float(np.mean(self._image_means)), len(self._image_means))
+    Reference:
+        Caron et al., arXiv 2104.14294, section 4.2.2 (objects); Yu et al., arXiv 2308.16271
+        (classes).
+    """
+    means = [float(np.mean(overlaps)) for overlaps in images if len(overlaps)]
+    if not means:
+        raise InputError("mean IoU: expected images with ground truth, found none")
+    return MeanIoU(float(np.mean(means)), len(means))

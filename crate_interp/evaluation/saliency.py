@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,17 +18,16 @@ BETA_SQUARED = 0.3
 THRESHOLDS: Float[np.ndarray, " 255"] = np.arange(255) / 255
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSaliency:
+class ImageSaliency(TypedDict):
     """How well the salient object of one image was found.
 
     Attributes:
         f: F of the map above each of the 255 thresholds 0/255, ..., 254/255.
-        iou: Of the mask.
+        iou: IoU of the mask with the object, in [0, 1].
         accuracy: Share of the pixels of the mask that are right.
     """
 
-    f: Float[np.ndarray, " 255"]
+    f: list[float]
     iou: float
     accuracy: float
 
@@ -39,9 +39,9 @@ class SaliencyScore:
     Attributes:
         max_f: The largest mean F of any threshold on the maps.
         threshold: That threshold; the lowest of several.
-        iou: Of the masks.
-        accuracy: Of the masks.
-        images: How many there were.
+        iou: IoU of the masks with the objects.
+        accuracy: Share of the pixels of the masks that are right.
+        images: Number of images.
     """
 
     max_f: float
@@ -63,9 +63,9 @@ def image_saliency(
     are.
 
     Args:
-        saliency: In [0, 1]; of a method that finds a mask alone, that mask.
-        mask: What the method takes for the object.
-        truth: The object.
+        saliency: Map in [0, 1]; the mask, for a method that makes a mask alone.
+        mask: Mask of the object, as the method has it.
+        truth: Mask of the object.
 
     Raises:
         InputError: Sizes differ, there is no pixel, or the map leaves [0, 1].
@@ -91,7 +91,7 @@ def image_saliency(
     weighted = BETA_SQUARED * precision + recall
     f = (1 + BETA_SQUARED) * precision * recall / np.where(weighted > 0, weighted, 1.0)
     iou = float(mask_iou(mask[None], truth[None])[0, 0])
-    return ImageSaliency(f, iou, float(np.mean(mask == truth)))
+    return {"f": f.tolist(), "iou": iou, "accuracy": float(np.mean(mask == truth))}
 
 
 def saliency_score(images: Sequence[ImageSaliency]) -> SaliencyScore:
@@ -102,12 +102,12 @@ def saliency_score(images: Sequence[ImageSaliency]) -> SaliencyScore:
     """
     if not images:
         raise InputError("saliency: expected one image or more, found none")
-    mean_f = np.mean([image.f for image in images], axis=0)
+    mean_f = np.mean([image["f"] for image in images], axis=0)
     best = int(mean_f.argmax())
     return SaliencyScore(
         float(mean_f[best]),
         float(THRESHOLDS[best]),
-        float(np.mean([image.iou for image in images])),
-        float(np.mean([image.accuracy for image in images])),
+        float(np.mean([image["iou"] for image in images])),
+        float(np.mean([image["accuracy"] for image in images])),
         len(images),
     )

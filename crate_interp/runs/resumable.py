@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # Makes the journal's entry of an image, but for its id, name and seconds.
-Entry = Callable[[ImageRecord, ResizedImage, Activations, StageClock], dict[str, Any]]
+Entry = Callable[[ImageRecord, ResizedImage, Activations, StageClock], Mapping[str, Any]]
 
 
 def settings_of(
@@ -90,7 +90,7 @@ def observe_into(
     wanted: tuple[Sequence[Site | str], Sequence[int]],
     entry_of: Entry,
     config: ModelConfig,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Any], list[dict[str, Any]]]:
     """Put the images that the journal lacks through a model, and add what becomes of each.
 
     Args:

@@ -18,10 +18,18 @@ from crate_interp.config import KeepBy
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
 from crate_interp.engine import StageClock, process_images
 from crate_interp.errors import InputError
-from crate_interp.evaluation.attention import AttentionIoU, AttentionScore
-from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision
+from crate_interp.evaluation import (
+    AttentionSegmentationScore,
+    CocoScores,
+    HeadOverlaps,
+    MeanIoU,
+    attention_segmentation_score,
+    best_overlaps,
+    coco_average_precision,
+    head_overlaps,
+    mean_iou,
+)
 from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
-from crate_interp.evaluation.masks import BestMaskIoU, MeanIoU
 from crate_interp.hooks import Site, available_sites, default_feature
 from crate_interp.segmentation import MaskCut, tokencut
 from crate_interp.structures import Activations
@@ -41,11 +49,11 @@ class Emergence:
         box: Average precision of MaskCut's boxes.
         mask: Average precision of MaskCut's masks.
         tokencut: IoU of TokenCut's mask with the largest object.
-        coding_rate: Of each block, mean over images, nats.
-        sparsity: Of each block's codes, mean over images; empty for a model without codes.
+        coding_rate: Coding rate of each block, mean over images, nats.
+        sparsity: Sparsity of each block's codes, mean over images; empty for a model without codes.
     """
 
-    attention: dict[KeepBy, AttentionScore]
+    attention: dict[KeepBy, AttentionSegmentationScore]
     box: CocoScores
     mask: CocoScores
     tokencut: MeanIoU
@@ -55,10 +63,9 @@ class Emergence:
     def numbers(self) -> dict[str, float]:
         """The numbers that stand for a model in a table or on a curve, by name."""
         attention = {
-            f"attention_miou_{by}": score.best_head for by, score in self.attention.items()
-        }
-        attention |= {
-            f"attention_one_head_{by}": score.single_head for by, score in self.attention.items()
+            f"attention_{name}_{by}": score.mean_iou[method]
+            for name, method in (("miou", "best head"), ("one_head", "one head"))
+            for by, score in self.attention.items()
         }
         precision = {
             f"{kind}_{name.lower()}": asdict(scores)[name]
@@ -119,10 +126,12 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
         image_ids=[record.image_id for record in images.records],
     )
     return Emergence(
-        attention={by: metric.compute() for by, metric in measures.attention.items()},
+        attention={
+            by: attention_segmentation_score(images, 1) for by, images in measures.attention.items()
+        },
         box=score(iou_type="bbox"),
         mask=score(iou_type="segm"),
-        tokencut=measures.salient.compute(),
+        tokencut=mean_iou(measures.salient),
         coding_rate=_mean(measures.rates),
         sparsity=_mean(measures.sparsities),
     )
@@ -144,8 +153,9 @@ class _Measures:
             *{Site.CLS_ATTENTION, Site.CODES}.intersection(available),
         ]
         has_attention = Site.CLS_ATTENTION in available
-        self.attention = {by: AttentionIoU(by) for by in PROTOCOLS if has_attention}
-        self.salient = BestMaskIoU()
+        self.attention: dict[KeepBy, list[HeadOverlaps]]
+        self.attention = {by: [] for by in PROTOCOLS if has_attention}
+        self.salient: list[list[float]] = []
         self.results: list[dict[str, Any]] = []
         self.rates: list[Tensor] = []
         self.sparsities: list[Tensor] = []
@@ -163,13 +173,13 @@ class _Measures:
         geometry = predictor.observer.geometry(image.original_hw)
         features = activations.patch_features(predictor.feature, predictor.block).float()
         objects = object_masks(self._annotations.get(record.image_id, ()), geometry.original_hw)
-        for metric in self.attention.values():
-            row = activations[Site.CLS_ATTENTION, predictor.block][0]
-            patches = row[:, activations.num_prefix_tokens :]
-            metric.update(patches.unflatten(1, geometry.grid_hw), geometry, objects)
+        for by, overlaps in self.attention.items():
+            rows = activations[Site.CLS_ATTENTION, predictor.block][0]
+            patches = rows[:, activations.num_prefix_tokens :].unflatten(1, geometry.grid_hw)
+            overlaps.append(head_overlaps(patches, geometry, objects, by))
         salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
         largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
-        self.salient.update(geometry.grid_to_original(salient), largest)
+        self.salient.append(best_overlaps(geometry.grid_to_original(salient), largest))
         (cut,) = predictor.cut(features)
         instances = predictor.instances(image.rgb, cut, image.original_hw)
         self.results += results_of(instances, record.image_id)

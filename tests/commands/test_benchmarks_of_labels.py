@@ -20,11 +20,13 @@ from crate_interp.data import (
     truth_masks,
 )
 from crate_interp.evaluation import (
-    BestMaskIoU,
-    confusion_of,
+    best_overlaps,
+    image_confusion,
     image_saliency,
+    mean_iou,
     saliency_score,
     semantic_score,
+    total_confusion,
 )
 from crate_interp.evaluation.patch_classifier import PatchClassifier
 from crate_interp.hooks import Observer
@@ -100,7 +102,7 @@ def test_voc2012_equals_the_library(folders, tmp_path, protocol, per, capsys):
     assert benchmark("voc2012", folders / "voc", *options, "--pictures", 2, output=output) == 0
     printed = capsys.readouterr().out
     data = open_voc(folders / "voc", "all")
-    heads, mean_head, principal = BestMaskIoU(), BestMaskIoU(), BestMaskIoU()
+    heads, mean_head, principal = [], [], []
     for record, geometry, activations in observed(data.images.records):
         labels = data.labels_of(record, geometry.original_hw)
         objects = data.objects_of(record, geometry.original_hw) if per == "object" else None
@@ -110,14 +112,14 @@ def test_voc2012_equals_the_library(folders, tmp_path, protocol, per, capsys):
         component = principal_component(features, geometry.grid_hw).mask[None]
         for metric, row in ((heads, rows), (mean_head, rows.mean(dim=0, keepdim=True))):
             kept = attention_masks(row, protocol).unflatten(1, geometry.grid_hw)
-            metric.update(on_original(geometry, kept), truth)
-        principal.update(on_original(geometry, component), truth)
+            metric.append(best_overlaps(on_original(geometry, kept), truth))
+        principal.append(best_overlaps(on_original(geometry, component), truth))
     found = summary_of(output)["mean_iou"]
     for metric, name in (
         *((heads, "best head"), (mean_head, "mean head")),
         (principal, "principal component"),
     ):
-        assert found[name] == pytest.approx(metric.compute().mean_iou, abs=1e-6)
+        assert found[name] == pytest.approx(mean_iou(metric).mean_iou, abs=1e-6)
         assert f"{100 * found[name]:.1f}" in printed
     assert found["one head"] <= found["best head"]
     assert f"{protocol}, share 0.6; a head per {per}; background does not count" in printed
@@ -222,13 +224,14 @@ def test_semantic_by_a_probe_equals_the_library(folders, tmp_path, kind, capsys)
     assert benchmark("semantic", folders / kind, *options, output=output) == 0
     with np.load(output / "classifier.npz") as arrays:
         classifier = PatchClassifier(arrays["weight"], arrays["bias"], arrays["labels"])
-    data, counts = open_labelled(folders / kind, "val"), 0
+    data, records = open_labelled(folders / kind, "val"), []
     for record, geometry, activations in observed(data.images.records):
         predicted = classifier.predict(activations.patch_features("subspace")[0].T.numpy())
         predicted = on_original(geometry, predicted.reshape(1, *geometry.grid_hw))[0]
         labels = data.labels_of(record, geometry.original_hw)
-        counts = counts + confusion_of(labels, predicted, len(data.classes), len(data.classes))
-    expected, found = semantic_score(counts), summary_of(output)
+        classes = len(data.classes)
+        records.append(image_confusion(labels, predicted, classes, classes))
+    expected, found = semantic_score(total_confusion(records, classes, classes)), summary_of(output)
     assert found["mean_iou"] == pytest.approx(expected.mean_iou, abs=1e-3)
     assert found["mean_accuracy"] == pytest.approx(expected.mean_accuracy, abs=1e-3)
     assert found["pixel_accuracy"] == pytest.approx(expected.pixel_accuracy, abs=1e-3)
@@ -355,9 +358,9 @@ def test_saliency_equals_the_library(folders, tmp_path, capsys):
         names = [record.file_name for record in data.images.records]
         assert [row["image"] for row in mine] == names
         ious = [float(row["iou"]) for row in mine]
-        assert ious == pytest.approx([one.iou for one in of_images], abs=1e-6)
+        assert ious == pytest.approx([one["iou"] for one in of_images], abs=1e-6)
         largest = [float(row["max_f"]) for row in mine]
-        assert largest == pytest.approx([max(one.f) for one in of_images], abs=1e-4)
+        assert largest == pytest.approx([max(one["f"]) for one in of_images], abs=1e-4)
 
 
 def test_saliency_without_a_class_token_has_no_attention(folders, tmp_path, caplog):

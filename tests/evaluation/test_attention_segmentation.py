@@ -9,11 +9,10 @@ import torch
 from crate_interp.data import VOID
 from crate_interp.errors import InputError
 from crate_interp.evaluation import (
-    AttentionIoU,
     AttentionProtocol,
-    ImageOverlaps,
     attention_segmentation_score,
     candidate_masks,
+    head_overlaps,
     image_overlaps,
 )
 from crate_interp.segmentation import principal_component
@@ -111,9 +110,9 @@ def test_overlaps_and_scores_equal_a_plain_loop(by, per, background, resolution)
     expected = [plain_image(example, by, per, background, resolution) for example in examples]
     found = [found_image(example, by, per, background, resolution) for example in examples]
     for image, (ious, classes) in zip(found, expected, strict=True):
-        rows = np.vstack([image.heads, image.mean_head, image.principal])
+        rows = np.vstack([image["heads"], image["mean_head"], image["principal"]])
         np.testing.assert_allclose(rows, ious, rtol=0, atol=1e-12)
-        assert image.classes.tolist() == classes
+        assert image["classes"] == classes
     score = attention_segmentation_score(found, CLASSES)
 
     means = [sum(ious[head].mean() for ious, _ in expected) / 4 for head in range(HEADS)]
@@ -142,25 +141,31 @@ def test_overlaps_and_scores_equal_a_plain_loop(by, per, background, resolution)
 
 
 def test_heads_agree_with_the_metric_of_the_probes():
-    metric, images = AttentionIoU("mass"), []
+    of_probes, images = [], []
     for seed in range(3):
         attention, features, labels, _ = draw(seed)
         labels = np.where(labels == VOID, 0, labels)
         present = np.setdiff1d(labels, 0)
-        metric.update(attention, GEOMETRY, labels == present[:, None, None])
+        truth = labels == present[:, None, None]
+        of_probes.append(head_overlaps(attention, GEOMETRY, truth, "mass"))
         images.append(
             found_image((attention, features, labels, None), "mass", "class", False, "full")
         )
-    score, expected = attention_segmentation_score(images, CLASSES), metric.compute()
-    assert score.mean_iou["best head"] == pytest.approx(expected.best_head, abs=1e-12)
-    assert score.mean_iou["one head"] == pytest.approx(expected.single_head, abs=1e-12)
+    score = attention_segmentation_score(images, CLASSES)
+    expected = attention_segmentation_score(of_probes, 1)
+    for method in ("best head", "one head"):
+        assert score.mean_iou[method] == pytest.approx(expected.mean_iou[method], abs=1e-12)
     assert score.head == expected.head
 
 
 def overlaps(heads, objects):
-    return ImageOverlaps(
-        np.zeros(objects, int), np.zeros((heads, objects)), np.zeros(objects), np.zeros(objects)
-    )
+    row = [0.0] * objects
+    return {
+        "classes": [0] * objects,
+        "heads": [row] * heads,
+        "mean_head": row,
+        "principal": row,
+    }
 
 
 def test_images_without_ground_truth_do_not_count():
@@ -175,7 +180,7 @@ def test_overlaps_of_other_shapes_are_refused():
     with pytest.raises(InputError, match="one number of heads, found"):
         attention_segmentation_score([overlaps(2, 1), overlaps(3, 1)], 3)
     with pytest.raises(InputError, match=r"expected \(K, G\) and \(G,\)"):
-        ImageOverlaps(np.zeros(2, int), np.zeros((3, 1)), np.zeros(2), np.zeros(2))
+        attention_segmentation_score([{**overlaps(3, 2), "heads": [[0.0]] * 3}], 3)
     masks = np.ones((HEADS + 2, *GRID), bool)
     with pytest.raises(InputError, match=r"expected \(20, 37\) pixels, found \(3, 4\)"):
         image_overlaps(masks, GEOMETRY, np.zeros(GRID, np.uint8), None, AttentionProtocol())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from crate_interp.errors import InputError
-from crate_interp.evaluation import TopKAccuracy
+from crate_interp.evaluation import accuracy_score, class_ranks
 
 KS = (1, 2, 5)
 
@@ -18,9 +18,7 @@ def batch(seed, levels, pictures=60, classes=9):
 
 
 def accuracy_of(scores, labels, ks=KS):
-    accuracy = TopKAccuracy(ks)
-    accuracy.update(torch.from_numpy(scores), torch.from_numpy(labels))
-    return accuracy.compute().accuracy
+    return accuracy_score(class_ranks(*map(torch.from_numpy, (scores, labels))), ks).accuracy
 
 
 @pytest.mark.parametrize("levels", [1, 3, 1000])
@@ -52,18 +50,17 @@ def test_top_1_is_argmax(dtype):
     scores = torch.randn(200, 50).to(dtype)
     labels = torch.randint(0, 50, (200,))
     labels[::2] = scores.argmax(dim=1)[::2]
-    accuracy = TopKAccuracy()
-    accuracy.update(scores, labels)
     expected = (scores.argmax(dim=1) == labels).double().mean().item()
-    assert accuracy.compute().accuracy[1] == pytest.approx(expected, abs=1e-15)
+    found = accuracy_score(class_ranks(scores, labels)).accuracy[1]
+    assert found == pytest.approx(expected, abs=1e-15)
 
 
 def test_batches_count_as_one_set():
     scores, labels = batch(2, 5)
-    accuracy = TopKAccuracy(KS)
+    ranks = []
     for part in (slice(0, 7), slice(7, 7), slice(7, None)):
-        accuracy.update(torch.from_numpy(scores[part]), torch.from_numpy(labels[part]))
-    score = accuracy.compute()
+        ranks += class_ranks(torch.from_numpy(scores[part]), torch.from_numpy(labels[part]))
+    score = accuracy_score(ranks, KS)
     assert score.accuracy == accuracy_of(scores, labels)
     assert score.pictures == 60
 
@@ -74,10 +71,9 @@ def test_every_class_is_among_the_first_of_as_many():
 
 
 def test_no_picture_is_refused():
-    accuracy = TopKAccuracy()
-    accuracy.update(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
+    ranks = class_ranks(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
     with pytest.raises(InputError, match="expected one image or more"):
-        accuracy.compute()
+        accuracy_score(ranks)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +88,10 @@ def test_no_picture_is_refused():
 )
 def test_wrong_batches_are_refused(scores, labels, message):
     with pytest.raises(InputError, match=message):
-        TopKAccuracy().update(scores, torch.tensor(labels))
+        class_ranks(scores, torch.tensor(labels))
 
 
 @pytest.mark.parametrize("ks", [(), (0,), (1, -5)])
 def test_wrong_ks_are_refused(ks):
     with pytest.raises(InputError, match="ks: expected"):
-        TopKAccuracy(ks)
+        accuracy_score([0], ks)

@@ -8,7 +8,18 @@ import pytest
 
 from crate_interp.data import VOID
 from crate_interp.errors import InputError
-from crate_interp.evaluation import confusion_of, match_clusters, semantic_score
+from crate_interp.evaluation import (
+    image_confusion,
+    match_clusters,
+    semantic_score,
+    total_confusion,
+)
+
+
+def confusion_of(labels, predicted, num_classes, num_predicted):
+    """The confusion of a set of one image."""
+    record = image_confusion(labels, predicted, num_classes, num_predicted)
+    return total_confusion([record], num_classes, num_predicted)
 
 
 def test_confusion_counts_every_pixel_that_is_not_void():

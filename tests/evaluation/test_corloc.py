@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crate_interp.errors import InputError
-from crate_interp.evaluation import CorLoc, CorLocScore
+from crate_interp.evaluation import CorLocScore, corloc_hit, corloc_score
 
 TRUTH = np.array([[50.0, 50.0, 60.0, 60.0], [0.0, 0.0, 10.0, 10.0]])
 
@@ -24,22 +24,21 @@ TRUTH = np.array([[50.0, 50.0, 60.0, 60.0], [0.0, 0.0, 10.0, 10.0]])
     ],
 )
 def test_corloc_hits_from_one_half_on(box, hit):
-    metric = CorLoc()
-    metric.update(None if box is None else np.array(box, float), TRUTH)
-    assert metric.compute() == CorLocScore(corloc=float(hit), images=1)
+    found = corloc_hit(None if box is None else np.array(box, float), TRUTH)
+    assert corloc_score([found]) == CorLocScore(corloc=float(hit), images=1)
 
 
 def test_corloc_is_the_share_of_images_with_objects():
-    metric = CorLoc()
-    for box in (TRUTH[0], TRUTH[1], None):
-        metric.update(box, TRUTH)
-    metric.update(TRUTH[0], np.zeros((0, 4)))
-    assert metric.compute() == CorLocScore(corloc=2 / 3, images=3)
+    hits = [corloc_hit(box, TRUTH) for box in (TRUTH[0], TRUTH[1], None)]
+    hits.append(corloc_hit(TRUTH[0], np.zeros((0, 4))))
+    assert corloc_score(hits) == CorLocScore(corloc=2 / 3, images=3)
 
 
 def test_corloc_of_nothing_is_refused():
     with pytest.raises(InputError, match="found none"):
-        CorLoc().compute()
+        corloc_score([])
+    with pytest.raises(InputError, match="found none"):
+        corloc_score([corloc_hit(TRUTH[0], np.zeros((0, 4)))])
 
 
 @pytest.mark.parametrize(
@@ -55,4 +54,4 @@ def test_corloc_of_nothing_is_refused():
 )
 def test_corloc_refuses_what_is_no_box(box, truth):
     with pytest.raises(InputError, match="expected"):
-        CorLoc().update(box, truth)
+        corloc_hit(box, truth)

@@ -27,7 +27,7 @@ def test_saliency_equals_a_plain_loop():
         curves.append([plain_f(saliency, truth, k / 255) for k in range(255)])
         ious.append((mask & truth).sum() / (mask | truth).sum())
         accuracies.append((mask == truth).mean())
-        np.testing.assert_allclose(images[-1].f, curves[-1], atol=1e-12)
+        np.testing.assert_allclose(images[-1]["f"], curves[-1], atol=1e-12)
     score = saliency_score(images)
     means = np.mean(curves, axis=0)
     assert score.max_f == pytest.approx(means.max(), abs=1e-12)
@@ -41,16 +41,16 @@ def test_saliency_of_a_mask_is_its_f_at_every_threshold():
     truth = np.eye(4, dtype=bool)
     mask = truth | (np.arange(4) == 0)
     found = image_saliency(mask.astype(float), mask, truth)
-    assert found.f.tolist() == pytest.approx([plain_f(mask, truth, 0)] * 255)
-    assert image_saliency(truth.astype(float), truth, truth).f.tolist() == [1.0] * 255
+    assert found["f"] == pytest.approx([plain_f(mask, truth, 0)] * 255)
+    assert image_saliency(truth.astype(float), truth, truth)["f"] == [1.0] * 255
 
 
 @pytest.mark.parametrize("value", [False, True])
 def test_empty_masks_and_objects_have_a_score(value):
     nothing, truth = np.zeros((3, 4)), np.full((3, 4), value)
     found = image_saliency(nothing, nothing > 0, truth)
-    assert found.f.tolist() == [plain_f(nothing, truth, 0)] * 255
-    assert found.accuracy == 1 - value
+    assert found["f"] == [plain_f(nothing, truth, 0)] * 255
+    assert found["accuracy"] == 1 - value
 
 
 @pytest.mark.parametrize(

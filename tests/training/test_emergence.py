@@ -89,8 +89,10 @@ def test_emergence_is_its_parts_by_hand(images, architecture):
     assert sum(map(len, instances.values())) > 0
     for by, score in found.attention.items():
         assert score.images == 2
-        assert score.best_head == pytest.approx(np.mean(best[by]), abs=1e-9)
-        assert score.single_head == pytest.approx(np.mean(heads[by], axis=0).max(), abs=1e-9)
+        assert score.mean_iou["best head"] == pytest.approx(np.mean(best[by]), abs=1e-9)
+        assert score.mean_iou["one head"] == pytest.approx(
+            np.mean(heads[by], axis=0).max(), abs=1e-9
+        )
     assert found.tokencut.mean_iou == pytest.approx(np.mean(salient), abs=1e-9)
     for iou_type, score in (("bbox", found.box), ("segm", found.mask)):
         assert (
@@ -113,8 +115,8 @@ def test_numbers_are_flat_and_named(images):
         *("coding_rate_0", "coding_rate_1", "sparsity_0", "sparsity_1"),
     ]
     assert numbers["mask_ap50"] == found.mask.AP50
-    assert numbers["attention_one_head_mass"] == found.attention["mass"].single_head
-    assert numbers["attention_miou_entries"] == found.attention["entries"].best_head
+    assert numbers["attention_one_head_mass"] == found.attention["mass"].mean_iou["one head"]
+    assert numbers["attention_miou_entries"] == found.attention["entries"].mean_iou["best head"]
 
 
 def test_model_without_a_class_token_has_no_attention(images):

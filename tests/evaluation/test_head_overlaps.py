@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crate_interp.errors import InputError
-from crate_interp.evaluation import AttentionIoU
+from crate_interp.evaluation import attention_segmentation_score, head_overlaps
 from crate_interp.structures import ImageGeometry
 
 GRID, PATCH, ORIGINAL = (3, 4), 8, (20, 37)
@@ -66,16 +66,16 @@ def images():
 @pytest.mark.parametrize("by", ["mass", "entries"])
 @pytest.mark.parametrize("keep", [Fraction(3, 5), Fraction(1, 4)])
 def test_attention_iou_equals_a_plain_loop(images, by, keep):
-    metric = AttentionIoU(by, float(keep))
-    for attention, truth in images:
-        metric.update(attention, GEOMETRY, truth)
-    found = metric.compute()
+    records = [
+        head_overlaps(attention, GEOMETRY, truth, by, float(keep)) for attention, truth in images
+    ]
+    found = attention_segmentation_score(records, 1)
     best, means = plain_scores(images, by, keep)
     assert found.images == 3
-    assert found.best_head == pytest.approx(best, abs=1e-12)
-    assert found.single_head == pytest.approx(max(means), abs=1e-12)
+    assert found.mean_iou["best head"] == pytest.approx(best, abs=1e-12)
+    assert found.mean_iou["one head"] == pytest.approx(max(means), abs=1e-12)
     assert means[found.head] == max(means)
-    assert found.single_head < found.best_head
+    assert found.mean_iou["one head"] < found.mean_iou["best head"]
 
 
 def test_attention_on_the_object_alone_has_an_iou_of_one():
@@ -83,17 +83,16 @@ def test_attention_on_the_object_alone_has_an_iou_of_one():
     attention[0, 0, 0] = attention[1, 2, 3] = 1
     truth = np.zeros((2, *GRID), bool)
     truth[0, 0, 0] = truth[1, 2, 3] = True
-    metric = AttentionIoU()
-    metric.update(attention, GEOMETRY, GEOMETRY.input_to_original(GEOMETRY.grid_to_input(truth)))
-    assert metric.compute().best_head == 1
-    assert metric.compute().single_head == 0.5  # one head, two objects
+    truth = GEOMETRY.input_to_original(GEOMETRY.grid_to_input(truth))
+    found = attention_segmentation_score([head_overlaps(attention, GEOMETRY, truth)], 1)
+    assert found.mean_iou["best head"] == 1
+    assert found.mean_iou["one head"] == 0.5  # one head, two objects
 
 
 def test_attention_iou_of_no_image_is_an_error(images):
-    metric = AttentionIoU()
-    metric.update(images[1][0], GEOMETRY, images[1][1])
+    record = head_overlaps(images[1][0], GEOMETRY, images[1][1])
     with pytest.raises(InputError, match="expected images with ground truth, found none"):
-        metric.compute()
+        attention_segmentation_score([record], 1)
 
 
 @pytest.mark.parametrize(
@@ -101,21 +100,21 @@ def test_attention_iou_of_no_image_is_an_error(images):
     [
         (torch.ones(2, 4, 3), (1, *ORIGINAL), r"expected shape \(K, 3, 4\), found \(2, 4, 3\)"),
         (torch.ones(3, 4), (1, *ORIGINAL), r"found \(3, 4\)"),
-        (torch.ones(2, 3, 4), (1, *ORIGINAL), "expected 3 heads as before, found 2"),
-        (torch.ones(0, 3, 4), (1, *ORIGINAL), "expected 3 heads as before, found 0"),
+        (torch.ones(2, 3, 4), (1, *ORIGINAL), "expected one number of heads, found {2, 3}"),
+        (torch.ones(0, 3, 4), (1, *ORIGINAL), "at least one row and one patch"),
         (torch.ones(3, 3, 4), (1, *GRID), "do not compare"),
         (-torch.ones(3, 3, 4), (1, *ORIGINAL), "at least 0"),
     ],
 )
 def test_attention_iou_refuses(attention, truth_shape, message):
-    metric = AttentionIoU()
-    metric.update(torch.ones(3, *GRID), GEOMETRY, np.ones((1, *ORIGINAL), bool))
+    others = [(torch.ones(3, *GRID), (1, *ORIGINAL)), (attention, truth_shape)]
+    records = (head_overlaps(rows, GEOMETRY, np.ones(shape, bool)) for rows, shape in others)
     with pytest.raises(InputError, match=message):
-        metric.update(attention, GEOMETRY, np.ones(truth_shape, bool))
+        attention_segmentation_score(list(records), 1)
 
 
 def test_attention_iou_refuses_an_empty_object_and_an_unknown_protocol():
     with pytest.raises(InputError, match="found an empty one"):
-        AttentionIoU().update(torch.ones(3, *GRID), GEOMETRY, np.zeros((1, *ORIGINAL), bool))
+        head_overlaps(torch.ones(3, *GRID), GEOMETRY, np.zeros((1, *ORIGINAL), bool))
     with pytest.raises(InputError, match="found 'top'"):
-        AttentionIoU("top").update(torch.ones(3, *GRID), GEOMETRY, np.ones((1, *ORIGINAL), bool))
+        head_overlaps(torch.ones(3, *GRID), GEOMETRY, np.ones((1, *ORIGINAL), bool), "top")
