@@ -21,17 +21,12 @@ from crate_interp.analysis.attribution import (
     integrated_gradients,
 )
 from crate_interp.analysis.head_agreement import attended_keys, head_agreement
+from crate_interp.analysis.joint_pca import JointPCA, joint_pca
 from crate_interp.analysis.layer_objective import (
     LayerObjective,
     coding_rate,
     layer_objective,
     objective_sites,
-)
-from crate_interp.analysis.principal_components import (
-    JointPCA,
-    PrincipalComponents,
-    joint_pca,
-    principal_components,
 )
 
 __all__ = [
@@ -41,7 +36,6 @@ __all__ = [
     "IntegratedGradients",
     "JointPCA",
     "LayerObjective",
-    "PrincipalComponents",
     "attended_keys",
     "attention_relevance",
     "attention_statistics",
@@ -58,7 +52,6 @@ __all__ = [
     "mask_effects",
     "mask_of",
     "objective_sites",
-    "principal_components",
     "uniform_distance",
     "written_energy",
 ]

@@ -6,6 +6,7 @@ from crate_interp.segmentation.dense_crf import dense_crf, dense_crf_labels
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut, maskcut_batch
 from crate_interp.segmentation.normalized_cut import NormalizedCut, normalized_cut
 from crate_interp.segmentation.predictor import MaskCut
+from crate_interp.segmentation.principal_components import PrincipalComponents, principal_components
 from crate_interp.segmentation.principal_mask import PrincipalComponent, principal_component
 from crate_interp.segmentation.refinement import fill_holes, refine_masks
 from crate_interp.segmentation.tokencut import TokenCutResult, tokencut
@@ -16,6 +17,7 @@ __all__ = [
     "MaskCutResult",
     "NormalizedCut",
     "PrincipalComponent",
+    "PrincipalComponents",
     "TokenCutResult",
     "affinity",
     "attention_masks",
@@ -26,6 +28,7 @@ __all__ = [
     "maskcut_batch",
     "normalized_cut",
     "principal_component",
+    "principal_components",
     "refine_masks",
     "tokencut",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import scipy.linalg
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,6 +13,7 @@ from crate_interp.errors import InputError
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.segmentation.normalized_cut import first_largest
 from crate_interp.segmentation.partition import checked_grid, foreground_of
+from crate_interp.segmentation.principal_components import principal_components
 
 __all__ = ["PrincipalComponent", "principal_component"]
 
@@ -39,7 +39,7 @@ def principal_component(
     patch farthest from the mean, unless it holds 3 or more of the 4 corners of the grid.
 
     Args:
-        features: One feature a patch, row-major on the grid, finite.
+        features: Patch features, row-major on the grid, finite.
         grid_size: Rows and columns of patches.
 
     Raises:
@@ -59,16 +59,10 @@ def principal_component(
     if float(centred.abs().max()) <= 1e-12 * largest:
         nothing = torch.zeros(grid_hw, dtype=torch.float64, device=features.device)
         return PrincipalComponent(nothing.bool(), nothing)
-    dimensions, patches = centred.shape
-    # The smaller of the two products has the same component.
-    product = centred @ centred.T if dimensions <= patches else centred.T @ centred
-    last = len(product) - 1
-    _, vectors = scipy.linalg.eigh(product.numpy(), subset_by_index=[last, last])
-    vector = torch.from_numpy(vectors[:, 0])
-    if dimensions <= patches:
-        scores = vector @ centred
-    else:
-        scores = vector * torch.linalg.vector_norm(centred @ vector)
+    if len(centred) > centred.shape[1]:  # n patches lie in n dimensions, with the same component
+        centred = torch.linalg.qr(centred, mode="r").R
+    points = centred.T.numpy()
+    scores = torch.from_numpy(principal_components([points], 1).project(points)[:, 0])
     scores = scores * scores[first_largest(scores.abs())].sign()
     mask, _, turned = foreground_of(scores.view(grid_hw), corner_rule=True)
     oriented = (-scores if turned else scores).view(grid_hw)

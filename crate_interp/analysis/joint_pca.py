@@ -1,6 +1,6 @@
-"""Principal components of the token features of many images together: grey, foreground, colour.
+"""Principal components of the patch features of many images together: grey, foreground, colour.
 
-Shapes: B images, n = h*w patches of an image, D dimensions of a feature, C components.
+Shapes: B images, n = h*w patches of an image, D dimensions of a feature.
 """
 
 from __future__ import annotations
@@ -10,105 +10,16 @@ from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Bool, Float, UInt8
 
 from crate_interp.config import Foreground
 from crate_interp.errors import InputError
+from crate_interp.segmentation import PrincipalComponents, principal_components
 
-__all__ = ["JointPCA", "PrincipalComponents", "joint_pca", "principal_components"]
+__all__ = ["JointPCA", "joint_pca"]
 
 _COLOURS = 3
 _RANGE = (1, 99)  # percentiles that become black and white; single patches lie far outside
-_ROUNDING = 1e-12  # of the variance: less than this is none
-
-
-@dataclass(frozen=True, eq=False)
-class PrincipalComponents:
-    """The directions along which features vary most.
-
-    Attributes:
-        mean: Of the features.
-        directions: Of unit length, the largest variance first. Their sign, which the definition
-            leaves open, makes the coordinate of largest magnitude positive.
-        shares: Of the variance that lies along each direction, in [0, 1].
-    """
-
-    mean: Float[np.ndarray, " D"]
-    directions: Float[np.ndarray, "C D"]
-    shares: Float[np.ndarray, " C"]
-
-    def project(self, features: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n C"]:
-        """Coordinates of features along the directions, float64; their mean over all is 0."""
-        coordinates: Float[np.ndarray, "n C"] = (features - self.mean) @ self.directions.T
-        return coordinates
-
-
-def principal_components(
-    chunks: Iterable[Float[np.ndarray, "_ D"]], count: int = _COLOURS
-) -> PrincipalComponents:
-    """Find the principal components of features that need not fit into memory together.
-
-    One pass adds up mean and covariance in float64, D x D numbers, by the update of Chan et al.
-    that loses no digits to a large mean; an eigensolver does the rest. So the components are those
-    of all the features at once, to rounding, however these are cut into chunks.
-
-    Two of them that have the same variance may be any two directions of their plane.
-
-    Args:
-        chunks: Features, one a row; a chunk may be empty.
-        count: C, components wanted.
-
-    Raises:
-        InputError: Chunks of different D or of numbers that are not finite; fewer than two features
-            or fewer dimensions than `count`; features that are all the same.
-
-    Reference:
-        Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
-        variances, 1979.
-    """
-    seen, mean, scatter = _moments(chunks)
-    if seen < 2 or not 1 <= count <= mean.size:
-        raise InputError(
-            f"expected 2 features or more of {count} dimensions or more, found {seen} of "
-            f"{mean.size}"
-        )
-    variance = np.trace(scatter)
-    if variance <= _ROUNDING * seen * (mean @ mean):
-        raise InputError(f"expected features that differ, found {seen} times the same")
-    last = mean.size - 1
-    values, vectors = scipy.linalg.eigh(scatter, subset_by_index=(last - count + 1, last))
-    directions = vectors[:, ::-1].T
-    largest = np.abs(directions).argmax(axis=1)
-    directions *= np.sign(directions[np.arange(count), largest])[:, None]
-    return PrincipalComponents(mean, directions, values[::-1].clip(0) / variance)
-
-
-def _moments(
-    chunks: Iterable[Float[np.ndarray, "_ D"]],
-) -> tuple[int, Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]:
-    """Number, mean and sum of squared deviations of features."""
-    seen, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
-    for chunk in chunks:
-        features = np.asarray(chunk, dtype=np.float64)
-        if features.ndim != 2 or (seen and features.shape[1] != mean.size):
-            expected = mean.size if seen else "D"
-            raise InputError(f"features: expected shape (n, {expected}), found {features.shape}")
-        if not np.isfinite(features).all():
-            raise InputError("features: expected finite numbers, found NaN or infinity")
-        if not len(features):
-            continue
-        if not seen:
-            mean = np.zeros(features.shape[1])
-            scatter = np.zeros((mean.size, mean.size))
-        own_mean = features.mean(axis=0)
-        centred, shift = features - own_mean, own_mean - mean
-        total = seen + len(features)
-        scatter += centred.T @ centred
-        scatter += np.outer(shift, shift) * (seen * len(features) / total)
-        mean = mean + shift * (len(features) / total)
-        seen = total
-    return seen, mean, scatter
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +30,12 @@ class JointPCA:
         grey: First component, from 0 for the background's end to 1; the outermost hundredth of the
             patches at either end is cut off.
         threshold: Grey above which a patch is foreground; `None` where all patches are.
-        foreground: Those patches.
+        foreground: Patches that are foreground.
         components: First three components of the foreground's patches; 0 elsewhere.
-        rgb: They as red, green and blue, each in its own scale, cut off as `grey` is; black
-            elsewhere.
-        first_share: Of the variance of all patches that the first component has.
-        shares: Of the variance of the foreground that the three components have.
+        rgb: The components as red, green and blue, each in its own scale, cut off as `grey` is;
+            black elsewhere.
+        first_share: Share of the variance of all patches that lies along the first component.
+        shares: Share of the variance of the foreground that lies along each of the three.
     """
 
     grey: Float[np.ndarray, "B h w"]
@@ -152,8 +63,8 @@ def joint_pca(
     so that patches at the borders of the images have, on average, the background's sign.
 
     Args:
-        features: Patch features of each image, row by row. Gone through up to four times, one
-            image at a time: they may lie in a file, but no generator will do.
+        features: Patch features of each image, row by row. They are gone through up to four times,
+            one image at a time: they may lie in a file, but no generator will do.
         grid_hw: h and w.
         foreground: Grey in [0, 1) above which a patch is foreground; `auto` finds it by Otsu's
             method; with `none` all patches are coloured.
