@@ -47,7 +47,6 @@ from crate_interp.training.batches import batches_of
 from crate_interp.training.data import HELD_OUT, Scenes
 from crate_interp.training.emergence import Emergence, measure_emergence
 from crate_interp.weights import (
-    ModelRecord,
     create_backbone,
     load_backbone,
     names_a_file,
@@ -101,7 +100,7 @@ def untrained(source: str, seed: int) -> VisionTransformer:
     torch.manual_seed(seed)
     if not names_a_file(source):
         return load_backbone(source, pretrained=False)
-    record = ModelRecord.of(read_checkpoint(Path(source)))
+    record = read_checkpoint(Path(source)).record
     if record is None:
         raise InputError(f"{source}: does not say which model it is")
     arguments = {**record.model_args, "num_classes": record.num_classes}

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from crate_interp.config import ConvertConfig
-from crate_interp.errors import CheckpointError, InputError
+from crate_interp.errors import InputError
 from crate_interp.runs.inference import loading_options, statistics_of
 from crate_interp.weights import (
     Checkpoint,
     ModelName,
     ModelRecord,
+    architecture_of,
     create_on_meta,
     load_backbone,
     read_checkpoint,
@@ -22,8 +23,7 @@ from crate_interp.weights import (
     write_safetensors,
 )
 from crate_interp.weights.arguments import check_arguments
-from crate_interp.weights.file_sizes import architecture_of
-from crate_interp.weights.layouts import rename_backbone
+from crate_interp.weights.checkpoint import errors_of
 
 __all__ = ["run"]
 
@@ -50,7 +50,7 @@ def run(config: ConvertConfig) -> int:
     check_arguments(config.model_args, str(asked))
     name = _recorded_name(config.model, asked, checkpoint, sha256)
     model_args = _model_args(asked, name, checkpoint, config.model_args)
-    model = load_backbone(config.model, config.input, **model_args, **loading_options(config))
+    model = load_backbone(config.model, checkpoint, **model_args, **loading_options(config))
     record = ModelRecord(
         model=str(name),
         model_args=model_args,
@@ -61,13 +61,10 @@ def run(config: ConvertConfig) -> int:
     metadata = record.to_metadata() | {"source": json.dumps(source)} | _kept_metadata(checkpoint)
     # A text tower or a decoder is no part of the backbone: such a file keeps its names, and all of
     # its tensors, so that `load_clip` and `load_mae` take it too.
-    found = rename_backbone(checkpoint.state_dict)
-    whole = found is None or set(found.theirs.values()) == checkpoint.state_dict.keys()
-    tensors = model.state_dict() if whole else checkpoint.state_dict
-    try:
+    is_whole = set(checkpoint.renamed.keys.values()) == checkpoint.state_dict.keys()
+    tensors = model.state_dict() if is_whole else checkpoint.state_dict
+    with errors_of(config.input):
         checkpoint.check_numbers(tensors)
-    except CheckpointError as error:
-        raise CheckpointError(f"{config.input}: {error}") from error
     write_safetensors(config.output, tensors, metadata)
     values = sum(tensor.numel() for tensor in tensors.values()) / 1e6
     print(
@@ -86,7 +83,7 @@ def _check_output(source: Path, output: Path) -> None:
 
 def _recorded_name(given: str, asked: ModelName, checkpoint: Checkpoint, sha256: str) -> ModelName:
     """The name with its tag where file or user say so, or the file is the release of that tag."""
-    source, record = weight_source(asked), ModelRecord.of(checkpoint)
+    source, record = weight_source(asked), checkpoint.record
     is_release = source is not None and source.sha256 == sha256
     says_so = "." in given or (record is not None and record.model == str(asked))
     return asked if is_release or says_so else ModelName(asked.architecture, None)
@@ -96,8 +93,7 @@ def _model_args(
     asked: ModelName, name: ModelName, checkpoint: Checkpoint, given: dict[str, Any]
 ) -> dict[str, Any]:
     """The arguments that make the model of a file, where the recorded name's would be another."""
-    record = ModelRecord.of(checkpoint)
-    told = dict(record.model_args) if record else {}
+    told = dict(checkpoint.record.model_args) if checkpoint.record else {}
     found = {**architecture_of(checkpoint), **told, **given}
     found.pop("num_classes")  # `load_backbone` takes what the file has
     meant, usual = _sizes_of(asked), _sizes_of(name)
@@ -126,6 +122,6 @@ def _sizes_of(name: ModelName) -> dict[str, int]:
 def _kept_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     """What a file says of its training and classes: ours again, or the values beside weights."""
     theirs = checkpoint.metadata
-    if ModelRecord.of(checkpoint):
+    if checkpoint.record:
         return {key: theirs[key] for key in KEPT if key in theirs}
     return {"training": json.dumps(theirs)} if theirs else {}

@@ -5,8 +5,10 @@ Reference: White-Box Transformers via Sparse Rate Reduction, arXiv 2306.01129 an
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,8 @@ from crate_interp.models.patches import CratePatchEmbed
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
 
 __all__ = ["ISTA", "Crate", "CrateBlock"]
+
+logger = logging.getLogger(__name__)
 
 
 class ISTA(nn.Module):
@@ -165,7 +169,7 @@ class Crate(VisionTransformer):
         super().__init__(**{**defaults, **timm_arguments})
         self.pre_logits: nn.Module = nn.Identity()
         if pre_logits:
-            self.pre_logits = nn.Linear(self.embed_dim, self.embed_dim, **get_device_dtype(self))
+            self.pre_logits = self._linear()
 
     def forward_head(
         self, x: Float[Tensor, "B N D"], pre_logits: bool = False
@@ -181,6 +185,27 @@ class Crate(VisionTransformer):
         """
         x = self.head_drop(self.pre_logits(self.fc_norm(self.pool(x))))
         return x if pre_logits else self.head(x)
+
+    def fit_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let the layer before the classifier be there if a file has it, and only then.
+
+        Args:
+            tensors: Those of the file by the parameter's name.
+        """
+        weight = tensors.get("pre_logits.weight")
+        if isinstance(self.pre_logits, nn.Linear) == (weight is not None):
+            return
+        logger.info("the file has %s layer before the classifier", "no" if weight is None else "a")
+        num_heads = cast("SubspaceAttention", self.blocks[0].get_submodule("attn")).num_heads
+        if weight is not None and num_heads != 6:
+            logger.warning(
+                "a layer before the classifier is a mark of the segmentation demo's weights: they "
+                "have 6 heads, which the file does not tell, and the model has others"
+            )
+        self.pre_logits = nn.Identity() if weight is None else self._linear()
+
+    def _linear(self) -> nn.Linear:
+        return nn.Linear(self.embed_dim, self.embed_dim, **get_device_dtype(self))
 
     load_pretrained = load_pretrained
 

@@ -26,11 +26,13 @@ from crate_interp.weights import (
     ModelName,
     ModelRecord,
     create_backbone,
+    create_on_meta,
+    names_a_file,
     read_checkpoint,
     resolve_name,
+    resolve_weights,
 )
 from crate_interp.weights.fit import load_initial_into
-from crate_interp.weights.load import create_on_meta, names_a_file, resolve_weights
 from crate_interp.weights.mae import load_decoder_into
 
 __all__ = [

@@ -2,16 +2,12 @@
 
 import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
 
+from crate_interp.weights.checkpoint import Checkpoint, architecture_of
 from crate_interp.weights.clip import load_clip
-from crate_interp.weights.files import Checkpoint, read_checkpoint, write_safetensors
-from crate_interp.weights.load import (
-    RANDOM,
-    create_backbone,
-    create_on_meta,
-    load_backbone,
-    names_a_file,
-    resolve_weights,
-)
+from crate_interp.weights.create import create_backbone, create_on_meta
+from crate_interp.weights.files import read_checkpoint, write_safetensors
+from crate_interp.weights.layout import Layout, Rule, register_layout
+from crate_interp.weights.load import RANDOM, load_backbone, names_a_file, resolve_weights
 from crate_interp.weights.mae import load_mae
 from crate_interp.weights.names import ModelName, resolve_name
 from crate_interp.weights.records import ModelRecord
@@ -25,8 +21,11 @@ from crate_interp.weights.sources import (
 __all__ = [
     "RANDOM",
     "Checkpoint",
+    "Layout",
     "ModelName",
     "ModelRecord",
+    "Rule",
+    "architecture_of",
     "create_backbone",
     "create_on_meta",
     "is_available_locally",
@@ -36,6 +35,7 @@ __all__ = [
     "names_a_file",
     "parameters_checksum",
     "read_checkpoint",
+    "register_layout",
     "resolve_name",
     "resolve_weights",
     "weight_source",

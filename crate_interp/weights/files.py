@@ -6,7 +6,6 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,67 +18,21 @@ from torch import Tensor
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import ARCHIVE_DAMAGE, array_sizes, is_file, read_arrays
+from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.torch_files import StoredTensor, TorchFile
 
-__all__ = ["Checkpoint", "read_checkpoint", "read_metadata", "write_safetensors"]
+__all__ = ["read_checkpoint", "read_metadata", "write_safetensors"]
 
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("state_dict", "model", "teacher")  # where training checkpoints keep the weights
 PREFIXES = ("module.", "_orig_mod.", "module.", "backbone.")  # of DDP, torch.compile, DINO
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Weights hardly compress: what says that it is much larger than its file is a trap. Heads of zeros
 # compress well, and models for tests are small.
 _LARGEST_FACTOR = 8
 _ALWAYS_ALLOWED = 64 << 20  # bytes
 _MAX_HEADER = 16 << 20  # bytes of a safetensors header: thousands of tensors have 1 MB
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """The weights of a file, their keys as the file has them (less wrappers and prefixes).
-
-    Attributes:
-        state_dict: Tensors on the CPU; those of a PyTorch file may be mapped from it, not copied.
-        metadata: The safetensors metadata, or what numbers and texts lay beside the weights.
-        path: The file.
-        allow_nonfinite: Whether weights may be NaN or infinite.
-        told_of: Keys of weights that may be so with a warning.
-    """
-
-    state_dict: dict[str, Tensor] = field(repr=False)
-    metadata: dict[str, str]
-    path: Path
-    allow_nonfinite: bool = False
-    told_of: tuple[str, ...] = ()
-
-    def check_numbers(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse tensors that are no weights: not floating-point, or with NaN or infinity.
-
-        Args:
-            tensors: Those of the file that are about to be used, by the file's keys.
-
-        Raises:
-            CheckpointError: One of them is not; the message names it, but not the file.
-        """
-        for key, tensor in tensors.items():
-            if tensor.dtype not in _FLOATS:
-                raise CheckpointError(
-                    f"{shorten(key)}: expected float16, bfloat16, float32 or float64, found "
-                    f"{tensor.dtype}"
-                )
-            if self.allow_nonfinite or not tensor.numel():
-                continue
-            # NaN if there is one: no copy of the tensor
-            if not torch.stack(torch.aminmax(tensor)).isfinite().all():
-                count = int(tensor.numel() - tensor.isfinite().sum())
-                found = f"{shorten(key)}: {count} of {tensor.numel()} weights are NaN or infinite"
-                if key not in self.told_of:
-                    raise CheckpointError(
-                        f"{found}; `--allow-nonfinite` takes them (in Python: allow_nonfinite=True)"
-                    )
-                logger.warning("%s: %s", self.path, found)
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Checkpoint:

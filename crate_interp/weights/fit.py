@@ -1,7 +1,7 @@
-"""Loads weight files of every layout into models.
+"""Fits the tensors of a weight file to a model, compares the two, and loads them.
 
-To load a file into a model call `load_checkpoint_into`; `file_sizes.architecture_of` tells what
-model to build for it.
+Of a file, `Checkpoint.renamed` has the tensors under the names of parameters. What remains here:
+sizes that follow from the image's and the patches', the classifier, and to say what does not fit.
 """
 
 from __future__ import annotations
@@ -9,23 +9,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from crate_interp.errors import CheckpointError
 from crate_interp.models.families import PretrainedFiles
-from crate_interp.models.subspace import SubspaceAttention
-from crate_interp.weights.file_sizes import classes_of, first_of, outputs_of, unknown_layout
-from crate_interp.weights.files import Checkpoint, read_checkpoint
-from crate_interp.weights.layouts import LAYOUTS, Layout, Renamed, rename, rename_backbone
-from crate_interp.weights.resampling import (
-    Way,
-    patch_size_of,
-    resample_patches,
-    resample_positions,
-)
+from crate_interp.weights.checkpoint import Checkpoint, errors_of
+from crate_interp.weights.files import read_checkpoint
+from crate_interp.weights.layout import Renamed, Way, first_of, rename
+from crate_interp.weights.resampling import CLASSIFIER, patch_size_of, resample
 
 __all__ = [
     "convert_state_dict",
@@ -37,17 +31,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# What timm's conversion raises for tensors that are not of the shapes that it takes for granted.
-_TIMM_REFUSALS = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-)
-CLASSIFIER = ("head.", "head_dist.")
 OtherClasses = Literal["follow", "refuse", "start anew"]
 
 
@@ -113,49 +96,42 @@ def load_initial_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
     _load(model, read_checkpoint(path), "start anew", "linear")
 
 
-def load_part(part: nn.Module, checkpoint: Checkpoint, layout: Layout) -> None:
+def load_part(part: nn.Module, checkpoint: Checkpoint, renamed: Renamed) -> None:
     """Load what a released file holds beside the backbone, a text tower for instance.
 
     Args:
         part: The module; changed.
         checkpoint: The file.
-        layout: Rules for the part's parameters; keys without a rule are not the part's.
+        renamed: The part's tensors in it, of `rename_part`.
 
     Raises:
         CheckpointError: A parameter is missing or of another size.
     """
-    try:
-        found = Renamed(layout, *rename(checkpoint.state_dict, layout), [], None)
-        problems = _problems(part, found)
-        if problems:
-            raise CheckpointError(f"its {layout.name} does not fit: {problems}")
-        _check_numbers(checkpoint, found)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
-    part.load_state_dict(found.tensors)
+    with errors_of(checkpoint.path):
+        _refuse_problems(part, renamed, f"its {renamed.layout.name} does not fit")
+        _check_numbers(checkpoint, renamed)
+    part.load_state_dict(renamed.tensors)
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Give the weights of any layout the keys and sizes of a model; timm's `pretrained_filter_fn`.
+    """Give the weights of any layout the names and sizes of a model; timm's `pretrained_filter_fn`.
 
     Args:
         state_dict: Tensors by the file's keys.
         model: What they are for; a CRATE gets or loses its layer before the classifier.
 
     Returns:
-        Tensors by the model's keys, position embedding and patch kernel resampled if need be.
+        Tensors by the model's names, position embedding and patch kernel resampled if need be.
 
     Raises:
         CheckpointError: The layout is unknown, or a tensor but the classifier's does not fit.
     """
-    found = _fitted(state_dict, model)
-    _fit_pre_logits(model, found)
-    problems = _problems(model, found, ignored=CLASSIFIER)
-    if problems:
-        raise CheckpointError(f"{found.layout.name} weights do not fit the model: {problems}")
+    fitted = _fitted(rename(state_dict), model)
+    what = f"{fitted.layout.name} weights do not fit the model"
+    _refuse_problems(model, fitted, what, ignored=CLASSIFIER)
     if not getattr(model, "num_classes", True):  # a model without a classifier takes any file
-        return {key: v for key, v in found.tensors.items() if not key.startswith(CLASSIFIER)}
-    return found.tensors
+        return {key: v for key, v in fitted.tensors.items() if not key.startswith(CLASSIFIER)}
+    return fitted.tensors
 
 
 def _load(
@@ -164,139 +140,91 @@ def _load(
     other_classes: OtherClasses,
     way: Way = "preserving",
 ) -> None:
-    try:
+    with errors_of(checkpoint.path):
         if other_classes != "start anew":
-            _refuse_other_patches(checkpoint.state_dict, model)
-        found = _fitted(checkpoint.state_dict, model, way)
-        _fit_pre_logits(model, found)
-        _fit_classifier(model, found, other_classes)
-        problems = _problems(model, found)
-        if problems:
-            raise CheckpointError(
-                f"{found.layout.name} weights do not fit {type(model).__name__}: {problems}"
-            )
-        _check_numbers(checkpoint, found)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint.path}: {error}") from error.__cause__
-    model.load_state_dict(found.tensors)
+            _refuse_other_patches(checkpoint.renamed, model)
+        fitted = _fitted(checkpoint.renamed, model, way)
+        _fit_classifier(model, fitted, other_classes)
+        what = f"{fitted.layout.name} weights do not fit {type(model).__name__}"
+        _refuse_problems(model, fitted, what)
+        _check_numbers(checkpoint, fitted)
+    model.load_state_dict(fitted.tensors)
 
 
-def _check_numbers(checkpoint: Checkpoint, found: Renamed) -> None:
-    checkpoint.check_numbers({found.their_name(key): v for key, v in found.tensors.items()})
+def _check_numbers(checkpoint: Checkpoint, fitted: Renamed) -> None:
+    tensors = {fitted.key_of(name): tensor for name, tensor in fitted.tensors.items()}
+    checkpoint.check_numbers(tensors, fitted.layout.unset)
 
 
-def _fitted(state_dict: Mapping[str, Tensor], model: Any, way: Way = "preserving") -> Renamed:
-    """Rename a state dict for a model, and resample what depends on the image's size."""
-    found = rename_backbone(state_dict)
-    if not isinstance(getattr(model.blocks[0], "attn", None), SubspaceAttention):
-        return _fitted_by_timm(state_dict, model, found, way)
-    if found is None:
-        raise CheckpointError(unknown_layout(state_dict))
-    # The grids of official files are square; ours need not be.
-    _resample(found.tensors, model, way, any_grid=found.layout is LAYOUTS[-1])
-    return found
+def _fitted(renamed: Renamed, model: Any, way: Way = "preserving") -> Renamed:
+    """Resample what depends on the image's size, and let the model change itself for the file."""
+    tensors, layout = dict(renamed.tensors), renamed.layout
+    if layout.fit:
+        tensors = layout.fit(tensors, model, way)
+    else:
+        resample(tensors, model, way, any_grid=not layout.square_grids)
+    if hasattr(model, "fit_to"):
+        model.fit_to(tensors)
+    return replace(renamed, tensors=tensors)
 
 
-def _resample(tensors: dict[str, Tensor], model: Any, way: Way, any_grid: bool) -> None:
-    other_patches = resample_patches(tensors, model, way)
-    if "pos_embed" in tensors:
-        tensors["pos_embed"] = resample_positions(tensors["pos_embed"], model, way, any_grid)
-    if other_patches and way == "linear":  # as CRATE-alpha's training has it
-        for key in [key for key in tensors if key.startswith(CLASSIFIER)]:
-            del tensors[key]
-
-
-def _fitted_by_timm(
-    state_dict: Mapping[str, Tensor], model: Any, found: Renamed | None, way: Way
-) -> Renamed:
-    tensors = dict(state_dict) if found is None else found.tensors
-    if way == "linear":
-        _resample(tensors, model, way, any_grid=False)
-    try:
-        tensors = dict(checkpoint_filter_fn(tensors, model))
-    except _TIMM_REFUSALS as error:
-        raise CheckpointError(f"timm cannot convert it: {error!r}") from error
-    if found is None:
-        found = Renamed(Layout("converted by timm", (), ()), {}, {}, [], None)
-    return Renamed(found.layout, tensors, found.theirs, found.unknown, found.num_heads)
-
-
-def _refuse_other_patches(state_dict: Mapping[str, Tensor], model: Any) -> None:
-    found = rename_backbone(state_dict)
-    tensors = state_dict if found is None else found.tensors
-    side = patch_size_of(tensors, model.in_chans)
+def _refuse_other_patches(renamed: Renamed, model: Any) -> None:
+    side = patch_size_of(renamed.tensors, model.in_chans)
     rows, columns = model.patch_embed.patch_size
     if side is not None and (side, side) != (rows, columns):
         parts = ("patch_embed.proj.weight", "patch_embed.proj.norm.weight")
-        key = next(key for key in parts if key in tensors)
-        key = key if found is None else found.their_name(key)
+        key = renamed.key_of(next(part for part in parts if part in renamed.tensors))
         raise CheckpointError(
             f"{key}: expected patches of {rows}x{columns} pixels, found {side}x{side}: make the "
             f"model with patch_size={side}; `set_input_size` changes it afterwards"
         )
 
 
-def _fit_pre_logits(model: Any, found: Renamed) -> None:
-    """Let the layer before the classifier of a CRATE be there if the file has it, and only then."""
-    weight = found.tensors.get("pre_logits.weight")
-    if not hasattr(model, "pre_logits") or (
-        isinstance(model.pre_logits, nn.Linear) == (weight is not None)
-    ):
-        return
-    logger.info("the file has %s layer before the classifier", "no" if weight is None else "a")
-    if weight is not None and model.blocks[0].attn.num_heads != 6:
-        logger.warning(
-            "a layer before the classifier is a mark of the segmentation demo's weights: they have "
-            "6 heads, which the file does not tell, and the model has others"
-        )
-    width, like = model.embed_dim, model.pos_embed
-    model.pre_logits = (
-        nn.Identity()
-        if weight is None
-        else nn.Linear(width, width, device=like.device, dtype=like.dtype)
-    )
-
-
-def _fit_classifier(model: Any, found: Renamed, other_classes: OtherClasses) -> None:
-    classes = outputs_of(found.tensors)
-    if classes == model.num_classes:
+def _fit_classifier(model: Any, fitted: Renamed, other_classes: OtherClasses) -> None:
+    outputs = fitted.outputs
+    if outputs == model.num_classes:
         return
     if other_classes == "follow":
-        model.reset_classifier(classes)
+        model.reset_classifier(outputs)
         return
-    may_differ = other_classes == "start anew" or classes_of(found) is None
-    if model.num_classes and not may_differ:
+    if model.num_classes and other_classes == "refuse" and fitted.classes is not None:
         raise CheckpointError(
-            f"{found.their_name('head.weight')}: expected {model.num_classes} classes, "
-            f"found {classes}"
+            f"{fitted.key_of('head.weight')}: expected {model.num_classes} classes, found {outputs}"
         )
-    for key in [key for key in found.tensors if key.startswith(CLASSIFIER)]:
-        del found.tensors[key]
+    for name in [name for name in fitted.tensors if name.startswith(CLASSIFIER)]:
+        del fitted.tensors[name]
     if model.num_classes:
         logger.warning(
             "no classifier of %d classes is taken from the file: the model's stays untrained",
             model.num_classes,
         )
         own = model.state_dict()
-        found.tensors.update({key: own[key] for key in own if key.startswith(CLASSIFIER)})
+        fitted.tensors.update({name: own[name] for name in own if name.startswith(CLASSIFIER)})
 
 
-def _problems(model: nn.Module, found: Renamed, ignored: tuple[str, ...] = ("\0",)) -> str:
-    """Say how a file's tensors differ from a model's parameters; nothing if they do not."""
-    own = {key: value for key, value in model.state_dict().items() if not key.startswith(ignored)}
-    theirs = {key: value for key, value in found.tensors.items() if not key.startswith(ignored)}
+def _refuse_problems(
+    model: nn.Module, fitted: Renamed, what: str, ignored: tuple[str, ...] = ("\0",)
+) -> None:
+    """Refuse tensors of other names or sizes than those of the model's parameters."""
+    own = {
+        name: value for name, value in model.state_dict().items() if not name.startswith(ignored)
+    }
+    tensors = {name: v for name, v in fitted.tensors.items() if not name.startswith(ignored)}
     wrong = [
-        f"{found.their_name(key)}: expected {tuple(own[key].shape)}, found {tuple(value.shape)}"
-        for key, value in theirs.items()
-        if key in own and own[key].shape != value.shape
+        f"{fitted.key_of(name)}: expected {tuple(own[name].shape)}, found {tuple(value.shape)}"
+        for name, value in tensors.items()
+        if name in own and own[name].shape != value.shape
     ]
-    missing = [found.their_name(key) for key in own if key not in theirs]
-    unknown = [*found.unknown, *(found.their_name(key) for key in theirs if key not in own)]
-    heads = {block.attn.num_heads for block in getattr(model, "blocks", ()) if found.num_heads}
-    if heads - {found.num_heads}:
-        wrong.insert(0, f"num_heads: expected {heads.pop()}, found {found.num_heads}")
+    missing = [fitted.key_of(name) for name in own if name not in tensors]
+    unknown = [*fitted.unknown, *(fitted.key_of(name) for name in tensors if name not in own)]
+    if fitted.num_heads:
+        heads = {block.attn.num_heads for block in getattr(model, "blocks", ())}
+        if heads - {fitted.num_heads}:
+            wrong.insert(0, f"num_heads: expected {heads.pop()}, found {fitted.num_heads}")
     parts = (("wrong sizes", wrong), ("missing", missing), ("unknown", unknown))
-    return "; ".join(f"{what}: {first_of(keys)}" for what, keys in parts if keys)
+    problems = "; ".join(f"{part}: {first_of(keys)}" for part, keys in parts if keys)
+    if problems:
+        raise CheckpointError(f"{what}: {problems}")
 
 
 PretrainedFiles.convert = convert_state_dict

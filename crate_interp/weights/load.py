@@ -4,55 +4,41 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import is_file
-from crate_interp.models.memory import usable_memory
-from crate_interp.weights.arguments import check_arguments
-from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights.checkpoint import Checkpoint, errors_of
+from crate_interp.weights.create import (
+    create_as_planned,
+    create_backbone,
+    create_on_meta,
+    parameters_of,
+)
+from crate_interp.weights.files import read_checkpoint
 from crate_interp.weights.fit import load_checkpoint_into
 from crate_interp.weights.names import ModelName, resolve_name
-from crate_interp.weights.records import ModelRecord, checked_statistics
-from crate_interp.weights.sources import fetch_weights
+from crate_interp.weights.records import checked_statistics
+from crate_interp.weights.sources import fetch_weights, local_weights
 
-__all__ = [
-    "RANDOM",
-    "create_backbone",
-    "create_on_meta",
-    "load_backbone",
-    "names_a_file",
-    "resolve_weights",
-]
+__all__ = ["RANDOM", "load_backbone", "load_with_file", "names_a_file", "resolve_weights"]
 
 logger = logging.getLogger(__name__)
 
 Pathlike = str | os.PathLike[str]
 RANDOM = Path("random")  # in place of a weight file: an untrained model
-
-# What timm and torch raise for sizes that do not go together, and for Python's classes that do not.
-_REFUSALS = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-_MOST_PARAMETERS = 10_000_000_000  # the largest ViT of timm has 1.9e9
 _MOST_BEYOND_THE_FILE = 16_000_000  # parameters: positions and patches of other sizes
 
 
 def load_backbone(
     name: Pathlike,
-    weights: Pathlike | None = None,
+    weights: Pathlike | Checkpoint | None = None,
     *,
     pretrained: bool = True,
     mean: Sequence[float] | None = None,
@@ -65,12 +51,12 @@ def load_backbone(
     Args:
         name: An alias (`crate_alpha_L8`), any timm VisionTransformer (`vit_small_patch8_224.dino`),
             or the path of one of our safetensors files, which knows its model.
-        weights: A weight file in any official layout, instead of the published weights; or
-            `random`: untrained, the same ones each time (seed 0).
+        weights: A weight file in any official layout, instead of the published weights, or what
+            `read_checkpoint` read of one; or `random`: untrained, the same each time (seed 0).
         pretrained: Load weights; otherwise they are random, drawn from torch's global generator.
-        mean: Of RGB in [0, 1], subtracted from the input; by default what the file says, or the
-            named model's.
-        std: Of RGB in [0, 1], the input is divided by; as `mean`.
+        mean: Mean of RGB in [0, 1], subtracted from the input; by default what the file says, or
+            the named model's.
+        std: Standard deviation of RGB in [0, 1], the input is divided by; as `mean`.
         allow_nonfinite: Take weights that are NaN or infinite, too.
         **timm_arguments: For `timm.create_model`, for instance `embed_dim=48, depth=2`. Two
             defaults differ from timm's: `dynamic_img_size=True`, so that images of any whole number
@@ -90,37 +76,103 @@ def load_backbone(
         for key, value in (("mean", mean), ("std", std))
         if value is not None
     }
-    named = None if names_a_file(name) else resolve_name(str(name))
-    untrained = weights is not None and Path(weights) == RANDOM
-    if untrained or not pretrained:
-        if named is None or (weights is not None and not untrained):
-            raise InputError(
-                f"asked for the weights of {weights or name}, and for pretrained=False"
-                if named or not untrained
-                else f"{name} holds its own weights; it cannot take random ones"
-            )
-        with torch.random.fork_rng(devices=[], enabled=untrained):
-            if untrained:
-                torch.manual_seed(0)
-            model = create_backbone(_without_foreign_tag(name, named), **timm_arguments)
-    else:
-        if named and weights is None:
-            create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
-        path = resolve_weights(name, weights)
-        if named and weights is not None:
-            named = _without_foreign_tag(name, named)
-        checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
-        model, tells = _with_weights(named, checkpoint, timm_arguments)
-        if weights is not None and not tells and len(statistics) < 2:
-            _say_normalisation(model, path, named, statistics)
+    if pretrained and not _are_random(weights):
+        return load_with_file(
+            name, weights, statistics, allow_nonfinite=allow_nonfinite, **timm_arguments
+        )[0]
+    model = _without_weights(name, weights, timm_arguments)
     cast("dict[str, Any]", model.pretrained_cfg).update(statistics)
     return model
 
 
-def _without_foreign_tag(given: Pathlike, named: ModelName) -> ModelName:
+def load_with_file(
+    name: Pathlike,
+    weights: Pathlike | Checkpoint | None = None,
+    statistics: Mapping[str, Sequence[float]] | None = None,
+    *,
+    allow_nonfinite: bool = False,
+    **timm_arguments: Any,
+) -> tuple[VisionTransformer, Checkpoint]:
+    """Load a backbone, and give the file that it comes from, for what else lies in it.
+
+    Args:
+        name: As for `load_backbone`, like the others.
+        weights: A file, or what was read from it; `None` for the published weights.
+        statistics: `mean` and `std`, where they are not those of the file or the model.
+        allow_nonfinite: Take weights that are NaN or infinite, too.
+        **timm_arguments: For `timm.create_model`.
+
+    Raises:
+        InputError: As `load_backbone`.
+        CheckpointError: As `load_backbone`.
+    """
+    named = None if names_a_file(name) else resolve_name(str(name))
+    is_published, planned = named is not None and weights is None, None
+    if named and is_published and local_weights(named) is None:
+        planned = create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
+    checkpoint = _opened(name, weights, allow_nonfinite)
+    record, arguments, told = checkpoint.record, timm_arguments, {}
+    if named is None:
+        named = _recorded_name(checkpoint)
+    elif not is_published:
+        named = _without_foreign_tag(str(name), named)
+    if record and record.model.partition(".")[0] == named.architecture:
+        told = {"mean": record.mean, "std": record.std}
+        if record.model_args:
+            planned, arguments = None, {**record.model_args, **timm_arguments}
+    with nullcontext() if is_published else errors_of(checkpoint.path):
+        planned = planned or create_on_meta(named, **arguments)
+    _refuse_another_size(planned, checkpoint)
+    model = create_as_planned(planned, named, arguments)
+    load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
+    config, given = cast("dict[str, Any]", model.pretrained_cfg), statistics or {}
+    config.update({**told, "num_classes": model.num_classes, **given})
+    if weights is not None and not told and len(given) < 2:
+        _say_normalisation(config, checkpoint.path, named)
+    return model, checkpoint
+
+
+def _opened(name: Pathlike, weights: Pathlike | Checkpoint | None, nonfinite: bool) -> Checkpoint:
+    if isinstance(weights, Checkpoint):
+        return weights
+    return read_checkpoint(resolve_weights(name, weights), allow_nonfinite=nonfinite)
+
+
+def _are_random(weights: Pathlike | Checkpoint | None) -> bool:
+    return isinstance(weights, str | os.PathLike) and Path(weights) == RANDOM
+
+
+def _without_weights(
+    name: Pathlike, weights: Pathlike | Checkpoint | None, arguments: dict[str, Any]
+) -> VisionTransformer:
+    untrained = _are_random(weights)
+    named = None if names_a_file(name) else resolve_name(str(name))
+    if named is None or (weights is not None and not untrained):
+        raise InputError(
+            f"asked for the weights of {weights or name}, and for pretrained=False"
+            if named or not untrained
+            else f"{name} holds its own weights; it cannot take random ones"
+        )
+    with torch.random.fork_rng(devices=[], enabled=untrained):
+        if untrained:
+            torch.manual_seed(0)
+        return create_backbone(_without_foreign_tag(str(name), named), **arguments)
+
+
+def _recorded_name(checkpoint: Checkpoint) -> ModelName:
+    with errors_of(checkpoint.path):
+        if checkpoint.record is None:
+            raise CheckpointError(
+                "does not say which model it is; name it: load_backbone(NAME, weights=...)"
+            )
+        name = checkpoint.record.model
+        return _without_foreign_tag(name, resolve_name(name))
+
+
+def _without_foreign_tag(given: str, named: ModelName) -> ModelName:
     # timm's first tag of an architecture is not meant where its weights are not: it may bring
     # sizes of its own, as that of crate_base_patch8_224 does.
-    bare = str(given).strip().lower() == named.architecture
+    bare = given.strip().lower() == named.architecture
     return ModelName(named.architecture, None) if bare else named
 
 
@@ -148,67 +200,6 @@ def resolve_weights(name: Pathlike, weights: Pathlike | None = None) -> Path:
     return path
 
 
-def create_backbone(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
-    """Make a backbone with random weights, in evaluation mode.
-
-    Args:
-        name: A resolved model name.
-        **timm_arguments: As for `load_backbone`.
-
-    Raises:
-        InputError: Not a VisionTransformer, an argument that timm refuses, or parameters that do
-            not fit into the memory.
-    """
-    planned = create_on_meta(name, **timm_arguments)  # refuses at once what would take gigabytes
-    needed, there = 4 * _parameters_of(planned), usable_memory()
-    if needed > there:
-        raise InputError(
-            f"{name} with {shorten(timm_arguments)}: expected parameters that fit into the memory, "
-            f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
-        )
-    arguments = {"dynamic_img_size": True, **timm_arguments}
-    return cast("VisionTransformer", timm.create_model(str(name), **arguments).eval())
-
-
-def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
-    """Make a backbone without memory for its parameters, in milliseconds, to look at its sizes.
-
-    Args:
-        name: A resolved model name.
-        **timm_arguments: As for `load_backbone`.
-
-    Raises:
-        InputError: Not a VisionTransformer, or an argument that timm refuses.
-    """
-    check_arguments(timm_arguments, str(name))
-    arguments = {"dynamic_img_size": True, **timm_arguments}
-    with torch.device("meta"):
-        try:
-            model = timm.create_model(str(name), **arguments)
-        except _REFUSALS as error:
-            model = timm.create_model(str(name))  # the arguments are not to blame for the class
-            if isinstance(model, VisionTransformer):
-                raise InputError(f"{name} cannot be made with {arguments}: {error}") from error
-    if not isinstance(model, VisionTransformer):
-        raise InputError(
-            f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
-            "timm's VisionTransformer class (ViT, DeiT, DINO, DINOv2, CLIP, MAE, SigLIP)"
-        )
-    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
-    if grid is not None and min(grid) < 1:
-        raise InputError(
-            f"{name} cannot be made with {arguments}: expected images of a patch of {patch} pixels "
-            f"or more, found {model.patch_embed.img_size}"
-        )
-    count = _parameters_of(model)
-    if count > _MOST_PARAMETERS:
-        raise InputError(
-            f"{name} cannot be made with {arguments}: it would have {count} parameters, expected "
-            f"at most {_MOST_PARAMETERS}"
-        )
-    return model
-
-
 def names_a_file(name: Pathlike) -> bool:
     """Whether `load_backbone` takes a name for the path of a safetensors file."""
     # Not by looking whether there is such a file: a folder `demo` must not hide the model `demo`.
@@ -219,41 +210,8 @@ def names_a_file(name: Pathlike) -> bool:
     return "/" in name or os.sep in name or name.endswith(".safetensors")
 
 
-def _with_weights(
-    name: ModelName | None, checkpoint: Checkpoint, arguments: dict[str, Any]
-) -> tuple[VisionTransformer, bool]:
-    """The model of a file, and whether the file tells the mean and deviation of its input."""
-    path, record = checkpoint.path, ModelRecord.of(checkpoint)
-    if name is None:
-        if record is None:
-            raise CheckpointError(
-                f"{path}: does not say which model it is; name it: load_backbone(NAME, weights=...)"
-            )
-        try:
-            name = _without_foreign_tag(record.model, resolve_name(record.model))
-        except InputError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-    told: dict[str, Any] = {}
-    if record and record.model.partition(".")[0] == name.architecture:
-        told = {"mean": record.mean, "std": record.std}
-        arguments = {**record.model_args, **arguments}
-    try:
-        planned = create_on_meta(name, **arguments)
-    except InputError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    _refuse_another_size(planned, checkpoint)
-    model = create_backbone(name, **arguments)
-    load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
-    config = cast("dict[str, Any]", model.pretrained_cfg)
-    config.update(told, num_classes=model.num_classes)
-    return model, bool(told)
-
-
-def _say_normalisation(
-    model: VisionTransformer, path: Path, name: ModelName | None, given: dict[str, Any]
-) -> None:
-    used = {**cast("dict[str, Any]", model.pretrained_cfg), **given}
-    mean, std = (" ".join(f"{value:g}" for value in used[key]) for key in ("mean", "std"))
+def _say_normalisation(config: Mapping[str, Any], path: Path, name: ModelName) -> None:
+    mean, std = (" ".join(f"{value:g}" for value in config[key]) for key in ("mean", "std"))
     logger.warning(
         "%s says nothing of its normalisation: mean %s, std %s are used, as of %s; --mean and "
         "--std (in Python: mean=, std=) change them",
@@ -267,14 +225,9 @@ def _say_normalisation(
 def _refuse_another_size(model: VisionTransformer, checkpoint: Checkpoint) -> None:
     """Refuse a file that a model is far too large for, before there is memory for the model."""
     there = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
-    head = sum(parameter.numel() for parameter in model.get_classifier().parameters())
-    wanted = _parameters_of(model) - head
-    if wanted > 2 * there + _MOST_BEYOND_THE_FILE:
+    needed = parameters_of(model) - parameters_of(model.get_classifier())
+    if needed > 2 * there + _MOST_BEYOND_THE_FILE:
         raise CheckpointError(
-            f"{checkpoint.path}: expected the {wanted} weights of {type(model).__name__}, "
+            f"{checkpoint.path}: expected the {needed} weights of {type(model).__name__}, "
             f"found {there}"
         )
-
-
-def _parameters_of(model: VisionTransformer) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -8,36 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from typing import Any
 
 from torch import Tensor
 
 from crate_interp.errors import InputError
 from crate_interp.models.mae import CrateMae, CrateMaeAutoencoder, CrateMaeDecoder
-from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.fit import load_part
-from crate_interp.weights.layouts import Layout, Rule
-from crate_interp.weights.load import load_backbone, resolve_weights
+from crate_interp.weights.layout import Renamed, depth_of, rename_part
+from crate_interp.weights.layouts.mae import OUR_DECODER, OUR_PREFIX, RELEASED_DECODER
+from crate_interp.weights.load import load_with_file
 
 __all__ = ["load_decoder_into", "load_mae", "mae_file_of"]
-
-RELEASED = Layout(
-    "decoder",
-    (),
-    (
-        Rule("mask_token", "mask_token"),
-        Rule("decoder_blocks.{i}.layers.0.0.norm.{p}", "blocks.{i}.norm1.{p}"),
-        Rule("decoder_blocks.{i}.layers.0.0.fn.weight", "blocks.{i}.linear.weight"),
-        Rule("decoder_blocks.{i}.layers.0.1.norm.{p}", "blocks.{i}.norm2.{p}"),
-        Rule("decoder_blocks.{i}.layers.0.1.fn.qkv.weight", "blocks.{i}.attn.qkv.weight"),
-        Rule("decoder_blocks.{i}.layers.0.1.fn.to_out.0.{p}", "blocks.{i}.attn.proj.{p}"),
-        Rule("decoder_norm.{p}", "norm.{p}"),
-        Rule("decoder_pred.{p}", "pred.{p}"),
-    ),
-)
-OUR_PREFIX = "decoder."
-OURS = Layout("decoder", (), (Rule(OUR_PREFIX + "{any}", "{any}"),))
 
 
 def load_mae(
@@ -64,14 +47,12 @@ def load_mae(
         CheckpointError: The weights cannot be had, read, or do not fit.
         InputError: The name is not that of a CRATE-MAE.
     """
-    encoder = load_backbone(name, weights, allow_nonfinite=allow_nonfinite, **timm_arguments)
+    encoder, checkpoint = load_with_file(
+        name, weights, allow_nonfinite=allow_nonfinite, **timm_arguments
+    )
     if not isinstance(encoder, CrateMae):
         raise InputError(f"{name} is a {type(encoder).__name__}; expected a CRATE-MAE")
-    path = resolve_weights(name, weights)
-    checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
-    found = (re.match(r"decoder[._]blocks\.(\d{1,3})\.", key) for key in checkpoint.state_dict)
-    depth = 1 + max((int(match[1]) for match in found if match), default=-1)
-    decoder = CrateMaeDecoder.of(encoder, depth)
+    decoder = CrateMaeDecoder.of(encoder, depth_of(_renamed_decoder(checkpoint).tensors))
     load_decoder_into(decoder, checkpoint)
     normalised_target = checkpoint.metadata.get("normalised_target") == "true"
     return CrateMaeAutoencoder(encoder, decoder, normalised_target).eval()
@@ -87,8 +68,12 @@ def load_decoder_into(decoder: CrateMaeDecoder, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: The file has no decoder, or one of other sizes.
     """
-    ours = any(key.startswith(OUR_PREFIX) for key in checkpoint.state_dict)
-    load_part(decoder, checkpoint, OURS if ours else RELEASED)
+    load_part(decoder, checkpoint, _renamed_decoder(checkpoint))
+
+
+def _renamed_decoder(checkpoint: Checkpoint) -> Renamed:
+    is_ours = any(key.startswith(OUR_PREFIX) for key in checkpoint.state_dict)
+    return rename_part(checkpoint.state_dict, OUR_DECODER if is_ours else RELEASED_DECODER)
 
 
 def mae_file_of(model: CrateMaeAutoencoder) -> tuple[dict[str, Tensor], dict[str, str]]:

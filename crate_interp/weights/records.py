@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.errors import InputError, shorten
 from crate_interp.files import parse_json_as
 from crate_interp.weights.arguments import check_arguments
-from crate_interp.weights.files import Checkpoint
 
 __all__ = ["ModelRecord", "checked_statistics"]
 
@@ -19,7 +18,7 @@ _Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What one of our safetensors files says about its model, in its metadata.
+    """Name, sizes and input statistics of a model.
 
     Attributes:
         model: `architecture.tag`.
@@ -36,14 +35,13 @@ class ModelRecord:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> ModelRecord | None:
-        """Read the record of a file, `None` if it has none.
+    def of(cls, metadata: Mapping[str, str]) -> ModelRecord | None:
+        """Read the record of a file from its metadata, `None` if it has none.
 
         Raises:
-            CheckpointError: There is a record, but not a whole one, or one with other arguments
-                than sizes in their ranges.
+            InputError: There is a record, but not a whole one, or one with other arguments than
+                sizes in their ranges.
         """
-        metadata = checkpoint.metadata
         if not {"model", "model_args"} <= metadata.keys():
             return None  # another program's file; PyTorch files may have a `model` beside weights
 
@@ -52,20 +50,15 @@ class ModelRecord:
                 raise InputError(f"expected {name}, found none")
             return parse_json_as(metadata[name], kind, name)
 
-        try:
-            record = cls(
-                model=metadata["model"],
-                model_args=field("model_args", dict[str, Any]),
-                num_classes=field("num_classes", int),
-                mean=checked_statistics("mean", field("mean", _Triple)),
-                std=checked_statistics("std", field("std", _Triple)),
-            )
-            sizes = {**record.model_args, "num_classes": record.num_classes}
-            check_arguments(sizes, "its model", plain=True)
-        except InputError as error:
-            raise CheckpointError(
-                f"{checkpoint.path}: its metadata are not those of crate_interp: {error}"
-            ) from error
+        record = cls(
+            model=metadata["model"],
+            model_args=field("model_args", dict[str, Any]),
+            num_classes=field("num_classes", int),
+            mean=checked_statistics("mean", field("mean", _Triple)),
+            std=checked_statistics("std", field("std", _Triple)),
+        )
+        sizes = {**record.model_args, "num_classes": record.num_classes}
+        check_arguments(sizes, "its model", plain=True)
         return record
 
     def to_metadata(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,32 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from crate_interp.models.patches import PatchProjection
+from crate_interp.weights.layout import Way
 
-__all__ = ["Way", "patch_size_of", "resample_patches", "resample_positions"]
+__all__ = ["CLASSIFIER", "patch_size_of", "resample", "resample_patches", "resample_positions"]
 
 logger = logging.getLogger(__name__)
 
-Way = Literal["preserving", "linear"]
 STEM = "patch_embed.proj."
+CLASSIFIER = ("head.", "head_dist.")
+
+
+def resample(tensors: dict[str, Tensor], model: Any, way: Way, any_grid: bool) -> None:
+    """Resample patches and positions to those of a model.
+
+    Args:
+        tensors: Weights by the parameter's name; changed. In the linear way the classifier of
+            other patches is left out, as in CRATE-alpha's training.
+        model: A timm VisionTransformer or one of ours.
+        way: See the module.
+        any_grid: As for `resample_positions`.
+    """
+    other_patches = resample_patches(tensors, model, way)
+    if "pos_embed" in tensors:
+        tensors["pos_embed"] = resample_positions(tensors["pos_embed"], model, way, any_grid)
+    if other_patches and way == "linear":
+        for key in [key for key in tensors if key.startswith(CLASSIFIER)]:
+            del tensors[key]
 
 
 def patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | None:

@@ -31,6 +31,7 @@ __all__ = [
     "fetch_weights",
     "find_local_weights",
     "is_available_locally",
+    "local_weights",
     "parameters_checksum",
     "weight_source",
     "weights_checksum",
@@ -113,8 +114,13 @@ def is_available_locally(name: str) -> bool:
     Raises:
         InputError: No such model.
     """
-    source = weight_source(resolve_name(name))
-    return source is not None and find_local_weights(source) is not None
+    return local_weights(resolve_name(name)) is not None
+
+
+def local_weights(name: ModelName) -> Path | None:
+    """Find the published weights of a model on this machine, in the package or the hub's cache."""
+    source = weight_source(name)
+    return None if source is None else find_local_weights(source)
 
 
 def find_local_weights(source: WeightSource) -> Path | None:

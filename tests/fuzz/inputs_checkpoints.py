@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from crate_interp.cli import main
-from crate_interp.weights import load_backbone, load_clip, load_mae, read_checkpoint
+from crate_interp.weights import ModelRecord, load_backbone, load_clip, load_mae, read_checkpoint
 from crate_interp.weights.files import write_safetensors
-from crate_interp.weights.load import ModelRecord
 from tests.fuzz.frame import Accepted
 
 __all__ = ["convert", "evaluate", "load", "load_whole", "make"]

@@ -100,6 +100,6 @@ def test_usable_memory_is_what_a_limit_leaves(monkeypatch):
 
 
 def test_a_model_that_the_memory_does_not_hold_is_refused(monkeypatch):
-    monkeypatch.setattr("crate_interp.weights.load.usable_memory", lambda: 10**6)
+    monkeypatch.setattr("crate_interp.weights.create.usable_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"vit_demo with .*: expected parameters that fit"):
         create_backbone(resolve_name("vit_demo"), embed_dim=256)

@@ -10,8 +10,7 @@ import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
 from crate_interp.errors import CheckpointError
-from crate_interp.weights.file_sizes import architecture_of, classes_in
-from crate_interp.weights.files import Checkpoint, read_checkpoint
+from crate_interp.weights import Checkpoint, architecture_of, read_checkpoint
 from crate_interp.weights.fit import (
     convert_state_dict,
     load_checkpoint_into,
@@ -80,7 +79,7 @@ def test_model_can_be_built_from_what_a_file_says(file, reference):
 @pytest.mark.parametrize("file", MODELS)
 def test_classes_are_counted(file, reference):
     expected = None if file in (MAE, CLIPA) else 10
-    assert classes_in(read_checkpoint(reference / file)) == expected
+    assert read_checkpoint(reference / file).renamed.classes == expected
 
 
 def test_larger_jax_file_with_optimizer_and_bfloat16(tmp_path):
@@ -304,7 +303,7 @@ def test_segmentation_demo_file_brings_its_layer(pre_logits, reference, sizes, t
     state = _demo_state(reference)
     torch.save({"model": state}, tmp_path / "demo.pth")
     checkpoint = read_checkpoint(tmp_path / "demo.pth")
-    assert classes_in(checkpoint) == 21
+    assert checkpoint.renamed.classes == 21
     assert architecture_of(checkpoint)["pre_logits"] is True
     model = make("crate_base_patch8_224", sizes, pre_logits=pre_logits)
     load_checkpoint_into(model, tmp_path / "demo.pth", num_classes_given=False)
@@ -347,4 +346,4 @@ def test_empty_state_dict_is_refused(sizes, tmp_path):
     with pytest.raises(CheckpointError, match="unknown layout"):
         convert_state_dict({}, make(ALPHA, sizes))
     empty = Checkpoint({}, {}, tmp_path / "none.pth")
-    assert classes_in(empty) is None
+    assert empty.renamed.classes is None

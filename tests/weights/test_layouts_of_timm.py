@@ -7,7 +7,6 @@ import timm
 import torch
 
 from crate_interp.errors import CheckpointError
-from crate_interp.weights.file_sizes import classes_in
 from crate_interp.weights.fit import load_checkpoint_into
 
 ALPHA = "crate_alpha_torch_d48_l2_h3_p8_i32_c10.pth"
@@ -32,7 +31,7 @@ def test_dino_loads_into_a_timm_vit(full, sizes, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         checkpoint = load_checkpoint_into(model, tmp_path / "dino.pth", num_classes_given=False)
     assert ("head.last_layer.weight_g" in caplog.text) == full
-    assert classes_in(checkpoint) is None
+    assert checkpoint.renamed.classes is None
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(images), dino(images))
     larger = make("vit_small_patch8_224", {**sizes, "img_size": 48}, num_classes=0)

@@ -224,7 +224,7 @@ def test_resolve_weights_names_the_file_that_is_read(reference, tmp_path):
 def test_model_record_survives_its_metadata(tmp_path):
     model = create_backbone(resolve_name("crate_alpha_B8"), num_classes=5, **SIZES)
     write_own(tmp_path / "own.safetensors", model, "crate_alpha_base_patch8_224", **SIZES)
-    record = ModelRecord.of(read_checkpoint(tmp_path / "own.safetensors"))
+    record = read_checkpoint(tmp_path / "own.safetensors").record
     assert record == ModelRecord("crate_alpha_base_patch8_224", SIZES, 5, MEAN, STD)
     assert json.loads(record.to_metadata()["model_args"]) == SIZES
 

@@ -1,0 +1,110 @@
+"""Makes a backbone of a name and sizes, once what would be too large or no backbone is refused."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from crate_interp.errors import InputError, shorten
+from crate_interp.models.memory import usable_memory
+from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.names import ModelName
+
+__all__ = ["create_as_planned", "create_backbone", "create_on_meta", "parameters_of"]
+
+# What timm and torch raise for sizes that do not go together, and for Python's classes that do not.
+_REFUSALS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_MOST_PARAMETERS = 10_000_000_000  # the largest ViT of timm has 1.9e9
+_DEFAULTS = {"dynamic_img_size": True}
+
+
+def create_backbone(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
+    """Make a backbone with random weights, in evaluation mode.
+
+    Args:
+        name: A resolved model name.
+        **timm_arguments: As for `load_backbone`.
+
+    Raises:
+        InputError: Not a VisionTransformer, an argument that timm refuses, or parameters that do
+            not fit into the memory.
+    """
+    return create_as_planned(create_on_meta(name, **timm_arguments), name, timm_arguments)
+
+
+def create_as_planned(
+    planned: VisionTransformer, name: ModelName, timm_arguments: dict[str, Any]
+) -> VisionTransformer:
+    """Make a backbone with random weights, in evaluation mode, that was made on meta before.
+
+    Args:
+        planned: What `create_on_meta` made of the same name and arguments.
+        name: A resolved model name.
+        timm_arguments: As for `load_backbone`.
+
+    Raises:
+        InputError: Its parameters do not fit into the memory.
+    """
+    needed, there = 4 * parameters_of(planned), usable_memory()
+    if needed > there:
+        raise InputError(
+            f"{name} with {shorten(timm_arguments)}: expected parameters that fit into the memory, "
+            f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
+        )
+    model = timm.create_model(str(name), **{**_DEFAULTS, **timm_arguments})
+    return cast("VisionTransformer", model.eval())
+
+
+def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
+    """Make a backbone without memory for its parameters, in milliseconds, to look at its sizes.
+
+    Args:
+        name: A resolved model name.
+        **timm_arguments: As for `load_backbone`.
+
+    Raises:
+        InputError: Not a VisionTransformer, or an argument that timm refuses.
+    """
+    check_arguments(timm_arguments, str(name))
+    arguments = {**_DEFAULTS, **timm_arguments}
+    refused = f"{name} cannot be made with {arguments}"
+    with torch.device("meta"):
+        try:
+            model = timm.create_model(str(name), **arguments)
+        except _REFUSALS as error:
+            model = timm.create_model(str(name))  # the arguments are not to blame for the class
+            if isinstance(model, VisionTransformer):
+                raise InputError(f"{refused}: {error}") from error
+    if not isinstance(model, VisionTransformer):
+        raise InputError(
+            f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
+            "timm's VisionTransformer class (ViT, DeiT, DINO, DINOv2, CLIP, MAE, SigLIP)"
+        )
+    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
+    if grid is not None and min(grid) < 1:
+        raise InputError(
+            f"{refused}: expected images of a patch of {patch} pixels "
+            f"or more, found {model.patch_embed.img_size}"
+        )
+    count = parameters_of(model)
+    if count > _MOST_PARAMETERS:
+        raise InputError(
+            f"{refused}: it would have {count} parameters, expected at most {_MOST_PARAMETERS}"
+        )
+    return model
+
+
+def parameters_of(model: torch.nn.Module) -> int:
+    """Count the numbers in a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

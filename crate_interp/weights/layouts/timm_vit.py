@@ -1,0 +1,64 @@
+"""timm's own names of parameters, which ours are too, and whatever else timm can convert."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from crate_interp.errors import CheckpointError
+from crate_interp.weights.layout import Layout, Rule, Way, register_layout, unknown_layout
+from crate_interp.weights.resampling import resample
+
+# What timm's conversion raises for tensors that are not of the shapes that it takes for granted.
+_REFUSALS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+)
+_UNCHANGED = (Rule("{any}", "{any}"),)
+
+
+def _conversion_of(model: Any) -> Callable[[dict[str, Tensor], Any], dict[str, Tensor]] | None:
+    """The function that timm has beside the class of a model, if it is timm's."""
+    if not type(model).__module__.startswith("timm."):
+        return None
+    modules = (vars(sys.modules[kind.__module__]) for kind in type(model).__mro__)
+    return next((m["checkpoint_filter_fn"] for m in modules if "checkpoint_filter_fn" in m), None)
+
+
+def _fit(tensors: dict[str, Tensor], model: Any, way: Way) -> dict[str, Tensor]:
+    convert = _conversion_of(model)
+    if convert is None or way == "linear":
+        resample(tensors, model, way, any_grid=convert is None)  # ours need not be square
+    if convert is None:
+        return tensors
+    try:
+        return dict(convert(tensors, model))
+    except _REFUSALS as error:
+        raise CheckpointError(f"timm cannot convert it: {error!r}") from error
+
+
+def _fit_unknown(tensors: dict[str, Tensor], model: Any, way: Way) -> dict[str, Tensor]:
+    if _conversion_of(model) is None:
+        raise unknown_layout(tensors)
+    return _fit(tensors, model, way)
+
+
+register_layout(
+    Layout(
+        "timm",
+        ("blocks.{i}.norm1.weight",),
+        _UNCHANGED,
+        # DINO's projection head; the decoder in our files of CRATE-MAE
+        aside=(r"head\.(mlp|last_layer)\..*", r"decoder\..*"),
+        fit=_fit,
+    )
+)
+register_layout(Layout("converted by timm", (), _UNCHANGED, fit=_fit_unknown))
