@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from crate_interp.commands.benchmark_files import (
 from crate_interp.commands.published import published_attention_miou
 from crate_interp.config import VocBenchmarkConfig
 from crate_interp.data import (
+    VOC_CLASSES,
     ImageRecord,
     LabelledSet,
     ResizedImage,
-    open_labelled_scenes,
-    open_voc,
+    open_labelled,
     truth_masks,
 )
 from crate_interp.engine import StageClock
@@ -104,7 +103,8 @@ def run(config: VocBenchmarkConfig) -> int:
             examples = [image.result for image in outcomes if image.result is not None]
             note = "{model} at {size} px".format_map(settings)
             draw_examples(output / "masks.png", examples, _Benchmark.TITLES, note, config)
-        results = _results_of(config, score, release_of(config, weights["sha256"]), len(entries))
+        release = release_of(config, weights["sha256"]) if data.classes == VOC_CLASSES else None
+        results = _results_of(config, score, release, len(entries))
         print(f"{by_class}\n\n{_report(config, settings, score, results)}")
         return finish_run(folder, results, failed, weights, settings)
 
@@ -182,12 +182,12 @@ class _Benchmark:
 
 
 def _open_data(config: VocBenchmarkConfig) -> LabelledSet:
-    demo = config.data == Path("demo") and not config.data.exists()
-    data = open_labelled_scenes(config.split) if demo else open_voc(config.data, config.split)
+    data = open_labelled(config.data, config.split, otherwise="voc")
     if config.per == "object" and data.read_objects is None:
-        raise InputError(
-            f"{config.data / 'SegmentationObject'}: no such folder, which --per object needs"
-        )
+        lack = f"{data.images.name}: tells no objects apart"
+        if data.classes == VOC_CLASSES:
+            lack = f"{config.data / 'SegmentationObject'}: no such folder"
+        raise InputError(f"{lack}, which --per object needs")
     return data.limit(config.limit)
 
 
@@ -195,9 +195,7 @@ def _results_of(
     config: VocBenchmarkConfig, score: AttentionSegmentationScore, release: str | None, count: int
 ) -> dict[str, Any]:
     """What the summary says."""
-    found = None
-    if config.data != Path("demo"):
-        found = published_attention_miou(release, config.protocol, config.split, count)
+    found = published_attention_miou(release, config.protocol, config.split, count)
     return {
         "mean_iou": score.mean_iou,
         "mean_iou_over_classes": {m: float(np.nanmean(score.by_class[m])) for m in METHODS},

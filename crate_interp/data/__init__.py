@@ -22,21 +22,19 @@ from crate_interp.data.images import (
 )
 from crate_interp.data.label_maps import (
     VOID,
+    LabelledKind,
     LabelledSet,
     class_masks,
     read_label_map,
     truth_masks,
 )
+from crate_interp.data.labelled import labelled_kinds, open_labelled
+from crate_interp.data.labelled.ade20k import open_ade20k
+from crate_interp.data.labelled.demo import open_labelled_scenes
+from crate_interp.data.labelled.salient_objects import open_saliency
+from crate_interp.data.labelled.voc import VOC_CLASSES, open_voc
 from crate_interp.data.rle import annotations_of, decode_mask, encode_masks, results_of
 from crate_interp.data.scenes import draw_scene, write_scenes
-from crate_interp.data.voc import (
-    VOC_CLASSES,
-    open_ade20k,
-    open_labelled,
-    open_labelled_scenes,
-    open_saliency,
-    open_voc,
-)
 
 __all__ = [
     "VOC_CLASSES",
@@ -45,6 +43,7 @@ __all__ = [
     "ImageReadError",
     "ImageRecord",
     "ImageSet",
+    "LabelledKind",
     "LabelledSet",
     "ResizedImage",
     "annotations_of",
@@ -54,6 +53,7 @@ __all__ = [
     "decode_mask",
     "draw_scene",
     "encode_masks",
+    "labelled_kinds",
     "list_images",
     "open_ade20k",
     "open_class_folders",

@@ -1,4 +1,4 @@
-"""Sets of images with a class of every pixel: what they are, and the reading of a label map.
+"""Images with a class of every pixel: sets of them, kinds of sets, the reading of a label map.
 
 Shapes: H W pixels, G masks of a ground truth.
 """
@@ -19,6 +19,7 @@ from crate_interp.errors import InputError
 __all__ = [
     "MAX_LABELS",
     "VOID",
+    "LabelledKind",
     "LabelledSet",
     "check_size",
     "class_masks",
@@ -35,7 +36,7 @@ MAX_LABELS = 2**24
 _MAX_SPLIT = 2**28  # pixels of the masks that a map is split into, together
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
 
-# Of an image and its height and width; refuses a map of another size, and names its file.
+# Takes an image and its height and width; refuses a map of another size, and names its file.
 LabelReader = Callable[[ImageRecord, tuple[int, int]], UInt8[np.ndarray, "H W"]]
 
 
@@ -83,6 +84,22 @@ class LabelledSet:
         if self.read_objects is None:
             raise InputError(f"{self.images.name}: has classes, but tells no objects apart")
         return self.read_objects(record, original_hw)
+
+
+@dataclass(frozen=True)
+class LabelledKind:
+    """A kind of labelled data sets: how one is recognised, and how it is opened.
+
+    Attributes:
+        contents: What the folder of a set holds, for messages, such as "images/ and masks/"; empty
+            for a set that is no folder.
+        recognises: Tells whether a path is a set of this kind; reads no file and raises nothing.
+        open: Opens the set at a path; takes the path and the split, such as `val`.
+    """
+
+    contents: str
+    recognises: Callable[[Path], bool]
+    open: Callable[[Path, str], LabelledSet]
 
 
 def read_label_map(

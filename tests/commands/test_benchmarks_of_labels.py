@@ -130,6 +130,23 @@ def test_voc2012_equals_the_library(folders, tmp_path, protocol, per, capsys):
     assert all(0 <= float(row["best head"]) <= 1 for row in rows)
 
 
+@pytest.mark.parametrize("kind", ["ade", "salient"])
+def test_voc2012_takes_every_kind_of_labelled_set(folders, tmp_path, capsys, kind):
+    data = folders / kind
+    if kind == "salient":
+        data = tmp_path / kind
+        shutil.copytree(folders / "voc" / "JPEGImages", data / "images")
+        shutil.copytree(folders / "masks", data / "masks")
+    assert benchmark("voc2012", data, "--pictures", 0, output=tmp_path / "run") == 0
+    assert summary_of(tmp_path / "run")["published"] is None
+    rows = class_rows(tmp_path / "run")
+    assert all(0 <= float(row["best head"]) <= 1 for row in rows)
+    if kind == "salient":
+        assert [row["class"] for row in rows] == ["salient object"]
+    assert benchmark("voc2012", data, "--per", "object", output=tmp_path / "run") == 2
+    assert "tells no objects apart, which --per object needs" in capsys.readouterr().err
+
+
 def test_voc2012_has_background_and_the_grid_as_options(folders, tmp_path):
     found = {}
     for name, options in {

@@ -10,6 +10,7 @@ from crate_interp.data import (
     VOC_CLASSES,
     VOID,
     class_masks,
+    labelled_kinds,
     open_ade20k,
     open_labelled,
     open_labelled_scenes,
@@ -134,7 +135,7 @@ def test_a_list_may_begin_with_a_byte_order_mark_but_is_no_large_file(voc, monke
     path = voc / "ImageSets" / "Segmentation" / "val.txt"
     path.write_text("a\nb\n", encoding="utf-8-sig")
     assert len(open_voc(voc).images) == 2
-    monkeypatch.setattr("crate_interp.data.voc._LARGEST_LIST", 5)
+    monkeypatch.setattr("crate_interp.data.label_files._LARGEST_LIST", 5)
     with pytest.raises(InputError, match=r"val.txt: expected a list of at most 5 bytes"):
         open_voc(voc)
 
@@ -209,6 +210,23 @@ def test_folders_of_no_known_layout_are_refused(tmp_path):
         open_labelled(tmp_path, "val")
     with pytest.raises(InputError, match="no such folder"):
         open_labelled(tmp_path / "nothing", "val")
+
+
+def test_every_kind_of_labelled_set_is_in_the_table(tmp_path, voc):
+    assert {"voc", "ade20k", "salient_objects", "demo"} <= labelled_kinds().keys()
+    (voc / "annotations").mkdir()  # of another kind, too: the first one opens it
+    assert open_labelled(voc, "val").classes == VOC_CLASSES
+    with pytest.raises(InputError, match=r"val.txt: cannot be read"):
+        open_labelled(tmp_path / "nothing", "val", otherwise="voc")
+
+
+def test_a_folder_of_images_and_masks_is_a_labelled_set(tmp_path):
+    save_labels(tmp_path / "masks" / "x.png", np.array([[0, 0, 255]]), "L")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (3, 1)).save(tmp_path / "images" / "x.jpg")
+    found = open_labelled(tmp_path, "val")
+    assert found.images.name == tmp_path.name
+    assert found.labels_of(found.images.records[0], (1, 3)).tolist() == [[0, 0, 1]]
 
 
 def test_salient_objects_are_what_is_white(tmp_path):

@@ -1,0 +1,50 @@
+"""The table of labelled data sets: each file of this folder is one kind of them.
+
+Such a file defines `DATASET`, a `crate_interp.data.label_maps.LabelledKind`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+
+from crate_interp.data.label_maps import LabelledKind, LabelledSet
+from crate_interp.errors import InputError
+from crate_interp.files import is_folder
+
+__all__ = ["labelled_kinds", "open_labelled"]
+
+
+def labelled_kinds() -> dict[str, LabelledKind]:
+    """Find all kinds of labelled data sets, by name.
+
+    Where two of them recognise a folder, the first one opens it.
+    """
+    own: dict[str, LabelledKind] = {
+        module.name: import_module(f"{__name__}.{module.name}").DATASET
+        for module in pkgutil.iter_modules(__path__)
+    }
+    return dict(sorted(own.items(), key=lambda item: item[1].contents))
+
+
+def open_labelled(data: Path, split: str, otherwise: str | None = None) -> LabelledSet:
+    """Open a labelled data set of any kind: the first one that recognises it.
+
+    Args:
+        data: Folder of the data; `demo`, where there is no such folder, for the built-in scenes.
+        split: Part of the data, such as `val`; what there is depends on the kind.
+        otherwise: Name of the kind that opens data which none recognises; `None` refuses them.
+
+    Raises:
+        InputError: No kind recognises the data, or as the function of its kind.
+    """
+    kinds = labelled_kinds()
+    recognised = (kind for kind in kinds.values() if kind.recognises(data))
+    kind = next(recognised, kinds[otherwise] if otherwise else None)
+    if kind is not None:
+        return kind.open(data, split)
+    if not is_folder(data):
+        raise InputError(f"{data}: no such folder")
+    expected = ", or ".join(kind.contents for kind in kinds.values() if kind.contents)
+    raise InputError(f"{data}: expected {expected}")
