@@ -22,6 +22,7 @@ from crate_interp.errors import InputError
 from crate_interp.evaluation import ImageSaliency, image_saliency, saliency_score
 from crate_interp.hooks import Observer, Site, available_sites
 from crate_interp.runs.inference import release_of
+from crate_interp.runs.journal import JournalEntry
 from crate_interp.runs.number_files import versions, weights_of, write_table
 from crate_interp.runs.observation import feature_of, load_observer, observe
 from crate_interp.runs.resumable import (
@@ -30,7 +31,7 @@ from crate_interp.runs.resumable import (
     observe_into,
     settings_of,
 )
-from crate_interp.runs.run_folder import JournalEntry, open_run_folder
+from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.segmentation import attention_masks, principal_component, tokencut
 from crate_interp.structures import Activations, Instances
 from crate_interp.visualization import contrasting_colours, draw_instances

@@ -32,6 +32,7 @@ from crate_interp.evaluation.patch_classifier import (
     sample_patches,
 )
 from crate_interp.hooks import Observer, Site
+from crate_interp.runs.journal import JournalEntry
 from crate_interp.runs.number_files import versions, weights_of
 from crate_interp.runs.observation import feature_of, load_observer, observe
 from crate_interp.runs.resumable import (
@@ -41,7 +42,7 @@ from crate_interp.runs.resumable import (
     observe_into,
     settings_of,
 )
-from crate_interp.runs.run_folder import JournalEntry, open_run_folder
+from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.structures import Activations
 
 __all__ = ["run"]

@@ -39,6 +39,7 @@ from crate_interp.evaluation import (
 from crate_interp.evaluation.attention_segmentation import METHODS
 from crate_interp.hooks import Observer, Site, record
 from crate_interp.runs.inference import release_of
+from crate_interp.runs.journal import JournalEntry
 from crate_interp.runs.number_files import versions, weights_of
 from crate_interp.runs.observation import feature_of, load_observer, observe
 from crate_interp.runs.resumable import (
@@ -47,7 +48,7 @@ from crate_interp.runs.resumable import (
     observe_into,
     settings_of,
 )
-from crate_interp.runs.run_folder import JournalEntry, open_run_folder
+from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.structures import Activations, Instances
 from crate_interp.visualization import contrasting_colours, draw_instances
 

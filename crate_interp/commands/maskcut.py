@@ -38,10 +38,11 @@ from crate_interp.runs.inference import (
     precision_of,
     workers_of,
 )
+from crate_interp.runs.journal import JournalEntry
 from crate_interp.runs.number_files import versions
 from crate_interp.runs.progress import progress_bar
 from crate_interp.runs.resumable import default_output, failure_of, settings_of
-from crate_interp.runs.run_folder import JournalEntry, RunFolder, open_run_folder
+from crate_interp.runs.run_folder import RunFolder, open_run_folder
 from crate_interp.segmentation import MaskCut, MaskCutResult
 
 __all__ = ["run"]

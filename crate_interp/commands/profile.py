@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from crate_interp.config import Precision, ProfileConfig
+from crate_interp.config import ProfileConfig
 from crate_interp.errors import InputError
 from crate_interp.models import ForwardCost, forward_cost, inference_precision
+from crate_interp.options.choices import Precision
 from crate_interp.runs.inference import describe_weights, device_of
 from crate_interp.runs.number_files import versions, write_table
 from crate_interp.weights import ModelName, create_backbone, create_on_meta, resolve_name

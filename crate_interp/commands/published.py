@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crate_interp.config import KeepBy
+from crate_interp.options.choices import KeepBy
 
 __all__ = ["PublishedSaliency", "published_attention_miou", "published_saliency"]
 

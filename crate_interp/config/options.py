@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from crate_interp.errors import InputError
-from crate_interp.options.fields import option
-from crate_interp.options.ranges import (
-    AtLeastOne,
-    Range,
-    ReadProcesses,
-    Side,
-    check_ranges,
+from crate_interp.options import option
+from crate_interp.options.choices import (
+    BatchSize,
+    Feature,
+    Foreground,
+    KeepBy,
+    OnError,
+    Pictures,
+    Precision,
+    PrecisionChoice,
+    Refine,
+    Resolution,
+    Solver,
 )
+from crate_interp.runs.options import (
+    FigureFormat,
+    FigureWidth,
+    ImageOptions,
+    ModelOptions,
+)
+from crate_interp.runs.options import FigureOptions as FigureConfig
+from crate_interp.runs.options import WeightsOptions as WeightsConfig
 
 __all__ = [
     "FIGURE_OPTIONS",
@@ -43,140 +55,21 @@ __all__ = [
 ]
 
 AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
-Pictures = Annotated[int, Range(1, 65_536)]  # at once
-Mean = Annotated[float, Range(-10, 10)]  # of pixels in [0, 1], with room for other scales
-Deviation = Annotated[float, Range(0, 10, (0,))]
-Stride = Annotated[int, Range(1, 1024)]
-BatchSize = Pictures | Literal["auto"]
-KeepBy = Literal["mass", "entries"]
 LabelledBy = Literal["kmeans", "linear"]
-Feature = Literal[
-    "auto", "subspace", "query", "key", "value", "tokens", "tokens_in", "codes", "neurons"
-]
-FigureFormat = Literal["png", "pdf", "svg"]
-FigureWidth = Literal["one-column", "two-columns"] | Annotated[float, Range(2.5, 20)]
-Threshold = Annotated[float, Range(0, 1, (1,), "auto, none or 0 <= T < 1")]
-Foreground = Literal["auto", "none"] | Threshold
-Precision = Literal["float32", "bfloat16_attention", "bfloat16", "float16"]
-PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "float16"]
-OnError = Literal["raise", "skip"]
-Refine = Literal["none", "crf", "pydensecrf"]
-Resolution = Literal["full", "grid"]
-Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]
 Unit = Literal["class", "object"]
-
-WEIGHTS = "weights and their input"  # heading of the options of all commands that load weights
-COLUMN_INCHES = {"one-column": 3.35, "two-columns": 6.9}
-FIGURES = "figures"  # heading of the options that figures have in common
-
-
-@dataclass(frozen=True, kw_only=True)
-class FigureConfig:
-    """What commands that draw figures have in common: how these are written."""
-
-    format: list[FigureFormat] = option(
-        "files of each figure: png, pdf, svg, or several of them",
-        ["png", "pdf"],
-        several=FigureFormat,
-        group=FIGURES,
-    )
-    width: FigureWidth | None = option(
-        "width of each figure: one-column (3.35 in), two-columns (6.9 in), or inches; letters keep "
-        "their size (default: what it takes)",
-        None,
-        group=FIGURES,
-    )
-    dpi: Annotated[int, Range(20, 2400)] = option(
-        "pixels an inch, of PNG files and of images in PDF and SVG", 200, group=FIGURES
-    )
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if not self.format:
-            raise InputError("format: expected at least one, found none")
-
-    @property
-    def width_inches(self) -> float | None:
-        """Width of a figure; `None` for what it takes."""
-        return COLUMN_INCHES[self.width] if isinstance(self.width, str) else self.width
-
 
 # They change how a figure looks, not what it says: a run may go on with others.
 FIGURE_OPTIONS = frozenset(field.name for field in fields(FigureConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsConfig:
-    """What commands that load weights have in common: how input is normalised, what is refused."""
-
-    mean: list[Mean] | None = option(
-        "means of red, green and blue in [0, 1], subtracted from the input (default: what the "
-        "weight file says, or the named model's)",
-        None,
-        several=float,
-        group=WEIGHTS,
-    )
-    std: list[Deviation] | None = option(
-        "standard deviations that the input is divided by, as --mean",
-        None,
-        several=float,
-        group=WEIGHTS,
-    )
-    allow_nonfinite: bool = option(
-        "load weights that are NaN or infinite, too", False, group=WEIGHTS
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(WeightsConfig, FigureConfig):
+class ModelConfig(ModelOptions):
     """What commands that put images through a model have in common."""
 
     continues: ClassVar[bool] = False
-    one_grid: ClassVar[str] = ""  # what needs one patch grid for all images, if anything does
-
-    model: str = option("model name, alias, or one of our safetensors files; see `models`")
-    weights: Path | None = option(
-        "weight file in any official layout, not the released one; `random`: untrained", None
-    )
-    model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
-    size: Side | None = option(
-        "side of the square that images are resized to (default: the model's own test size, or "
-        "480 rounded down to whole patches)",
-        None,
-    )
-    keep_aspect: bool = option(
-        "resize images without squashing them: the shorter side to --size, the longer one to the "
-        "nearest multiple of the patch size, up to four times --size",
-        False,
-    )
-    stride: Stride | None = option("pixels between patches, if denser than the patch size", None)
-    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
-    precision: PrecisionChoice = option(
-        "number type of the forward pass (auto: the fastest that keeps the masks)", "auto"
-    )
-    batch_size: BatchSize = option("images in a forward pass (auto: by tokens and memory)", "auto")
-    workers: ReadProcesses | None = option(
-        "processes that read images, and threads that finish them (default: half of the cores, at "
-        "most 8); 0: no processes, and one thread",
-        None,
-    )
-    limit: AtLeastOne | None = option("only the first images", None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_aspect and self.one_grid:
-            raise InputError(
-                f"--keep-aspect: {self.one_grid}, and images of different aspects have different "
-                "patch grids"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObserveConfig(ModelConfig):
+class ObserveConfig(ImageOptions, ModelConfig):
     """What commands that look inside a model have in common."""
-
-    images: list[Path] = option(
-        "image files or folders, or `demo` for the built-in scenes", positional=True, several=Path
-    )
-    recursive: bool = option("search the folders in the folders, too", False)

@@ -75,11 +75,17 @@ class ImageRecord:
             )
         return rgb
 
-    def read_resized(self, size: InputSize) -> ResizedImage:
-        """Read the image as `read` does, and resize it as `resize_image` does."""
+    def read_resized(self, size: InputSize, keep_picture: bool = False) -> ResizedImage:
+        """Read the image as `read` does, and resize it as `resize_image` does.
+
+        Args:
+            size: Size of a model's input.
+            keep_picture: Return the image's own pixels as well.
+        """
         rgb = self.read()
         original_hw = (rgb.shape[0], rgb.shape[1])
-        return ResizedImage(resize_image(rgb, size.of(original_hw)), original_hw)
+        resized = resize_image(rgb, size.of(original_hw))
+        return ResizedImage(resized, original_hw, rgb if keep_picture else None)
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,12 @@ class ResizedImage(NamedTuple):
     Attributes:
         rgb: In [0, 255].
         original_hw: Height and width of the image as displayed, pixels.
+        picture: The image at that size, where it was asked for.
     """
 
     rgb: UInt8[np.ndarray, "H W 3"]
     original_hw: tuple[int, int]
+    picture: UInt8[np.ndarray, "H2 W2 3"] | None = None
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:

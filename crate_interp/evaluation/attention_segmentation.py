@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from crate_interp.config import KeepBy, Resolution
 from crate_interp.data import VOID, truth_masks
 from crate_interp.errors import InputError
 from crate_interp.evaluation.masks import overlaps_of
 from crate_interp.hooks.arguments import check_arguments
+from crate_interp.options.choices import KeepBy, Resolution
 from crate_interp.options.ranges import Share
 from crate_interp.segmentation import attention_masks, principal_component
 from crate_interp.structures import ImageGeometry

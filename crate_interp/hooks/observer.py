@@ -11,7 +11,6 @@ from jaxtyping import Float, UInt8
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from crate_interp.config import Precision
 from crate_interp.data import preprocess
 from crate_interp.errors import InputError
 from crate_interp.hooks.arguments import check_arguments
@@ -21,6 +20,7 @@ from crate_interp.hooks.resolution import any_resolution, check_resolution, chec
 from crate_interp.hooks.sites import Site
 from crate_interp.models import inference_precision
 from crate_interp.models.float64 import on_float64_device
+from crate_interp.options.choices import Precision
 from crate_interp.structures import Activations, ImageGeometry, InputSize
 
 __all__ = ["Observer"]

@@ -24,8 +24,8 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from crate_interp.config import Precision
 from crate_interp.files import checked_as
+from crate_interp.options.choices import Precision
 
 __all__ = ["fast_inference", "has_fast_bfloat16", "inference_precision"]
 

@@ -16,7 +16,8 @@ def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
         help: What `--help` says of it.
         default: Without one, the option is required.
         **metadata: `positional`; `several`, the type of several values; `group`, a heading in
-            `--help`.
+            `--help`; `presentation` for what changes where a command writes, what it shows or how
+            fast it is, but not what it finds.
     """
     metadata["help"] = help
     if default is ...:

@@ -8,16 +8,16 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
-from crate_interp.config import ModelConfig
 from crate_interp.errors import InputError
 from crate_interp.files import parse_json_as
 from crate_interp.runs.inference import RANDOM
+from crate_interp.runs.options import ModelOptions
 from crate_interp.weights import resolve_weights
 
 __all__ = ["class_names_of", "name_class"]
 
 
-def class_names_of(config: ModelConfig, num_classes: int) -> list[str] | None:
+def class_names_of(config: ModelOptions, num_classes: int) -> list[str] | None:
     """Find the names of a model's classes: those in its weight file, or ImageNet's by their number.
 
     Args:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from crate_interp.config import FigureConfig
 from crate_interp.data import resize_image
 from crate_interp.errors import InputError
 from crate_interp.files import write_whole
 from crate_interp.runs.number_files import naming
+from crate_interp.runs.options import FigureOptions
 from crate_interp.visualization import Figure, write_figure
 
 __all__ = ["check_figure_path", "list_files", "save_figure", "small_image"]
@@ -28,7 +28,7 @@ def check_figure_path(path: Path) -> None:
         raise InputError(f"{path}: expected a file name that ends in .png")
 
 
-def save_figure(figure: Figure, path: Path, options: FigureConfig) -> list[Path]:
+def save_figure(figure: Figure, path: Path, options: FigureOptions) -> list[Path]:
     """Write a figure, the same bytes for the same figure.
 
     Args:

@@ -14,18 +14,13 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from crate_interp.config import (
-    BatchSize,
-    EvaluateClassifierConfig,
-    ModelConfig,
-    Precision,
-    PrecisionChoice,
-    WeightsConfig,
-)
+from crate_interp.data import ImageSet, open_coco, open_images
 from crate_interp.errors import InputError
-from crate_interp.hooks import Observer
+from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.models import has_fast_bfloat16
 from crate_interp.models.memory import usable_memory
+from crate_interp.options.choices import BatchSize, Feature, Precision, PrecisionChoice
+from crate_interp.runs.options import ImageOptions, ModelOptions, WeightsOptions
 from crate_interp.weights import (
     RANDOM,
     load_backbone,
@@ -43,8 +38,11 @@ __all__ = [
     "describe_model",
     "describe_weights",
     "device_of",
+    "feature_of",
     "load_model",
+    "load_observer",
     "loading_options",
+    "open_pictures",
     "peak_memory_mb",
     "precision_of",
     "release_of",
@@ -176,13 +174,13 @@ def peak_memory_mb(device: torch.device) -> dict[str, int | None]:
     return {"process": process, "cuda": None if cuda is None else round(cuda / 1e6)}
 
 
-def loading_options(config: WeightsConfig) -> dict[str, Any]:
+def loading_options(config: WeightsOptions) -> dict[str, Any]:
     """Give the options of a command that `load_backbone` and its like have by the same names."""
-    return {option.name: getattr(config, option.name) for option in fields(WeightsConfig)}
+    return {option.name: getattr(config, option.name) for option in fields(WeightsOptions)}
 
 
 def load_model(
-    config: ModelConfig | EvaluateClassifierConfig,
+    config: ModelOptions | Any,
 ) -> tuple[VisionTransformer, Path | None]:
     """Load the model of a command's options, on the CPU.
 
@@ -198,6 +196,43 @@ def load_model(
         return load_backbone(config.model, pretrained=False, **options), None
     model = load_backbone(config.model, config.weights, **options)
     return model, resolve_weights(config.model, config.weights)
+
+
+def load_observer(config: ModelOptions) -> Observer:
+    """Load the model of a command, on its device, at its size.
+
+    Raises:
+        InputError: As `load_model` and `Observer`; a device that cannot be used.
+    """
+    device = device_of(config.device)
+    model, _ = load_model(config)
+    precision = precision_of(config.precision, device)
+    observer = Observer(model.to(device), config.size, config.stride, precision, config.keep_aspect)
+    check_tokens(observer)
+    return observer
+
+
+def feature_of(feature: Feature, block: int, observer: Observer) -> Site:
+    """Find the site of an option `--feature`.
+
+    Raises:
+        InputError: The model has no such site, or no such block.
+    """
+    if feature == "auto":
+        return default_feature(observer.model, block)
+    record(observer.model, [feature], [block])
+    return Site(feature)
+
+
+def open_pictures(config: ImageOptions) -> ImageSet:
+    """Open the images of a command; `demo` alone, where no file has that name, are the scenes.
+
+    Raises:
+        InputError: There is no image.
+    """
+    scenes = config.images == [Path("demo")] and not Path("demo").exists()
+    images = open_coco("demo") if scenes else open_images(config.images, recursive=config.recursive)
+    return images.limit(config.limit)
 
 
 def statistics_of(model: nn.Module) -> dict[str, list[float]]:
@@ -220,7 +255,7 @@ def describe_model(name: str, weights: Path | None) -> str:
     return f"{resolved.architecture} ({'untrained' if weights == RANDOM else weights.name})"
 
 
-def release_of(config: ModelConfig, sha256: str | None) -> str | None:
+def release_of(config: ModelOptions, sha256: str | None) -> str | None:
     """Name a command's model as tables of published numbers do, if it is a published one.
 
     Args:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from operator import methodcaller
-from pathlib import Path
 from typing import TypeVar
 
-from crate_interp.config import BenchmarkConfig, ModelConfig, ObserveConfig, PcaConfig
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_coco, open_images
+from crate_interp.config import BenchmarkConfig, ModelConfig, PcaConfig
+from crate_interp.data import ImageRecord, ResizedImage
 from crate_interp.engine import Finished, StageClock, process_images
-from crate_interp.hooks import Observer, Site, default_feature, record
+from crate_interp.hooks import Observer, Site
 from crate_interp.runs.inference import (
     batch_size_of,
-    check_tokens,
-    device_of,
-    load_model,
-    precision_of,
+    load_observer,
+    open_pictures,
     workers_of,
 )
+from crate_interp.runs.inference import feature_of as site_of
 from crate_interp.runs.progress import progress_bar
 from crate_interp.structures import Activations
 
@@ -31,41 +28,9 @@ Output = TypeVar("Output")
 Result = TypeVar("Result")
 
 
-def load_observer(config: ModelConfig) -> Observer:
-    """Load the model of a command, on its device, at its size.
-
-    Raises:
-        InputError: As `load_model` and `Observer`; a device that cannot be used.
-    """
-    device = device_of(config.device)
-    model, _ = load_model(config)
-    precision = precision_of(config.precision, device)
-    observer = Observer(model.to(device), config.size, config.stride, precision, config.keep_aspect)
-    check_tokens(observer)
-    return observer
-
-
 def feature_of(config: BenchmarkConfig | PcaConfig, observer: Observer) -> Site:
-    """Find the site of an option `--feature`.
-
-    Raises:
-        InputError: The model has no such site, or no such block.
-    """
-    if config.feature == "auto":
-        return default_feature(observer.model, config.block)
-    record(observer.model, [config.feature], [config.block])
-    return Site(config.feature)
-
-
-def open_pictures(config: ObserveConfig) -> ImageSet:
-    """Open the images of a command; `demo` alone, where no file has that name, are the scenes.
-
-    Raises:
-        InputError: There is no image.
-    """
-    scenes = config.images == [Path("demo")] and not Path("demo").exists()
-    images = open_coco("demo") if scenes else open_images(config.images, recursive=config.recursive)
-    return replace(images, records=images.records[: config.limit])
+    """Find the site of an option `--feature`."""
+    return site_of(config.feature, config.block, observer)
 
 
 def observe(

@@ -2,19 +2,23 @@
 
 The journal has one JSON line an image, appended as soon as the image is done, with a checksum. A
 run that was stopped, by any signal, is continued by reading it back. A line that was cut off is
-dropped; a line that was damaged is told of, and its image done again.
+dropped; a line that was damaged is told of, and its image done again. Arrays of an image are a file
+of their own, whose checksum stands in the line.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
+import numpy as np
 from filelock import FileLock, Timeout
 
 from crate_interp.errors import InputError, shorten
@@ -26,9 +30,10 @@ from crate_interp.files import (
     remove_leftovers,
     write_whole,
 )
+from crate_interp.runs.journal import Entry, JournalEntry
 from crate_interp.runs.number_files import naming, write_json
 
-__all__ = ["JournalEntry", "RunFolder", "hold_folder", "open_run_folder"]
+__all__ = ["RunFolder", "hold_folder", "open_run_folder"]
 
 _logger = logging.getLogger(__name__)
 
@@ -36,20 +41,12 @@ _ADVICE = "; once there is room, the same command goes on from here"
 _TOLD = 5  # damaged lines that are told of one by one
 
 
-class JournalEntry(TypedDict):
-    """What the journal of every command has of an image; each adds keys of its own."""
-
-    image_id: int
-    file_name: str
-    seconds: dict[str, float]
-
-
 class _Line(msgspec.Struct):
     """A line of the journal.
 
     Attributes:
-        sha256: Of the bytes of the entry.
-        entry: Of one image.
+        sha256: Checksum of the bytes of the entry.
+        entry: What is known of one image.
     """
 
     sha256: str
@@ -59,12 +56,17 @@ class _Line(msgspec.Struct):
 class RunFolder:
     """The files of one run; made by `open_run_folder`, which holds the lock."""
 
-    def __init__(self, path: Path, entry: type) -> None:
+    def __init__(self, path: Path, entry: type, name: str = "journal") -> None:
         self.path = path
         self._entry = entry
-        self._journal = path / "journal.jsonl"
+        self._journal = path / f"{name}.jsonl"
+        self._arrays = path / ("arrays" if name == "journal" else name)
 
-    def finished(self) -> dict[int, dict[str, Any]]:
+    def journal(self, name: str) -> RunFolder:
+        """Give the same folder with another journal, for another pass over the images."""
+        return RunFolder(self.path, self._entry, name)
+
+    def finished(self) -> dict[int, Entry]:
         """Read the journal's entries, by image id; damaged lines are told of, and leave the file.
 
         Raises:
@@ -80,7 +82,7 @@ class RunFolder:
             except InputError as error:
                 damaged.append(str(error))
                 continue
-            entries[entry["image_id"]] = entry
+            entries[entry["image_id"]] = Entry(entry, self._arrays_of(entry["image_id"]))
             kept.append(line + b"\n")
         if damaged or lines[-1]:
             with naming(self._journal, _ADVICE), write_whole(self._journal) as file:
@@ -88,22 +90,45 @@ class RunFolder:
         _tell_of(damaged, self._journal)
         return entries
 
-    def _entry_in(self, text: bytes, source: str) -> dict[str, Any]:
+    def _arrays_of(self, image_id: int) -> Path:
+        return self._arrays / f"{image_id}.npz"
+
+    def _entry_in(self, text: bytes, source: str) -> JournalEntry:
         line = parse_json_as(text, _Line, source)
         found = checksum_of(bytes(line.entry))
         if found != line.sha256:
             raise InputError(
                 f"{source}: expected an entry of checksum {shorten(line.sha256)}, found {found}"
             )
-        entry: dict[str, Any] = parse_json_as(bytes(line.entry), self._entry, source)
+        entry: JournalEntry = parse_json_as(bytes(line.entry), self._entry, source)
+        if "arrays_sha256" in entry:
+            arrays = read_bytes(self._arrays_of(entry["image_id"]))
+            if checksum_of(arrays) != entry["arrays_sha256"]:
+                raise InputError(f"{source}: its arrays are damaged")
         return entry
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of one image; it survives the end of the process at any later point.
 
+        Args:
+            entry: Plain values, and arrays, which go to a file of their own.
+
         Raises:
             InputError: The disk is full, or the folder cannot be written any more.
         """
+        arrays: dict[str, Any] = {
+            name: value for name, value in entry.items() if isinstance(value, np.ndarray)
+        }
+        if arrays:
+            path = self._arrays_of(entry["image_id"])
+            content = io.BytesIO()
+            np.savez(content, **arrays)
+            with naming(path, _ADVICE):
+                path.parent.mkdir(exist_ok=True)
+                with write_whole(path) as file:
+                    file.write(content.getbuffer())
+            plain = {name: value for name, value in entry.items() if name not in arrays}
+            entry = {**plain, "arrays_sha256": checksum_of(content.getvalue())}
         text = json.dumps(entry, allow_nan=False)
         line = f'{{"sha256": "{checksum_of(text.encode())}", "entry": {text}}}\n'
         with naming(self._journal, _ADVICE), self._journal.open("a", encoding="utf-8") as file:
@@ -131,7 +156,7 @@ def _tell_of(damaged: Sequence[str], journal: Path) -> None:
 
 @contextmanager
 def open_run_folder(
-    path: Path, settings: Mapping[str, Any], entry: type = JournalEntry
+    path: Path, settings: Mapping[str, Any], entry: type = JournalEntry, keep: bool = True
 ) -> Iterator[RunFolder]:
     """Start a run in `path`, or go on with the one that is there, alone.
 
@@ -139,6 +164,8 @@ def open_run_folder(
         path: The run folder; made if missing.
         settings: All that decides the run's results, as plain JSON types.
         entry: What the journal has of an image: a `TypedDict` that inherits from `JournalEntry`.
+        keep: Whether the folder stays, and so refuses other settings; otherwise a run of other
+            settings there is dropped, and the folder goes when the `with` block ends well.
 
     Raises:
         InputError: The folder holds something else, a run of other settings, or a running one, or
@@ -154,10 +181,22 @@ def open_run_folder(
     with hold_folder(path):
         folder = RunFolder(path, entry)
         if settings_file.exists():
-            _check_settings(path, read_json_as(settings_file, dict[str, Any]), settings)
-        else:
+            differing = _differences(settings_file, settings)
+            if differing and keep:
+                raise InputError(
+                    f"{settings_file}: a run of other settings ({differing}); choose another "
+                    "--output"
+                )
+            if differing:
+                _empty(path)
+        if not settings_file.exists():
             folder.write_json("settings.json", settings)
         yield folder
+        if not keep:
+            _empty(path)
+    if not keep:
+        (path / ".lock").unlink(missing_ok=True)
+        path.rmdir()
 
 
 @contextmanager
@@ -183,15 +222,23 @@ def hold_folder(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    plain = json.loads(json.dumps(wanted))
+def _empty(path: Path) -> None:
+    """Remove everything in a folder but its lock, the settings last."""
+    items = [item for item in path.iterdir() if item.name not in (".lock", "settings.json")]
+    for item in items:
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
+    (path / "settings.json").unlink(missing_ok=True)
+
+
+def _differences(path: Path, settings: Mapping[str, Any]) -> str:
+    """Settings that are not those of the run in a folder, in words."""
+    found = read_json_as(path, dict[str, Any])
+    plain = json.loads(json.dumps(settings))
     differing = [name for name in sorted({*found, *plain}) if found.get(name) != plain.get(name)]
-    if differing:
-        changes = "; ".join(
-            f"{shorten(name)[1:-1]} was {shorten(found.get(name))}, now {shorten(plain.get(name))}"
-            for name in differing
-        )
-        raise InputError(
-            f"{path / 'settings.json'}: a run of other settings ({changes}); choose another "
-            "--output"
-        )
+    return "; ".join(
+        f"{shorten(name)[1:-1]} was {shorten(found.get(name))}, now {shorten(plain.get(name))}"
+        for name in differing
+    )

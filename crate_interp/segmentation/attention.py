@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crate_interp.config import KeepBy
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import to_float64
+from crate_interp.options.choices import KeepBy
 
 __all__ = ["KeepBy", "attention_masks"]
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crate_interp.config import Solver
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import on_float64_device
+from crate_interp.options.choices import Solver
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crate_interp.config import Solver
 from crate_interp.errors import InputError
+from crate_interp.options.choices import Solver
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT
 from crate_interp.segmentation.lanczos import LanczosResult, lanczos
 

@@ -13,10 +13,10 @@ from jaxtyping import Float, UInt8
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from crate_interp.config import Feature, Precision, Refine, Solver
 from crate_interp.data import read_image, resize_image, to_rgb
 from crate_interp.hooks import Observer, default_feature, record
 from crate_interp.hooks.arguments import check_arguments
+from crate_interp.options.choices import Feature, Precision, Refine, Solver
 from crate_interp.options.ranges import AtLeastOne, Cosine
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch
 from crate_interp.segmentation.refinement import refine_masks

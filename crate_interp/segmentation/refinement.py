@@ -9,8 +9,8 @@ import scipy.ndimage
 import torch
 from jaxtyping import Bool, UInt8
 
-from crate_interp.config import Refine
 from crate_interp.errors import InputError
+from crate_interp.options.choices import Refine
 from crate_interp.segmentation.dense_crf import check_crf, check_masks, dense_crf
 
 __all__ = ["fill_holes", "refine_masks"]

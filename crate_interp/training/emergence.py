@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from crate_interp.analysis.layer_objective import layer_objective
-from crate_interp.config import KeepBy
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
 from crate_interp.engine import StageClock, process_images
 from crate_interp.errors import InputError
@@ -31,6 +30,7 @@ from crate_interp.evaluation import (
 )
 from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
 from crate_interp.hooks import Site, available_sites, default_feature
+from crate_interp.options.choices import KeepBy
 from crate_interp.segmentation import MaskCut, tokencut
 from crate_interp.structures import Activations
 

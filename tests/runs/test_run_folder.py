@@ -6,7 +6,8 @@ import pytest
 
 from crate_interp import InputError
 from crate_interp.files import checksum_of
-from crate_interp.runs.run_folder import JournalEntry, open_run_folder
+from crate_interp.runs.journal import JournalEntry
+from crate_interp.runs.run_folder import open_run_folder
 
 
 class Entry(JournalEntry):

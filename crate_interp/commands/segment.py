@@ -1,0 +1,253 @@
+"""Masks of a set of images by any segmenter, as COCO results, an AP table and overlays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, get_type_hints
+
+from crate_interp import data, evaluation, segmentation, structures, visualization
+from crate_interp.errors import InputError
+from crate_interp.options import option
+from crate_interp.options.choices import Refine
+from crate_interp.options.ranges import Natural
+from crate_interp.runs.command import Command, ImageCommand, Reading
+from crate_interp.runs.journal import JournalEntry
+from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture
+from crate_interp.runs.picture_names import file_stems
+from crate_interp.segmentation.segmenter import (
+    Segmenter,
+    image_name,
+    segmenter_kind,
+    segmenter_names,
+)
+
+if TYPE_CHECKING:
+    from crate_interp.data import ImageSet, ResizedImage
+    from crate_interp.engine import StageClock
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations, Instances
+
+__all__ = ["Segment", "SegmentCommand", "with_options_of"]
+
+_logger = logging.getLogger(__name__)
+
+SHEET_PICTURES = 16
+SHEET_SIDE = 1024  # longest side of an image on the sheet, pixels
+
+
+class _Rle(TypedDict):
+    size: tuple[int, int]
+    counts: str
+
+
+class _Result(TypedDict):
+    image_id: int
+    category_id: int
+    segmentation: _Rle
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _Entry(JournalEntry):
+    hw: tuple[int, int]
+    results: list[_Result]
+
+
+@dataclass
+class _Reading(Reading):
+    """What a segmenter reads, and the segmenter."""
+
+    segmenter: Segmenter = field(kw_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentCommand(ImageCommand):
+    """A command that segments images; its subclasses say by which segmenter."""
+
+    entry: ClassVar[type] = _Entry
+    run_folder: ClassVar[bool] = True
+    method: ClassVar[str]
+    segmenter_fields: ClassVar[tuple[str, ...]]
+
+    coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
+    coco_root: Path | None = option(
+        "folder of the COCO splits and annotations", None, presentation=True
+    )
+    images: list[Path] | None = option(
+        "image files or folders, instead of --coco", None, several=Path, presentation=True
+    )
+    recursive: bool = option("search the folders in the folders, too", False, presentation=True)
+    annotations: Path | None = option(
+        "COCO annotations of --images, to score against", None, presentation=True
+    )
+    output: Path | None = option(
+        "run folder (default: runs/METHOD-MODEL-DATA)", None, presentation=True
+    )
+    refine: Refine = option(
+        "refinement at input resolution; pydensecrf needs the extra crf", "none"
+    )
+    visualize: Natural = option(
+        "draw overlays of the first images, and a sheet of them", 16, presentation=True
+    )
+    strict: bool = option("stop at the first image that cannot be read", False, presentation=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.coco is None) == (self.images is None):
+            raise InputError("give either --coco SPLIT or --images DIR_OR_FILES")
+        if self.annotations is not None and self.images is None:
+            raise InputError("--annotations goes with --images; --coco brings its own")
+
+    def open_images(self) -> ImageSet:
+        """Open a split of COCO, or files and folders; what cannot be scored is refused now."""
+        if self.coco is not None:
+            images = data.open_coco(self.coco, self.coco_root)
+        else:
+            images = data.open_images(self.images or (), self.annotations, self.recursive)
+        if images.annotations is not None:
+            for iou_type in _iou_types(images.annotations):
+                evaluation.prepare_ground_truth(images.annotations, iou_type, class_agnostic=True)
+        return images if self.limit is None else images.limit(self.limit)
+
+    def reading(self, run: Run) -> _Reading:
+        """Read what the segmenter asks for."""
+        model = run.observer.model
+        if _has_tokens_of_high_norm(model):
+            _logger.warning(
+                "%s has tokens of high norm, on which normalized cuts are known to collapse "
+                "(TokenCut's CorLoc on VOC07: 16.2; with DINO: 68.8)",
+                self.model,
+            )
+        options = {name: getattr(self, name) for name in self.segmenter_fields}
+        segmenter = segmenter_kind(self.method)(**options).for_model(model)
+        chosen = {name: getattr(segmenter, name) for name in self.segmenter_fields}
+        return _Reading(segmenter.sites, segmenter.blocks, settings=chosen, segmenter=segmenter)
+
+    def forward(
+        self, run: Run, images: Sequence[ResizedImage], stage: StageClock
+    ) -> Iterable[Activations | Instances]:
+        """Record a batch; a GPU cuts it together, a CPU leaves that to threads."""
+        recorded = list(super().forward(run, images, stage))
+        segmenter: Segmenter = run.reading.segmenter  # type: ignore[attr-defined]
+        if not _are_cut_together(recorded):
+            return recorded
+        with stage("cut"):
+            return segmenter.together(recorded, run.observer.geometry(images[0].original_hw))
+
+    def measure(
+        self, run: Run, image: SeenImage, output: Activations | Instances
+    ) -> dict[str, Any]:
+        """Segment an image, refine its masks, and bring them to its own pixels."""
+        name = str(image.record.path)
+        image_name.set(name)
+        if not isinstance(output, structures.Instances):
+            with image.stage("cut"):
+                output = run.reading.segmenter(output, image.geometry)  # type: ignore[attr-defined]
+        with image.stage("refine"):
+            device = run.observer.device
+            instances = segmentation.on_original(
+                output, image.geometry, image.rgb, self.refine, device, name
+            )
+        with image.stage("encode"):
+            results = data.results_of(instances, image.record.image_id)
+        return {"hw": image.geometry.original_hw, "results": results}
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Score the masks, and write them as COCO results, as annotations and as overlays."""
+        results = [result for entry in run.entries for result in entry["results"]]
+        scores = _score(run.images, results)
+        summary = {
+            "average_precision": {name: asdict(score) for name, score in scores.items()},
+            "images": len(run.entries),
+            "masks": len(results),
+        }
+        title = f"{self.title}, {run.settings['model']} on {run.images.name}"
+        text = f"{len(run.entries)} images, {len(results)} masks"
+        if scores:
+            name, score = list(scores.items())[-1]
+            title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"
+            text = evaluation.format_table(scores["box"], scores.get("mask")) + "\n" + text
+        return Conclusion(self._outputs(run, results, title), text, summary)
+
+    @property
+    def title(self) -> str:
+        """Name of the segmenter, in the title of the sheet."""
+        return self.method
+
+    def _outputs(self, run: Run, results: list[Any], title: str) -> Iterator[Output]:
+        yield Json("results", results)
+        yield Json("annotations", _annotation_file(run))
+        shown = run.entries[: self.visualize]
+        paths = {record.image_id: record.path for record in run.images.records}
+        stems = file_stems([entry["file_name"] for entry in shown], {"sheet"})
+        drawn, captions = [], []
+        for stem, entry in zip(stems, shown, strict=True):
+            instances = _instances_of(entry)
+            rgb = data.read_image(paths[entry["image_id"]])
+            picture = visualization.draw_instances(rgb, instances)
+            yield Picture(f"images/{stem}", picture)
+            if len(drawn) < SHEET_PICTURES:
+                drawn.append(data.shrunk(picture, SHEET_SIDE))
+                count = f"{len(instances)} mask{'s' * (len(instances) != 1)}"
+                captions.append(f"{entry['file_name']}: {count}")
+        if drawn:
+            sheet = visualization.overlay_sheet(drawn, captions, title, width=self.width_inches)
+            yield Drawing("images/sheet", sheet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SegmentCommand):
+    """Find objects without labels by any segmenter, and score them as COCO does.
+
+    `crate-interp segment --method NAME --help` lists the options of a segmenter.
+    """
+
+    group: ClassVar[str] = "find masks"
+
+    @classmethod
+    def kind_for(cls, arguments: Sequence[str]) -> type[Command]:
+        """Add the options of the segmenter that `--method` names."""
+        name = "maskcut"
+        for at, argument in enumerate(arguments):
+            if argument == "--method" and at + 1 < len(arguments):
+                name = arguments[at + 1]
+            elif argument.startswith("--method="):
+                name = argument.removeprefix("--method=")
+        help_text = f"segmenter: {', '.join(segmenter_names())}"
+        return with_options_of(name, cls, [("method", str, option(help_text, "maskcut"))])
+
+
+def with_options_of(
+    method: str, command: type[SegmentCommand], more: Sequence[tuple[str, Any, Any]] = ()
+) -> type[Command]:
+    """Give a command the options of a segmenter.
+
+    Args:
+        method: Name of the segmenter.
+        command: The command.
+        more: Other fields: name, type and field.
+
+    Raises:
+        InputError: There is no segmenter of that name.
+    """
+    kind: Any = segmenter_kind(method)
+    hints = get_type_hints(kind, include_extras=True)
+    names = tuple(own.name for own in fields(kind))
+    options = [(own.name, hints[own.name], _copied(own)) for own in fields(kind)]
+    made: type[Command] = make_dataclass(
+        command.__name__,
+        [*more, *options],
+        bases=(command,),
+        namespace={
+            **({} if more else {"method": method}),
+            "segmenter_fields": names,
+            "__doc__": command.__doc__,
+            "__module__": command.__module__,
+        },
+        frozen=True,
+        kw_only=True,
+    )
+    return made

@@ -1,0 +1,59 @@
+"""Writes what a command concludes with; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from crate_interp.files import write_whole
+from crate_interp.runs.figure_files import save_figure
+from crate_interp.runs.number_files import naming, write_arrays, write_json, write_table
+from crate_interp.runs.options import FigureOptions
+from crate_interp.runs.outputs import Arrays, Drawing, Json, Output, Table
+
+__all__ = ["write_output"]
+
+
+def write_output(
+    output: Output, folder: Path, provenance: Mapping[str, Any], options: FigureOptions
+) -> list[Path]:
+    """Write one output.
+
+    Args:
+        output: What to write.
+        folder: Folder that the names are in; folders that are missing are made.
+        provenance: What stands beside numbers.
+        options: How figures are written.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    path = folder / output.name  # names may have dots: a suffix is added, not replaced
+    if isinstance(output, Drawing):
+        return save_figure(output.figure, _with_suffix(path, "png"), options)
+    if isinstance(output, Arrays):
+        path = _with_suffix(path, "npz")
+        write_arrays(path, output.arrays, provenance)
+    elif isinstance(output, Table):
+        path = _with_suffix(path, "csv")
+        write_table(path, output.header, output.rows, provenance)
+    elif isinstance(output, Json):
+        path = _with_suffix(path, "json")
+        write_json(path, output.content)
+    else:
+        path = _with_suffix(path, "png")
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with write_whole(path) as file:
+                Image.fromarray(output.rgb).save(file, "PNG")
+    return [path]
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")

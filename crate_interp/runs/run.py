@@ -1,0 +1,284 @@
+"""The frame of every command over images: it opens, observes, keeps, resumes, concludes, writes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from crate_interp.data import ImageRecord, ImageSet, ResizedImage
+from crate_interp.engine import StageClock, process_images
+from crate_interp.errors import InputError
+from crate_interp.hooks import Observer
+from crate_interp.runs.command import ImageCommand, Reading
+from crate_interp.runs.figure_files import list_files
+from crate_interp.runs.inference import batch_size_of, peak_memory_mb, workers_of
+from crate_interp.runs.journal import Entry
+from crate_interp.runs.output_files import write_output
+from crate_interp.runs.outputs import Conclusion, Drawing, Json
+from crate_interp.runs.progress import progress_bar
+from crate_interp.runs.provenance import default_output, provenance_of
+from crate_interp.runs.run_folder import RunFolder, open_run_folder
+from crate_interp.structures import ImageGeometry, InputSize
+
+__all__ = ["Run", "SeenImage", "work_off"]
+
+_LISTED = 4  # files of numbers that are named
+
+# Measures one image: the image, and what the forward pass gave.
+Measure = Callable[["Run", "SeenImage", Any], Mapping[str, Any]]
+Forward = Callable[["Run", Sequence[ResizedImage], StageClock], Any]
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image that is measured.
+
+    Attributes:
+        record: Name, place and number.
+        rgb: The image at the model's size.
+        geometry: How its patches, the model's pixels and its own pixels lie.
+        stage: Counts seconds: `with image.stage("cut"): ...`.
+        picture: Its own pixels, for the first images that `Reading.pictures` counts.
+    """
+
+    record: ImageRecord
+    rgb: UInt8[np.ndarray, "H W 3"]
+    geometry: ImageGeometry
+    stage: StageClock
+    picture: UInt8[np.ndarray, "H2 W2 3"] | None
+
+
+@dataclass
+class Run:
+    """One model of a command at work on the images.
+
+    Attributes:
+        command: The options, with one model.
+        observer: The model.
+        images: The images.
+        output: Where the final files go: the run folder, or the file that was named.
+        provenance: Weights, settings and versions, which stand beside every number.
+        reading: What `command.reading` returned.
+        folder: Where the journal is kept.
+        entries: What was kept of the images that did not fail, in their order.
+        failed: Images that failed, with reasons.
+        parts: Runs of all models of the command, this one among them.
+        this_time: Images, seconds and memory of this process.
+    """
+
+    command: ImageCommand
+    observer: Observer
+    images: ImageSet
+    output: Path
+    provenance: dict[str, Any]
+    reading: Reading = field(default_factory=Reading)
+    folder: RunFolder = field(init=False)
+    entries: list[Entry] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    parts: Sequence[Run] = ()
+    this_time: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings, as the provenance has them; `model` and `size` among them."""
+        return dict(self.provenance["settings"])
+
+    def each(
+        self, measure: Measure, forward: Forward | None = None, name: str = "journal"
+    ) -> list[Entry]:
+        """Measure the images that the journal lacks, and keep the entry of each.
+
+        Args:
+            measure: See `ImageCommand.measure`.
+            forward: See `ImageCommand.forward`, which is the default.
+            name: Name of the journal, where a command has several passes.
+
+        Returns:
+            Entries of all images that did not fail, in their order; also as `entries`.
+
+        Raises:
+            InputError: The journal cannot be written; `strict`, and an image failed.
+        """
+        observer, journal = self.observer, self.folder.journal(name)
+        records, done = self.images.records, journal.finished()
+        pictured = frozenset(record.image_id for record in records[: self.reading.pictures])
+
+        def finish(
+            record: ImageRecord, image: ResizedImage, output: Any, stage: StageClock
+        ) -> Mapping[str, Any]:
+            geometry = observer.geometry(image.original_hw)
+            geometry.refuse_less_than_a_patch(str(record.path))
+            seen = SeenImage(record, image.rgb, geometry, stage, image.picture)
+            return measure(self, seen, output)
+
+        outcomes = process_images(
+            records,
+            partial(_read, size=observer.input_size, pictured=pictured),
+            partial(forward or self.command.forward, self),
+            finish,
+            batch_size=batch_size_of(self.command.batch_size, observer),
+            workers=workers_of(self.command.workers),
+            done=done,
+        )
+        bar = progress_bar(
+            desc=self.command.name(), total=len(records), initial=len(done), unit="image"
+        )
+        writing = 0.0
+        with closing(outcomes), bar as progress:
+            for image in outcomes:
+                if image.error is not None:
+                    self._fail(image.record, image.error)
+                    progress.write(f"failed: {image.error}", file=sys.stderr)
+                elif image.result is not None:
+                    # An entry cannot hold the seconds of its own writing: those of the one before.
+                    seconds = {**image.seconds, "write": writing}
+                    started = time.perf_counter()
+                    known = {
+                        "image_id": image.record.image_id,
+                        "file_name": image.record.file_name,
+                    }
+                    journal.append({**known, **image.result, "seconds": seconds})
+                    writing = time.perf_counter() - started
+                progress.update()
+        kept = journal.finished()
+        self.entries = [kept[record.image_id] for record in records if record.image_id in kept]
+        return self.entries
+
+    @property
+    def stem(self) -> str:
+        """Name of the outputs of a command whose output is a file, without suffix."""
+        return self.output.stem
+
+    def _fail(self, record: ImageRecord, error: InputError) -> None:
+        if getattr(self.command, "strict", False):
+            raise error
+        if all(entry["image_id"] != record.image_id for entry in self.failed):
+            known = {"image_id": record.image_id, "file_name": record.file_name}
+            self.failed.append({**known, "reason": str(error)})
+
+
+def work_off(command: ImageCommand) -> int:
+    """Work off the images of a command, or go on with a stopped run, and write its conclusion.
+
+    Returns:
+        0, or 1 if an image failed, which is named.
+
+    Raises:
+        InputError: An option, the model or the images cannot be used; nothing can be concluded, as
+            every image failed; a file cannot be written.
+    """
+    command.check()
+    images = command.open_images()
+    parts = command.parts()
+    with ExitStack() as folders:
+        runs: list[Run] = []
+        for number, part in enumerate(parts):
+            run = _start(part, images, str(number) if len(parts) > 1 else "", folders)
+            runs.append(run)
+            before = len(run.folder.finished())
+            started = time.perf_counter()
+            part.collect(run)
+            run.this_time = _this_time(run, before, time.perf_counter() - started)
+            if not run.entries and not command.run_folder:
+                raise InputError(
+                    f"{images.name}: expected an image or more that can be used, found none: none "
+                    f"of the {len(images)} images could be read"
+                )
+        first = runs[0]
+        first.parts = runs
+        _write(first, command.conclude(first))
+    return 1 if any(run.failed for run in runs) else 0
+
+
+def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStack) -> Run:
+    observer = command.load_observer()
+    provenance = provenance_of(command, observer, images)
+    output = command.output
+    if output is None:
+        output = default_output(command.name().replace(" ", "-"), command.model, images)
+    run = Run(command, observer, images, output, provenance)
+    run.reading = command.reading(run)
+    provenance["settings"] |= run.reading.settings
+    place = output
+    if not command.run_folder:
+        hidden = f".{output.stem}.run" if command.output_is_file else ".run"
+        place = (output.parent if command.output_is_file else output) / hidden / part
+    opened = open_run_folder(place, provenance["settings"], command.entry, command.run_folder)
+    run.folder = folders.enter_context(opened)
+    return run
+
+
+def _write(run: Run, conclusion: Conclusion) -> None:
+    """Write the files of a conclusion, and say which."""
+    command, output = run.command, run.output
+    folder = output.parent if command.output_is_file else output
+    provenance = run.provenance
+    if len(run.parts) > 1:
+        provenance = {"models": [part.provenance for part in run.parts]}
+    if conclusion.text:
+        print(conclusion.text)
+    numbers = []
+    for item in conclusion.outputs:
+        if isinstance(item, Json) and command.run_folder:
+            run.folder.write_json(f"{item.name}.json", item.content)
+            continue
+        files = write_output(item, folder, provenance, command)
+        if isinstance(item, Drawing):
+            print(list_files(files))
+        else:
+            numbers += files
+    if command.run_folder:
+        timing = {"seconds": _seconds(run.entries), "this_time": run.this_time}
+        run.folder.write_json(
+            "summary.json",
+            {**conclusion.results, "failed": run.failed, **timing, **provenance},
+        )
+        print(f"all numbers are in {output}")
+    elif numbers:
+        print(f"numbers: {list_files(numbers[:_LISTED])}" + _more(len(numbers) - _LISTED))
+    if run.failed:
+        where = ": see `failed` in summary.json" if command.run_folder else ""
+        print(f"{len(run.failed)} images failed{where}")
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
+
+
+def _this_time(run: Run, before: int, seconds: float) -> dict[str, Any]:
+    """What this process did of a run that may have been continued."""
+    images = len(run.entries) - before
+    return {
+        "images": images,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 3),
+        "peak_memory_mb": peak_memory_mb(run.observer.device),
+    }
+
+
+def _seconds(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of each stage: of all images together, of one on average, and its share of all.
+
+    Stages overlap, so that they take longer together than the run does.
+    """
+    stages = dict.fromkeys(stage for entry in entries for stage in entry["seconds"])
+    total = {stage: sum(entry["seconds"].get(stage, 0.0) for entry in entries) for stage in stages}
+    count, whole = max(1, len(entries)), sum(total.values()) or 1.0
+    return {
+        "total": {stage: round(value, 3) for stage, value in total.items()},
+        "per_image": {stage: round(value / count, 4) for stage, value in total.items()},
+        "share": {stage: round(value / whole, 4) for stage, value in total.items()},
+    }
+
+
+def _read(record: ImageRecord, size: InputSize, pictured: frozenset[int]) -> ResizedImage:
+    return record.read_resized(size, keep_picture=record.image_id in pictured)

@@ -1,0 +1,41 @@
+"""TokenCut: the one salient object of an image, by a single normalized cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crate_interp import segmentation, structures
+from crate_interp.options import option
+from crate_interp.options.choices import Solver
+from crate_interp.options.ranges import Cosine
+from crate_interp.segmentation.segmenter import FeatureSegmenter, image_name
+
+if TYPE_CHECKING:
+    from crate_interp.structures import Activations, ImageGeometry, Instances
+
+__all__ = ["SEGMENTER", "TokenCutSegmenter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenCutSegmenter(FeatureSegmenter):
+    """Find the salient object by one normalized cut of alike patches.
+
+    Reference:
+        Wang et al. 2022, arXiv 2202.11539, section 3.
+    """
+
+    tau: Cosine = option("patches are alike above this cosine similarity", 0.2)
+    solver: Solver = option("eigenvector solver", "lanczos")
+
+    def __call__(self, activations: Activations, geometry: ImageGeometry) -> Instances:
+        """Cut one image; its mask, if there is one, has the score 1."""
+        features = activations.patch_features(self.feature, self.block)[0].float()
+        cut = segmentation.tokencut(
+            features, geometry.grid_hw, self.tau, self.solver, image_name.get()
+        )
+        masks = cut.mask[None].cpu().numpy()
+        return structures.Instances(masks[masks.any(axis=(1, 2))], frame="grid")
+
+
+SEGMENTER = TokenCutSegmenter
