@@ -18,17 +18,17 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from crate_interp import config
+from crate_interp.commands import find_commands
 from crate_interp.errors import InputError, shorten
 from crate_interp.options.arguments import parse_arguments
 
 __all__ = ["main"]
 
-# A name of two words is a command of a group.
-COMMANDS: dict[str, type] = {
-    "maskcut": config.MaskCutConfig,
+# Commands whose options are not yet in their file.
+_LEGACY: dict[str, type] = {
     "attention": config.AttentionConfig,
     "evaluate": config.EvaluateConfig,
     "evaluate-classifier": config.EvaluateClassifierConfig,
@@ -49,6 +49,25 @@ COMMANDS: dict[str, type] = {
     "atlas": config.AtlasConfig,
     "atoms": config.AtomsConfig,
 }
+
+
+class _Legacy(NamedTuple):
+    kind: type
+    group: str = "other"
+
+    @property
+    def summary(self) -> str:
+        return str(self.kind.__doc__).splitlines()[0]
+
+    def load(self) -> type:
+        return self.kind
+
+
+def _commands() -> dict[str, Any]:
+    return find_commands() | {name: _Legacy(kind) for name, kind in _LEGACY.items()}
+
+
+COMMANDS = _commands()
 BUG, INTERRUPTED, UNREAD, TERMINATED = 70, 130, 141, 143
 
 
@@ -84,6 +103,8 @@ def _run(arguments: Sequence[str]) -> int:
                 return 0
             logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
             logging.captureWarnings(True)
+            if hasattr(configuration, "run"):
+                return int(configuration.run())
             task = importlib.import_module(f"crate_interp.commands.{re.sub('[- ]', '_', command)}")
             return int(task.run(configuration))
     except BrokenPipeError:

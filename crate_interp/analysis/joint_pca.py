@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from crate_interp.errors import InputError
-from crate_interp.segmentation import PrincipalComponents, principal_components
 from crate_interp.options.choices import Foreground
+from crate_interp.segmentation import PrincipalComponents, principal_components
 
 __all__ = ["JointPCA", "joint_pca"]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, field, fields, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, get_type_hints
+
+import numpy as np
 
 from crate_interp import data, evaluation, segmentation, structures, visualization
 from crate_interp.errors import InputError
@@ -14,7 +17,7 @@ from crate_interp.options import option
 from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand, Reading
-from crate_interp.runs.journal import JournalEntry
+from crate_interp.runs.journal import Entry, JournalEntry
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture
 from crate_interp.runs.picture_names import file_stems
 from crate_interp.segmentation.segmenter import (
@@ -27,6 +30,7 @@ from crate_interp.segmentation.segmenter import (
 if TYPE_CHECKING:
     from crate_interp.data import ImageSet, ResizedImage
     from crate_interp.engine import StageClock
+    from crate_interp.evaluation import CocoScores
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations, Instances
 
@@ -70,6 +74,7 @@ class SegmentCommand(ImageCommand):
     entry: ClassVar[type] = _Entry
     run_folder: ClassVar[bool] = True
     method: ClassVar[str]
+    title: ClassVar[str]  # name of the segmenter in figures
     segmenter_fields: ClassVar[tuple[str, ...]]
 
     coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
@@ -131,7 +136,7 @@ class SegmentCommand(ImageCommand):
     ) -> Iterable[Activations | Instances]:
         """Record a batch; a GPU cuts it together, a CPU leaves that to threads."""
         recorded = list(super().forward(run, images, stage))
-        segmenter: Segmenter = run.reading.segmenter  # type: ignore[attr-defined]
+        segmenter: Segmenter = run.reading.segmenter
         if not _are_cut_together(recorded):
             return recorded
         with stage("cut"):
@@ -145,11 +150,13 @@ class SegmentCommand(ImageCommand):
         image_name.set(name)
         if not isinstance(output, structures.Instances):
             with image.stage("cut"):
-                output = run.reading.segmenter(output, image.geometry)  # type: ignore[attr-defined]
+                instances: Instances = run.reading.segmenter(output, image.geometry)
+        else:
+            instances = output
         with image.stage("refine"):
             device = run.observer.device
             instances = segmentation.on_original(
-                output, image.geometry, image.rgb, self.refine, device, name
+                instances, image.geometry, image.rgb, self.refine, device, name
             )
         with image.stage("encode"):
             results = data.results_of(instances, image.record.image_id)
@@ -172,18 +179,14 @@ class SegmentCommand(ImageCommand):
             text = evaluation.format_table(scores["box"], scores.get("mask")) + "\n" + text
         return Conclusion(self._outputs(run, results, title), text, summary)
 
-    @property
-    def title(self) -> str:
-        """Name of the segmenter, in the title of the sheet."""
-        return self.method
-
     def _outputs(self, run: Run, results: list[Any], title: str) -> Iterator[Output]:
         yield Json("results", results)
-        yield Json("annotations", _annotation_file(run))
+        yield Json("annotations", _annotation_file(run, self.title))
         shown = run.entries[: self.visualize]
         paths = {record.image_id: record.path for record in run.images.records}
         stems = file_stems([entry["file_name"] for entry in shown], {"sheet"})
-        drawn, captions = [], []
+        drawn: list[Any] = []
+        captions: list[str] = []
         for stem, entry in zip(stems, shown, strict=True):
             instances = _instances_of(entry)
             rgb = data.read_image(paths[entry["image_id"]])
@@ -243,6 +246,7 @@ def with_options_of(
         bases=(command,),
         namespace={
             **({} if more else {"method": method}),
+            "title": getattr(command, "title", method),
             "segmenter_fields": names,
             "__doc__": command.__doc__,
             "__module__": command.__module__,
@@ -251,3 +255,75 @@ def with_options_of(
         kw_only=True,
     )
     return made
+
+
+def _copied(own: Field[Any]) -> Any:
+    """Make a field anew, as one belongs to one dataclass."""
+    return option(default=own.default, **own.metadata)
+
+
+def _iou_types(annotations: Mapping[str, Any]) -> dict[Any, str]:
+    """What can be scored against a ground truth, and what the summary calls it."""
+    has_masks = evaluation.has_masks(annotations)
+    return {"bbox": "box", "segm": "mask"} if has_masks else {"bbox": "box"}
+
+
+def _has_tokens_of_high_norm(model: Any) -> bool:
+    """Whether patches without content are used as registers: DINOv2, unless it has registers."""
+    cfg = model.pretrained_cfg
+    name = f"{cfg.get('architecture')}.{cfg.get('tag')}"
+    return "dinov2" in name and not model.num_reg_tokens
+
+
+def _are_cut_together(recorded: Sequence[Activations]) -> bool:
+    """Whether a batch is for a GPU to cut; not one that has a NaN: the others of it are to go on.
+
+    Asking waits for the model, so that the seconds of a stage are its own.
+    """
+    if len({of_image.grid_hw for of_image in recorded}) > 1:
+        return False
+    tensors = [tensor for of_image in recorded for tensor in of_image.values()]
+    return all(tensor.is_cuda and bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:
+    """AP of boxes and masks; images that could not be read count as images without a mask."""
+    if images.annotations is None:
+        return {}
+    score = partial(
+        evaluation.coco_average_precision,
+        images.annotations,
+        results,
+        image_ids=[record.image_id for record in images.records],
+    )
+    types = _iou_types(images.annotations).items()
+    return {name: score(iou_type=iou_type) for iou_type, name in types}
+
+
+def _annotation_file(run: Run, title: str) -> dict[str, Any]:
+    """The masks as a COCO annotation file of one category, to train a detector on."""
+    annotations: list[dict[str, Any]] = []
+    for entry in run.entries:
+        instances = _instances_of(entry)
+        annotations += data.annotations_of(instances, entry["image_id"], len(annotations) + 1)
+    return {
+        "info": {"description": f"{title} masks of {run.images.name}, found without labels"},
+        "images": [
+            {
+                "id": entry["image_id"],
+                "file_name": entry["file_name"],
+                "height": entry["hw"][0],
+                "width": entry["hw"][1],
+            }
+            for entry in run.entries
+        ],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "object"}],
+    }
+
+
+def _instances_of(entry: Entry) -> Instances:
+    masks = np.zeros((len(entry["results"]), *entry["hw"]), dtype=bool)
+    for mask, result in zip(masks, entry["results"], strict=True):
+        mask[:] = data.decode_mask(result["segmentation"])
+    return structures.Instances(masks)

@@ -14,9 +14,9 @@ from crate_interp.config.options import (
     Foreground,
     KeepBy,
     ObserveConfig,
-    option,
 )
 from crate_interp.errors import InputError, shorten
+from crate_interp.options import option
 from crate_interp.options.ranges import (
     Index,
     Natural,

@@ -10,9 +10,9 @@ from crate_interp.config.options import (
     Pictures,
     Precision,
     WeightsConfig,
-    option,
 )
 from crate_interp.errors import InputError
+from crate_interp.options import option
 from crate_interp.options.ranges import Range, Side, check_ranges
 
 __all__ = [

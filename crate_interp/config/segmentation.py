@@ -15,9 +15,9 @@ from crate_interp.config.options import (
     Resolution,
     Solver,
     Unit,
-    option,
 )
 from crate_interp.errors import InputError
+from crate_interp.options import option
 from crate_interp.options.ranges import Cosine, Index, Natural, Range, Seed, Share
 
 __all__ = [

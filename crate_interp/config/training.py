@@ -13,9 +13,9 @@ from crate_interp.config.options import (
     Precision,
     Spent,
     WeightsConfig,
-    option,
 )
 from crate_interp.errors import InputError
+from crate_interp.options import option
 from crate_interp.options.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
 
 __all__ = [

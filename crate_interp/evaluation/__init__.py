@@ -12,7 +12,7 @@ from crate_interp.evaluation.attention_segmentation import (
 )
 from crate_interp.evaluation.classification import AccuracyScore, accuracy_score, class_ranks
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
-from crate_interp.evaluation.coco_input import read_results
+from crate_interp.evaluation.coco_input import has_masks, prepare_ground_truth, read_results
 from crate_interp.evaluation.confusion import (
     ImageConfusion,
     SemanticScore,
@@ -52,6 +52,7 @@ __all__ = [
     "corloc_hit",
     "corloc_score",
     "format_table",
+    "has_masks",
     "head_overlaps",
     "image_confusion",
     "image_overlaps",
@@ -59,6 +60,7 @@ __all__ = [
     "mask_iou",
     "match_clusters",
     "mean_iou",
+    "prepare_ground_truth",
     "read_results",
     "saliency_score",
     "semantic_score",

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Protocol, get_args, get_origin, get_type_hints
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.options.pipelines import find_pipeline
@@ -20,13 +20,23 @@ DESCRIPTION = "What have white-box vision transformers learnt? Hooks, MaskCut, C
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "JSON"}
 
 
-def parse_arguments(table: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
+class Listed(Protocol):
+    """What the list of commands says of one."""
+
+    @property
+    def group(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    def load(self) -> Any: ...
+
+
+def parse_arguments(table: Mapping[str, Listed], arguments: Sequence[str]) -> tuple[str, Any]:
     """Find the command and make its options.
 
     A value of the command line comes before one of `--config`, and that before a default.
 
     Args:
-        table: Class of the options of each command; a name of two words is a command of a group.
+        table: The commands; a name of two words is a command of a group.
         arguments: Of the command line, without the program's name.
 
     Returns:
@@ -44,7 +54,7 @@ def parse_arguments(table: Mapping[str, type], arguments: Sequence[str]) -> tupl
         return "version", None
     if first in table:
         return first, _options_of(first, table[first], rest)
-    group = {name: kind for name, kind in table.items() if name.startswith(f"{first} ")}
+    group = {name: entry for name, entry in table.items() if name.startswith(f"{first} ")}
     if not group:
         _command_missing(_listing(PROGRAM, DESCRIPTION, table), table, first)
     name = f"{first} {rest[0]}" if rest else first
@@ -62,18 +72,25 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {InputError(f'{message}; usage: {self.prog} --help')}\n")
 
 
-def _listing(program: str, description: str, table: Mapping[str, type]) -> _Parser:
+def _listing(program: str, description: str, table: Mapping[str, Listed]) -> _Parser:
     """A parser that only prints the help of many commands."""
-    parser = _Parser(program, f"{program} COMMAND [options]", description, allow_abbrev=False)
+    parser = _Parser(
+        program,
+        f"{program} COMMAND [options]",
+        description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="")
-    for name, kind in table.items():
-        about = str(kind.__doc__).splitlines()[0].replace("%", "%%")
-        commands.add_parser(name, help=about)
+    width = max(map(len, table))
+    lines: dict[str, list[str]] = {}
+    for name, entry in table.items():
+        lines.setdefault(entry.group, []).append(f"  {name:{width}}  {entry.summary}")
+    parser.epilog = "\n\n".join("\n".join([f"{group}:", *own]) for group, own in lines.items())
     return parser
 
 
-def _command_missing(parser: _Parser, table: Mapping[str, type], name: str) -> NoReturn:
+def _command_missing(parser: _Parser, table: Mapping[str, Listed], name: str) -> NoReturn:
     if name.split()[-1] in ("-h", "--help"):
         parser.print_help()
         parser.exit(0)
@@ -82,7 +99,10 @@ def _command_missing(parser: _Parser, table: Mapping[str, type], name: str) -> N
     parser.error(f"unknown command {shorten(name)}{offer}")
 
 
-def _options_of(command: str, kind: type[Any], arguments: Sequence[str]) -> Any:
+def _options_of(command: str, entry: Listed, arguments: Sequence[str]) -> Any:
+    kind = entry.load()
+    if hasattr(kind, "kind_for"):
+        kind = kind.kind_for(arguments)
     parser = _parser_of(command, kind)
     given = vars(parser.parse_intermixed_args(arguments))
     file = given.pop("config", None)

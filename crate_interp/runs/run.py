@@ -80,7 +80,7 @@ class Run:
     images: ImageSet
     output: Path
     provenance: dict[str, Any]
-    reading: Reading = field(default_factory=Reading)
+    reading: Any = field(default_factory=Reading)  # the subclass that the command returns
     folder: RunFolder = field(init=False)
     entries: list[Entry] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)

@@ -8,7 +8,7 @@ from crate_interp.segmentation.normalized_cut import NormalizedCut, normalized_c
 from crate_interp.segmentation.predictor import MaskCut
 from crate_interp.segmentation.principal_components import PrincipalComponents, principal_components
 from crate_interp.segmentation.principal_mask import PrincipalComponent, principal_component
-from crate_interp.segmentation.refinement import fill_holes, refine_masks
+from crate_interp.segmentation.refinement import fill_holes, on_original, refine_masks
 from crate_interp.segmentation.tokencut import TokenCutResult, tokencut
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "maskcut",
     "maskcut_batch",
     "normalized_cut",
+    "on_original",
     "principal_component",
     "principal_components",
     "refine_masks",

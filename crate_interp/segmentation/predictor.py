@@ -13,13 +13,13 @@ from jaxtyping import Float, UInt8
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from crate_interp.data import read_image, resize_image, to_rgb
+from crate_interp.data import read_image, to_rgb
 from crate_interp.hooks import Observer, default_feature, record
 from crate_interp.hooks.arguments import check_arguments
 from crate_interp.options.choices import Feature, Precision, Refine, Solver
 from crate_interp.options.ranges import AtLeastOne, Cosine
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch
-from crate_interp.segmentation.refinement import refine_masks
+from crate_interp.segmentation.refinement import on_original
 from crate_interp.structures import Instances
 
 __all__ = ["MaskCut"]
@@ -162,13 +162,6 @@ class MaskCut:
                 "%s: constant image: all pairs of patches are alike at tau %g, no mask",
                 *(name, self.tau),
             )
-        found = cut.masks.cpu().numpy()
-        masks = geometry.grid_to_input(found[found.any(axis=(1, 2))])
-        if self.refine != "none":
-            resized = resize_image(rgb, geometry.input_hw)
-            cut_out = len(masks)
-            masks = refine_masks(resized, masks, method=self.refine, device=cut.masks.device)
-            if cut_out and not len(masks):
-                _logger.warning("%s: refinement by %s drops all masks", name, self.refine)
-        masks = geometry.input_to_original(masks)
-        return Instances(masks[masks.any(axis=(1, 2))])
+        found = cut.masks.cpu().numpy().reshape(-1, *geometry.grid_hw)
+        instances = Instances(found[found.any(axis=(1, 2))], frame="grid")
+        return on_original(instances, geometry, rgb, self.refine, cut.masks.device, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -9,13 +11,18 @@ import scipy.ndimage
 import torch
 from jaxtyping import Bool, UInt8
 
+from crate_interp.data import resize_image
 from crate_interp.errors import InputError
 from crate_interp.options.choices import Refine
 from crate_interp.segmentation.dense_crf import check_crf, check_masks, dense_crf
+from crate_interp.structures import ImageGeometry, Instances
 
-__all__ = ["fill_holes", "refine_masks"]
+__all__ = ["fill_holes", "on_original", "refine_masks"]
+
+_logger = logging.getLogger(__name__)
 
 _MIN_IOU = 0.5
+PARAMETERS: Any = {"gaussian": (3.0, 7.0), "bilateral": (50.0, 5.0, 10.0), "iterations": 10}
 
 
 def fill_holes(masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M H W"]:
@@ -39,9 +46,9 @@ def refine_masks(
     masks: Bool[np.ndarray, "M H W"],
     method: Refine = "crf",
     *,
-    gaussian: tuple[float, float] = (3.0, 7.0),
-    bilateral: tuple[float, float, float] = (50.0, 5.0, 10.0),
-    iterations: int = 10,
+    gaussian: tuple[float, float] = PARAMETERS["gaussian"],
+    bilateral: tuple[float, float, float] = PARAMETERS["bilateral"],
+    iterations: int = PARAMETERS["iterations"],
     device: str | torch.device = "cpu",
 ) -> Bool[np.ndarray, "M2 H W"]:
     """Refine each mask against the image, and drop those that changed too much.
@@ -76,11 +83,19 @@ def refine_masks(
     check_crf(image, masks.shape[1:], gaussian, bilateral, iterations)
     if method == "none":
         return masks
-    parameters: dict[str, Any] = {
-        "gaussian": gaussian,
-        "bilateral": bilateral,
-        "iterations": iterations,
-    }
+    parameters = {"gaussian": gaussian, "bilateral": bilateral, "iterations": iterations}
+    refined, kept = _refine(image, masks, method, parameters, device)
+    return np.asarray(refined[kept])
+
+
+def _refine(
+    image: UInt8[np.ndarray, "H W 3"],
+    masks: Bool[np.ndarray, "M H W"],
+    method: Refine,
+    parameters: Mapping[str, Any],
+    device: str | torch.device,
+) -> tuple[Bool[np.ndarray, "M H W"], Bool[np.ndarray, " M"]]:
+    """Refine all masks, and say which changed so little that they are kept."""
     if method == "crf":
         likely = dense_crf(image, masks, **parameters, device=device) > 0.5
     else:
@@ -90,7 +105,7 @@ def refine_masks(
     intersection = (masks & refined).sum(axis=(1, 2))
     union = (masks | refined).sum(axis=(1, 2))
     kept = masks.any(axis=(1, 2)) & (intersection >= _MIN_IOU * union)
-    return np.asarray(refined[kept])
+    return refined, kept
 
 
 def _pydensecrf(
@@ -122,3 +137,36 @@ def _pydensecrf(
     )
     labels = np.argmax(crf.inference(iterations), axis=0)
     return np.asarray(labels.reshape(height, width) == 1)
+
+
+def on_original(
+    instances: Instances,
+    geometry: ImageGeometry,
+    rgb: UInt8[np.ndarray, "H W 3"],
+    refine: Refine,
+    device: str | torch.device,
+    name: str = "image",
+) -> Instances:
+    """Refine instances of the patch grid, and bring them to the pixels of the original image.
+
+    Args:
+        instances: Masks on the grid, with scores.
+        geometry: How the grid, the model's input and the original image lie.
+        rgb: The image in [0, 255], of any size; refinement looks at it at the size of the input.
+        refine: As for `refine_masks`.
+        device: As for `refine_masks`.
+        name: Name of the image, for the log, which says if refinement drops all masks.
+
+    Returns:
+        The masks that refinement keeps and that have a pixel, with their scores.
+    """
+    masks, scores = geometry.grid_to_input(instances.masks), instances.scores
+    if refine != "none":
+        resized = resize_image(rgb, geometry.input_hw)
+        refined, kept = _refine(resized, masks, refine, PARAMETERS, device)
+        if len(masks) and not kept.any():
+            _logger.warning("%s: refinement by %s drops all masks", name, refine)
+        masks, scores = refined[kept], scores[kept]
+    masks = geometry.input_to_original(masks)
+    seen = masks.any(axis=(1, 2))
+    return Instances(masks[seen], scores[seen])

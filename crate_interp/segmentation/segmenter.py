@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.options import option
@@ -104,8 +104,8 @@ class FeatureSegmenter(Segmenter):
         from crate_interp import hooks
 
         if self.feature == "auto":
-            own = hooks.default_feature(model, self.block)
-            return replace(self, feature=own.value)
+            own: Any = hooks.default_feature(model, self.block).value
+            return replace(self, feature=own)
         hooks.record(model, [self.feature], [self.block])
         return self
 
