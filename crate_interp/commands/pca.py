@@ -1,144 +1,121 @@
-"""The command `pca`: principal components of the patches of many images together, as colours."""
+"""Principal components of the patches of many images together, as colours."""
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 
-from crate_interp.analysis import JointPCA, joint_pca
-from crate_interp.config import PcaConfig
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage
-from crate_interp.engine import StageClock
-from crate_interp.errors import InputError
-from crate_interp.hooks import Observer, blocks_of
-from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure, small_image
-from crate_interp.runs.inference import describe_model
-from crate_interp.runs.number_files import about_of, write_arrays
-from crate_interp.runs.observation import feature_of, load_observer, observe, open_pictures
-from crate_interp.structures import Activations
-from crate_interp.visualization import pca_figure
+from crate_interp import analysis, data, visualization
+from crate_interp.options import option
+from crate_interp.options.choices import Feature, Foreground
+from crate_interp.options.ranges import Index
+from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.outputs import Arrays, Conclusion, Drawing
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from crate_interp.analysis import JointPCA
+    from crate_interp.runs.journal import Entry
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations
+
+__all__ = ["Pca"]
 
 SHOWN = 24  # images in the figure; the numbers are of all
-PICTURE_SIDE = 640  # pixels
+PICTURE_SIDE = 640  # longest side of an image in the figure, pixels
 
 
-def run(config: PcaConfig) -> int:
-    """Draw the figure, as PNG and PDF, and write its numbers, those of all images, as npz.
+@dataclass(frozen=True, kw_only=True)
+class Pca(ImageFilesCommand):
+    """Colour the patches of images by their principal components: alike parts, alike colours."""
 
-    Features wait in a file without a name beside the output: memory does not grow with them.
+    group: ClassVar[str] = "look inside"
+    output_is_file: ClassVar[bool] = True
+    one_grid: ClassVar[str] = "pca.npz has one grid for all images"
 
-    Returns:
-        0, or 1 if an image could not be read.
-
-    Raises:
-        InputError: No image, none that can be read, or a feature, a block or a foreground that
-            there is not.
-    """
-    check_figure_path(config.output)
-    images = open_pictures(config)
-    observer = load_observer(config)
-    feature = feature_of(config, observer).value
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=config.output.parent) as file:
-        features, seen = _collect(observer, images, feature, config, file)
-        if not seen:
-            raise InputError(f"{images.name}: none of the {len(images)} images could be read")
-        found = joint_pca(features, observer.grid_hw, config.foreground)
-    block = config.block % len(blocks_of(observer.model))
-    source = f"{describe_model(config.model, config.weights)}, {feature} of block {block}"
-    note = _describe(found, source, len(seen))
-    pictures = [small_image(record.read(), PICTURE_SIDE) for record in seen[:SHOWN]]
-    shown = slice(SHOWN)
-    figure = pca_figure(
-        pictures,
-        found.grey[shown],
-        None if found.threshold is None else found.foreground[shown],
-        found.rgb[shown],
-        note,
-        config.width_inches,
+    feature: Feature = option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
+    foreground: Foreground = option(
+        "grey of the first component, 0 to 1, above which a patch is coloured (auto: by Otsu's "
+        "method; none: all patches are)",
+        "auto",
     )
-    drawn = save_figure(figure, config.output, config)
-    numbers = config.output.with_suffix(".npz")
-    write_arrays(numbers, _numbers_of(found, seen), about_of(config, observer))
-    print(f"{note}\n{list_files(drawn)}: {len(pictures)} of {len(seen)} images")
-    print(f"{numbers.name}: grey, foreground, components and colours of all {len(seen)}")
-    return int(len(seen) < len(images))
+    output: Path = option("the figure, NAME.png; an npz goes with it", presentation=True)
+
+    def reading(self, run: Run) -> Reading:
+        """Read the feature of the block."""
+        from crate_interp.runs.inference import feature_of
+
+        feature = feature_of(self.feature, self.block, run.observer).value
+        return Reading([feature], [self.block], pictures=SHOWN, settings={"feature": feature})
+
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Keep the features of an image, and the picture of one that the figure shows."""
+        patches = output.patch_features(run.settings["feature"], self.block)[0]
+        arrays = {"features": patches.T.float().cpu().numpy()}
+        if image.picture is not None:
+            arrays["picture"] = data.shrunk(image.picture, PICTURE_SIDE)
+        return arrays
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Analyse the patches of all images together."""
+        components = analysis.joint_pca(
+            _Features(run.entries), run.observer.grid_hw, self.foreground
+        )
+        block = self.block % len(run.observer.model.get_submodule("blocks"))  # type: ignore[arg-type]
+        source = f"{run.settings['model']}, {run.settings['feature']} of block {block}"
+        count = len(run.entries)
+        note = _describe(components, source, count)
+        pictures = [entry["picture"] for entry in run.entries[:SHOWN]]
+        shown = slice(SHOWN)
+        figure = visualization.pca_figure(
+            pictures,
+            components.grey[shown],
+            None if components.threshold is None else components.foreground[shown],
+            components.rgb[shown],
+            note,
+            self.width_inches,
+        )
+        numbers = Arrays(run.stem, _numbers_of(components, run.entries))
+        text = f"{note}\n{len(pictures)} of {count} images in the figure; the numbers are of all"
+        return Conclusion([Drawing(run.stem, figure), numbers], text)
 
 
-class _FeatureFile:
-    """Features of images in a file, which is gone through one image at a time."""
+@dataclass(frozen=True)
+class _Features:
+    """Features of images, each read from its file when its turn comes, as often as asked for."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._shape: tuple[int, ...] = ()
-        self._count = 0
-
-    def append(self, features: Float[np.ndarray, "n D"]) -> None:
-        self._shape = features.shape
-        self._file.write(np.ascontiguousarray(features, np.float32).tobytes())
-        self._count += 1
+    entries: Sequence[Entry]
 
     def __iter__(self) -> Iterator[Float[np.ndarray, "n D"]]:
-        size = 4 * math.prod(self._shape)
-        for number in range(self._count):
-            self._file.seek(number * size)
-            yield np.frombuffer(self._file.read(size), np.float32).reshape(self._shape)
+        return (entry["features"] for entry in self.entries)
 
 
-def _collect(
-    observer: Observer,
-    images: ImageSet,
-    feature: str,
-    config: PcaConfig,
-    file: IO[bytes],
-) -> tuple[_FeatureFile, list[ImageRecord]]:
-    """Put the features of the images into the file; return which images could be read."""
-
-    def finish(
-        _: ImageRecord, __: ResizedImage, activations: Activations, ___: StageClock
-    ) -> Float[np.ndarray, "n D"]:
-        patches = activations.patch_features(feature, config.block)[0]
-        tokens: Float[np.ndarray, "n D"] = patches.T.float().cpu().numpy()
-        return tokens
-
-    features, seen = _FeatureFile(file), []
-    outcomes = observe(observer, images.records, [feature], [config.block], finish, config)
-    with closing(outcomes):
-        for image in outcomes:
-            if image.result is not None:
-                features.append(image.result)
-                seen.append(image.record)
-    return features, seen
-
-
-def _describe(found: JointPCA, source: str, images: int) -> str:
+def _describe(components: JointPCA, source: str, images: int) -> str:
     """One line that says what the colours are."""
-    shares = ", ".join(f"{share:.0%}" for share in found.shares)
-    if found.threshold is None:
+    shares = ", ".join(f"{share:.0%}" for share in components.shares)
+    if components.threshold is None:
         return f"{source}; {images} images. Shares of the variance: {shares}."
     return (
-        f"{source}; {images} images. Component 1 has {found.first_share:.0%} of the variance; the "
-        f"foreground is where it is above {found.threshold:.2f}. Colours: components of the "
-        f"foreground, with {shares} of its variance."
+        f"{source}; {images} images. Component 1 has {components.first_share:.0%} of the variance; "
+        f"the foreground is where it is above {components.threshold:.2f}. Colours: components of "
+        f"the foreground, with {shares} of its variance."
     )
 
 
-def _numbers_of(found: JointPCA, seen: Sequence[ImageRecord]) -> dict[str, Any]:
+def _numbers_of(components: JointPCA, entries: Sequence[Entry]) -> dict[str, Any]:
     return {
-        "file_names": np.array([record.file_name for record in seen]),
-        "grey": found.grey,
-        "threshold": np.nan if found.threshold is None else found.threshold,
-        "foreground": found.foreground,
-        "components": found.components,
-        "rgb": found.rgb,
-        "first_share": found.first_share,
-        "shares": found.shares,
+        "file_names": np.array([entry["file_name"] for entry in entries]),
+        "grey": components.grey,
+        "threshold": np.nan if components.threshold is None else components.threshold,
+        "foreground": components.foreground,
+        "components": components.components,
+        "rgb": components.rgb,
+        "first_share": components.first_share,
+        "shares": components.shares,
     }
