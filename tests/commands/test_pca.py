@@ -6,7 +6,7 @@ from PIL import Image
 
 from crate_interp.analysis import joint_pca
 from crate_interp.cli import main
-from crate_interp.config import PcaConfig
+from crate_interp.commands.pca import Pca
 from crate_interp.data import read_image
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
@@ -111,7 +111,7 @@ def test_pca_of_an_empty_folder_or_of_damaged_pictures_is_an_error(tmp_path, cap
     assert main([*command, *OPTIONS]) == 2
     assert "none of the 1 images could be read" in capsys.readouterr().err
     with pytest.raises(InputError, match="foreground"):
-        PcaConfig(images=[tmp_path], model="demo", output=tmp_path / "a.png", foreground=-1.0)
+        Pca(images=[tmp_path], model="demo", output=tmp_path / "a.png", foreground=-1.0)
 
 
 def test_pca_of_a_picture_smaller_than_a_patch_names_it(tmp_path, capsys):

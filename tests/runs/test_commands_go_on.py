@@ -1,0 +1,100 @@
+"""Every command over images: stopped anywhere and given again, it writes the same bytes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crate_interp.cli import main
+from crate_interp.commands import find_commands
+from crate_interp.runs.command import ImageCommand
+from crate_interp.runs.run_folder import RunFolder
+
+# What each command is given besides the pictures and the output; `{}` stands for the pictures.
+COMMANDS = {
+    "pca": ["{}", "--model", "demo"],
+    "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
+    "segment": ["--images", "{}", "--model", "demo_vit", "--method", "attention"],
+}
+OPTIONS = ["--size", "24", "--workers", "0", "--batch-size", "2", "--format", "png"]
+OF_TIME = ("seconds", "this_time")  # keys of summaries
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        rgb = rng.integers(0, 60, (30, 40, 3), np.uint8)
+        rgb[5:20, 5 * number : 5 * number + 15] = rng.integers(150, 255, 3)
+        Image.fromarray(rgb).save(folder / f"{number}.png")
+    return folder
+
+
+def command(name, pictures, output):
+    arguments = [argument.format(pictures) for argument in COMMANDS[name]]
+    place = output / "figure.png" if find_commands()[name].load().output_is_file else output
+    return [*name.split(), *arguments, *OPTIONS, "--output", str(place)]
+
+
+def files_of(folder):
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, content = str(path.relative_to(folder)), path.read_bytes()
+        if name == "summary.json":
+            summary = json.loads(content)
+            content = {key: value for key, value in summary.items() if key not in OF_TIME}
+        if name not in (".lock", "journal.jsonl"):
+            files[name] = content
+    return files
+
+
+def test_every_command_over_images_is_tried():
+    over_images = set()
+    for name, entry in find_commands().items():
+        if issubclass(entry.load(), ImageCommand):
+            over_images.add(name)
+    assert over_images == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_stopped_command_goes_on_to_the_same_files(name, pictures, tmp_path, monkeypatch, capsys):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main(command(name, pictures, whole)) == 0
+    append, entries = RunFolder.append, []
+
+    def stop(folder, entry):
+        if len(entries) in (1, 4):
+            entries.append("stopped")
+            raise KeyboardInterrupt
+        append(folder, entry)
+        entries.append(entry["image_id"])
+
+    monkeypatch.setattr(RunFolder, "append", stop)
+    arguments = command(name, pictures, stopped)
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(arguments) == 130
+        assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    assert main(arguments) == 0
+    done = [image_id for image_id in entries if image_id != "stopped"]
+    assert len(done) == len(set(done)) * (len(done) // 5) != 0  # no image is measured twice
+    assert files_of(stopped) == files_of(whole)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_damaged_image_is_named_and_the_others_are_done(name, pictures, tmp_path, capsys):
+    (pictures / "2.png").write_bytes(b"no picture")
+    assert main(command(name, pictures, tmp_path / "out")) == 1
+    captured = capsys.readouterr()
+    assert "2.png" in captured.err
+    assert "1 images failed" in captured.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_empty_folder_is_an_error(name, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(command(name, tmp_path / "empty", tmp_path / "out")) == 2
+    assert "expected image files" in capsys.readouterr().err
