@@ -28,13 +28,14 @@ NO_CLASS = -1
 def class_selectivity(
     class_means: Float[np.ndarray, "C A"],
 ) -> tuple[Float64[np.ndarray, " A"], Int64[np.ndarray, " A"]]:
-    """How much more an atom is worth in its best class than in the others.
+    """Compare the mean value of each atom in its best class with that in the others.
 
     (m - o) / (m + o) with the mean value m in the class where it is largest and the mean o of the
-    other classes' means: 1 for an atom that knows one class only, 0 for one that knows no classes.
+    other classes' means: 1 for an atom that fires in one class only, 0 for one of equal means.
 
     Args:
-        class_means: Mean value in each class, not negative; NaN for a class without a patch.
+        class_means: Mean value of each atom in each class, not negative; NaN for a class without a
+            patch.
 
     Returns:
         The index in [0, 1], and the class; -1 and an index of 0 for an atom that never fires or
@@ -61,16 +62,16 @@ class Atlas:
     """What is known of every atom of a block.
 
     Attributes:
-        num_images: Images that were seen.
-        fired_patches: Patches of all images that the atom fired on.
-        fired_images: Images with such a patch.
+        num_images: Number of images.
+        fired_patches: Number of patches, of all images, that the atom fired on.
+        fired_images: Number of images with such a patch.
         mean_map: Mean value at each place of the patch grid, over all images.
         top_values: Largest values, descending, each of another image; 0 where there are fewer.
-        top_images: Their images, by the numbers that the builder was given; -1 where there are
-            fewer.
-        top_patches: Their patches, row by row from 0; -1 where there are fewer.
-        class_means: Mean value over the patches of a class, NaN for a class without a patch; of
-            length 0 without classes.
+        top_images: Images of the largest values, by the numbers that the builder was given; -1
+            where there are fewer.
+        top_patches: Patches of the largest values, row by row from 0; -1 where there are fewer.
+        class_means: Mean value over the patches of each class, NaN for a class without a patch;
+            without classes it has no row.
 
     Raises:
         InputError: Shapes do not agree.
@@ -130,12 +131,12 @@ class Atlas:
 
     @property
     def selectivity(self) -> Float64[np.ndarray, " A"]:
-        """As `class_selectivity` defines it."""
+        """Selectivity index, as `class_selectivity` defines it, in [0, 1]."""
         return self._selectivity[0]
 
     @property
     def best_class(self) -> Int64[np.ndarray, " A"]:
-        """Class in which the atom is worth most on average; -1 as `class_selectivity` says."""
+        """Class in which the mean value of the atom is largest; -1 as `class_selectivity` says."""
         return self._selectivity[1]
 
     @cached_property
@@ -150,8 +151,8 @@ class AtlasBuilder:
         num_atoms: Width of the codes.
         grid_hw: Rows and columns of the patch grid.
         num_classes: Number of classes, 0 if they are not known.
-        strongest: Patches to keep of each atom.
-        device: Where codes will come from, and sums are kept.
+        strongest: Number of patches to keep per atom.
+        device: Device of the codes and of the sums.
 
     Raises:
         InputError: `strongest` is not positive.
@@ -191,9 +192,9 @@ class AtlasBuilder:
         """Take one image into account.
 
         Args:
-            image: A number of the image, not negative, by which the atlas will name it.
-            codes: Values of its patches, row by row.
-            labels: Class of each patch; -1 for a patch of none.
+            image: Number of the image, not negative, by which the atlas will name it.
+            codes: Values of the atoms at its patches, row by row.
+            labels: Class of each patch; -1 for a patch without a class.
 
         Raises:
             InputError: The shape is not that of the builder, a value is not finite, or a label is
@@ -238,8 +239,8 @@ class AtlasBuilder:
         self, image: int, codes: Float[Tensor, "n A"], labels: Int64[np.ndarray, " n"] | None
     ) -> None:
         if codes.shape != self._sum_map.shape:
-            expected, found = tuple(self._sum_map.shape), tuple(codes.shape)
-            raise InputError(f"image {image}: expected codes of shape {expected}, found {found}")
+            shapes = f"{tuple(self._sum_map.shape)}, found {tuple(codes.shape)}"
+            raise InputError(f"image {image}: expected codes of shape {shapes}")
         if not codes.isfinite().all():
             raise InputError(f"image {image}: expected finite codes, found NaN or infinity")
         if labels is not None and (

@@ -16,11 +16,11 @@ def attended_keys(maps: Float[Tensor, "K n"], keys: Float[Tensor, "n D"]) -> Flo
     """Average the keys of an image's patches by the attention of each head, and by none.
 
     Args:
-        maps: Attention of one token to the patches, by head; not negative.
-        keys: Of the same patches and block, heads adjacent; in CRATE families the subspace.
+        maps: Attention of one token to the patches, per head; not negative.
+        keys: Keys of the same patches and block, heads adjacent; in CRATE families the subspace.
 
     Returns:
-        Float64. One row a head, sum_j a_j key_j / sum_j a_j, and last the plain mean over patches.
+        Float64. One row per head, sum_j a_j key_j / sum_j a_j; last the plain mean over patches.
 
     Raises:
         InputError: Maps and keys are not of the same patches, there are none, or the heads do not
@@ -49,7 +49,7 @@ def head_agreement(attended: Float[Tensor, "I K+1 D"]) -> Float[Tensor, " K"]:
         attended: `attended_keys` of every image.
 
     Returns:
-        One score a head, in [-1, 1].
+        One score per head, in [-1, 1].
 
     Raises:
         InputError: Fewer than two images or two heads.

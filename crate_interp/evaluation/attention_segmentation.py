@@ -120,7 +120,7 @@ def candidate_masks(
     Args:
         cls_attention: Attention of the class token to the patches.
         features: Features of the patches, row-major.
-        protocol: Which patches the attention masks keep.
+        protocol: Says which patches the attention masks keep.
 
     Raises:
         InputError: As `attention_masks` and `principal_component`.
@@ -182,7 +182,7 @@ def image_overlaps(
         geometry: Geometry of the image.
         labels: Class of each pixel of the original image, or `VOID`.
         objects: Object of each pixel, from 1; `None` to compare with classes.
-        protocol: At what resolution, and whether background counts.
+        protocol: Says at what resolution they are compared, and whether background counts.
 
     Raises:
         InputError: Masks, labels or objects are not of the size that the geometry says.

@@ -31,15 +31,15 @@ class CocoScores:
         AP: Average precision, mean over IoU thresholds 0.50, 0.55, ..., 0.95.
         AP50: At IoU 0.50.
         AP75: At IoU 0.75.
-        AP_small: Of objects below 32 x 32 pixels.
-        AP_medium: Of objects from 32 x 32 to 96 x 96 pixels.
-        AP_large: Of objects above 96 x 96 pixels.
-        AR1: Average recall with one result an image.
+        AP_small: AP of objects below 32 x 32 pixels.
+        AP_medium: AP of objects from 32 x 32 to 96 x 96 pixels.
+        AP_large: AP of objects above 96 x 96 pixels.
+        AR1: Average recall with one result per image.
         AR10: With ten results.
         AR100: With a hundred results.
-        AR_small: With a hundred results, of small objects.
-        AR_medium: Of medium objects.
-        AR_large: Of large objects.
+        AR_small: Average recall with a hundred results, of small objects.
+        AR_medium: The same, of medium objects.
+        AR_large: The same, of large objects.
     """
 
     AP: float
@@ -64,7 +64,7 @@ def coco_average_precision(
     class_agnostic: bool = True,
     image_ids: Collection[int] | None = None,
 ) -> CocoScores:
-    """Score results against a COCO ground truth, with 1, 10 and 100 results an image.
+    """Score results against a COCO ground truth, with 1, 10 and 100 results per image.
 
     Class-agnostic scores are those of COCOeval on files in which every annotation and every
     result has the same category. Two customs of pycocotools show here as they do there: an
@@ -90,12 +90,13 @@ def coco_average_precision(
     truth = prepare_ground_truth(ground_truth, iou_type, class_agnostic)
     entries = prepare_results(results, truth, iou_type, class_agnostic)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress
-        expected = _indexed(truth)
+        truth_index = _indexed(truth)
         # loadRes looks at the first result, and fails if there is none
-        found = expected.loadRes(entries) if entries else _indexed({**truth, "annotations": []})
-        evaluation = COCOeval(expected, found, iou_type)
+        empty = _indexed({**truth, "annotations": []})
+        result_index = truth_index.loadRes(entries) if entries else empty
+        evaluation = COCOeval(truth_index, result_index, iou_type)
         if image_ids is not None:
-            evaluation.params.imgIds = _known(image_ids, expected)
+            evaluation.params.imgIds = _known(image_ids, truth_index)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

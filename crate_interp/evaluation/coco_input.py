@@ -1,4 +1,4 @@
-"""Ground truth and results, checked and copied, as pycocotools wants to have them.
+"""Ground truth and results, checked and copied into the form that pycocotools takes.
 
 pycocotools writes into what it is given and lets most mistakes pass, or fails far from them.
 """
@@ -167,11 +167,11 @@ def object_masks(
     """Draw the objects of one image.
 
     Args:
-        annotations: Of that image, as `prepare_ground_truth` returns them for masks.
+        annotations: Annotations of that image, as `prepare_ground_truth` returns them for masks.
         image_hw: Height and width, pixels.
 
     Returns:
-        One mask an object. Crowds are none, nor is an annotation in which no pixel lies.
+        One mask per object. A crowd is no object, nor is an annotation in which no pixel lies.
     """
     objects = [annotation for annotation in annotations if not annotation["iscrowd"]]
     pixels = len(objects) * image_hw[0] * image_hw[1]

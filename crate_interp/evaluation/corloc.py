@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from pycocotools import mask as coco_mask
+from torchvision.ops import box_iou
 
 from crate_interp.errors import InputError
 
@@ -49,7 +50,7 @@ def corloc_hit(
         return None
     if box is None:
         return False
-    return bool((coco_mask.iou(_xywh(box), _xywh(truth), [0] * len(truth)) >= 0.5).any())
+    return bool((box_iou(torch.from_numpy(box), torch.from_numpy(truth)) >= 0.5).any())
 
 
 def corloc_score(hits: Sequence[bool | None]) -> CorLocScore:
@@ -77,7 +78,3 @@ def _checked(name: str, boxes: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "G
     if not np.isfinite(boxes).all() or (boxes[:, 2:] < boxes[:, :2]).any():
         raise InputError(f"{name}: expected finite boxes with x1 <= x2 and y1 <= y2, found {boxes}")
     return boxes
-
-
-def _xywh(boxes: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "G 4"]:
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

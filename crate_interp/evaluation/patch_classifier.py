@@ -21,8 +21,8 @@ __all__ = ["PatchClassifier", "fit_clusters", "fit_linear_probe", "sample_patche
 
 _logger = logging.getLogger(__name__)
 
-_PATCHES_IN_BATCH = 4096  # of k-means
-_MAX_ITERATIONS = 2000  # of the linear probe
+_PATCHES_IN_BATCH = 4096  # k-means
+_MAX_ITERATIONS = 2000  # linear probe
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class PatchClassifier:
     The nearest of several centres c is such a label, too: that of the highest c x - |c|^2 / 2.
 
     Attributes:
-        weight: Of each label.
-        bias: Of each label.
-        labels: What is predicted: numbers of clusters, or of classes.
+        weight: Weights of each label.
+        bias: Bias of each label.
+        labels: Numbers of the clusters, or of the classes, that are predicted.
     """
 
     weight: Float[np.ndarray, "P D"]
@@ -61,9 +61,9 @@ def fit_clusters(
     """Cluster patches by scikit-learn's mini-batch k-means of their unit-length features.
 
     Args:
-        features: At least as many as clusters.
-        num_clusters: How many.
-        seed: Of the first centres and the order of the patches.
+        features: Features of at least as many patches as clusters.
+        num_clusters: Number of clusters.
+        seed: Decides the first centres and the order of the patches.
 
     Raises:
         InputError: Fewer patches than clusters, or a feature that is not finite.
@@ -76,10 +76,10 @@ def fit_clusters(
         raise InputError(
             f"clusters: expected 1 to {len(unit)}, the number of patches, found {num_clusters}"
         )
-    found = MiniBatchKMeans(
+    clusters = MiniBatchKMeans(
         num_clusters, random_state=seed, n_init=3, batch_size=_PATCHES_IN_BATCH
     ).fit(unit)
-    centres = found.cluster_centers_.astype(np.float64)
+    centres = clusters.cluster_centers_.astype(np.float64)
     return PatchClassifier(centres, -(centres**2).sum(axis=1) / 2, np.arange(num_clusters))
 
 
@@ -89,8 +89,8 @@ def fit_linear_probe(
     """Fit scikit-learn's logistic regression (C = 1) to unit-length, then standardised, features.
 
     Args:
-        features: Of patches of all classes that are to be known.
-        labels: Class of each.
+        features: Features of patches of all classes that are to be known.
+        labels: Class of each patch.
 
     Raises:
         InputError: Fewer than two classes, not one label a feature, or a feature that is not
@@ -109,14 +109,14 @@ def fit_linear_probe(
     deviation[deviation == 0] = 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        found = LogisticRegression(max_iter=_MAX_ITERATIONS).fit((unit - mean) / deviation, labels)
+        probe = LogisticRegression(max_iter=_MAX_ITERATIONS).fit((unit - mean) / deviation, labels)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         _logger.warning("the linear probe has not converged after %d steps", _MAX_ITERATIONS)
-    weight, bias = found.coef_ / deviation, found.intercept_
-    if len(found.classes_) == 2:  # scikit-learn keeps the score of the second one alone
+    weight, bias = probe.coef_ / deviation, probe.intercept_
+    if len(probe.classes_) == 2:  # scikit-learn keeps the score of the second one alone
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
     weight = weight.astype(np.float64)
-    return PatchClassifier(weight, bias - weight @ mean, found.classes_.astype(np.int64))
+    return PatchClassifier(weight, bias - weight @ mean, probe.classes_.astype(np.int64))
 
 
 def sample_patches(
@@ -125,10 +125,10 @@ def sample_patches(
     """Choose patches of an image at random, ascending; all usable ones where there are fewer.
 
     Args:
-        usable: Which may be chosen.
-        count: How many.
-        seed: Of the choice.
-        image_id: The choice is another in each image.
+        usable: True for patches that may be chosen.
+        count: Number of patches to choose.
+        seed: Decides the choice.
+        image_id: Number of the image; the choice is another one in each image.
     """
     numbers = np.flatnonzero(usable)
     rng = np.random.default_rng([seed, image_id])

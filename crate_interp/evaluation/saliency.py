@@ -19,7 +19,7 @@ THRESHOLDS: Float[np.ndarray, " 255"] = np.arange(255) / 255
 
 
 class ImageSaliency(TypedDict):
-    """How well the salient object of one image was found.
+    """How well a map and a mask agree with the salient object of one image.
 
     Attributes:
         f: F of the map above each of the 255 thresholds 0/255, ..., 254/255.
@@ -80,7 +80,7 @@ def image_saliency(
         raise InputError(
             f"saliency: expected numbers in [0, 1], found {saliency.min()} to {saliency.max()}"
         )
-    exceeded = np.searchsorted(THRESHOLDS, saliency, side="left")  # how many thresholds
+    exceeded = np.searchsorted(THRESHOLDS, saliency, side="left")  # number of thresholds
     inside, everywhere = (
         np.bincount(values, minlength=256)[::-1].cumsum()[::-1][1:]
         for values in (exceeded[truth], exceeded.ravel())

@@ -37,13 +37,14 @@ def open_saliency(images: Path, masks: Path, recursive: bool = False) -> Labelle
     Raises:
         InputError: There is no image, or a mask is missing.
     """
-    found = open_images([images], recursive=recursive)
+    image_set = open_images([images], recursive=recursive)
     mask_of = {
         record.image_id: Path(masks) / _below(images, record.path).with_suffix(".png")
-        for record in found.records
+        for record in image_set.records
     }
     check_files(mask_of.values())
-    return LabelledSet(found, ("background", "salient object"), 0, partial(_read_salient, mask_of))
+    classes = ("background", "salient object")
+    return LabelledSet(image_set, classes, 0, partial(_read_salient, mask_of))
 
 
 def _below(folder: Path, path: Path) -> Path:

@@ -58,12 +58,12 @@ def open_voc(root: Path, split: str = "val") -> LabelledSet:
 
 
 def _listed(path: Path) -> list[str]:
-    """Names of images, one a line."""
+    """Read names of images, one per line."""
     names = read_list(path).split()
     twice = len(names) != len(set(names))
     if twice or not names or any(Path(name).name != name or name == ".." for name in names):
-        found = "none" if not names else "one twice" if twice else "a path"
-        raise InputError(f"{path}: expected names of images, one a line, found {found}")
+        instead = "none" if not names else "one twice" if twice else "a path"
+        raise InputError(f"{path}: expected names of images, one a line, found {instead}")
     return names
 
 
