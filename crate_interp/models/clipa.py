@@ -14,13 +14,18 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.layers import LayerNorm
-from timm.models import generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.models.crate_alpha import HUGE, LARGE, CrateAlpha
-from crate_interp.models.families import build_with_timm, pretrained_cfg
+from crate_interp.models.crate import LARGE
+from crate_interp.models.crate_alpha import HUGE, CrateAlpha
+from crate_interp.models.families import (
+    ALIASES,
+    pretrained_cfg,
+    register_family,
+)
 
 __all__ = ["CrateClip", "TextTower", "tokenize"]
 
@@ -224,17 +229,18 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-@register_model
-def crate_alpha_clipa_large_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-CLIPA-L/14, the vision tower."""
-    name = "crate_alpha_clipa_large_patch14_224"
-    sizes: dict[str, Any] = {**LARGE, "patch_size": 14, "projection_head": True}
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **sizes)
-
-
-@register_model
-def crate_alpha_clipa_huge_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-CLIPA-H/14, the vision tower."""
-    name = "crate_alpha_clipa_huge_patch14_224"
-    sizes: dict[str, Any] = {**HUGE, "patch_size": 14, "projection_head": True}
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **sizes)
+_TOWER = {"patch_size": 14, "projection_head": True}
+register_family(  # the vision towers
+    __name__,
+    CrateAlpha,
+    {
+        "crate_alpha_clipa_large_patch14_224": {**LARGE, **_TOWER},
+        "crate_alpha_clipa_huge_patch14_224": {**HUGE, **_TOWER},
+    },
+)
+ALIASES.update(
+    {
+        "crate_alpha_CLIPA_L14": "crate_alpha_clipa_large_patch14_224.clipa",
+        "crate_alpha_CLIPA_H14": "crate_alpha_clipa_huge_patch14_224.clipa",
+    }
+)

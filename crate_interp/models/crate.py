@@ -14,16 +14,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import DropPath, LayerNorm, get_device_dtype
-from timm.models import generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crate_interp.models.families import (
+    ALIASES,
     DEMO,
     DEMO_CFG,
-    build_with_timm,
     load_pretrained,
     pretrained_cfg,
+    register_family,
 )
 from crate_interp.models.patches import CratePatchEmbed
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
@@ -240,52 +241,28 @@ BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
 LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
 
 
-@register_model
-def crate_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-T/16."""
-    name = "crate_tiny_patch16_224"
-    return build_with_timm(Crate, name, pretrained, kwargs, **TINY, patch_size=16)
-
-
-@register_model
-def crate_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-S/16."""
-    name = "crate_small_patch16_224"
-    return build_with_timm(Crate, name, pretrained, kwargs, **SMALL, patch_size=16)
-
-
-@register_model
-def crate_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-B/16."""
-    name = "crate_base_patch16_224"
-    return build_with_timm(Crate, name, pretrained, kwargs, **BASE, patch_size=16)
-
-
-@register_model
-def crate_large_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-L/16."""
-    name = "crate_large_patch16_224"
-    return build_with_timm(Crate, name, pretrained, kwargs, **LARGE, patch_size=16)
-
-
-@register_model
-def crate_small_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-S/8."""
-    name = "crate_small_patch8_224"
-    return build_with_timm(Crate, name, pretrained, kwargs, **SMALL, patch_size=8)
-
-
-@register_model
-def crate_base_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-B/8; with its weights `.in21k`, 6 heads and a Linear before the classifier."""
-    sizes: dict[str, Any] = dict(BASE)
-    if kwargs.get("pretrained_cfg") == "in21k":
-        sizes |= {"num_heads": 6, "pre_logits": True}
-    name = "crate_base_patch8_224"
-    return build_with_timm(Crate, name, pretrained, kwargs, **sizes, patch_size=8)
-
-
-@register_model
-def crate_demo(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The small CRATE that is shipped with the package."""
-    return build_with_timm(Crate, "crate_demo", pretrained, kwargs, **DEMO)
+register_family(
+    __name__,
+    Crate,
+    {
+        "crate_tiny_patch16_224": {**TINY, "patch_size": 16},
+        "crate_small_patch16_224": {**SMALL, "patch_size": 16},
+        "crate_base_patch16_224": {**BASE, "patch_size": 16},
+        "crate_large_patch16_224": {**LARGE, "patch_size": 16},
+        "crate_small_patch8_224": {**SMALL, "patch_size": 8},
+        "crate_base_patch8_224": {**BASE, "patch_size": 8},
+        "crate_base_patch8_224.in21k": {"num_heads": 6, "pre_logits": True},
+        "crate_demo": DEMO,
+    },
+)
+ALIASES.update(
+    {
+        "demo_crate": "crate_demo",
+        "crate_T16": "crate_tiny_patch16_224",
+        "crate_S16": "crate_small_patch16_224.in1k",
+        "crate_B16": "crate_base_patch16_224",
+        "crate_L16": "crate_large_patch16_224",
+        "crate_S8": "crate_small_patch8_224",
+        "crate_B8": "crate_base_patch8_224.in21k",
+    }
+)

@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import DropPath, LayerNorm, PatchEmbed
-from timm.models import generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from crate_interp.models.crate import BASE, LARGE, SMALL
 from crate_interp.models.families import (
+    ALIASES,
     DEMO,
     DEMO_CFG,
-    build_with_timm,
     load_pretrained,
     pretrained_cfg,
+    register_family,
 )
 from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
 
@@ -253,76 +255,36 @@ default_cfgs = generate_default_cfgs(
 )
 
 TINY = {"embed_dim": 192, "depth": 12, "num_heads": 3}
-SMALL = {"embed_dim": 576, "depth": 12, "num_heads": 12}
-BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
-LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
 HUGE = {"embed_dim": 1280, "depth": 32, "num_heads": 16}
 
 
-@register_model
-def crate_alpha_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-Ti/16."""
-    name = "crate_alpha_tiny_patch16_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **TINY, patch_size=16)
-
-
-@register_model
-def crate_alpha_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-S/16."""
-    name = "crate_alpha_small_patch16_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **SMALL, patch_size=16)
-
-
-@register_model
-def crate_alpha_base_patch32_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-B/32."""
-    name = "crate_alpha_base_patch32_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **BASE, patch_size=32)
-
-
-@register_model
-def crate_alpha_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-B/16."""
-    name = "crate_alpha_base_patch16_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **BASE, patch_size=16)
-
-
-@register_model
-def crate_alpha_base_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-B/8."""
-    name = "crate_alpha_base_patch8_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **BASE, patch_size=8)
-
-
-@register_model
-def crate_alpha_large_patch32_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-L/32."""
-    name = "crate_alpha_large_patch32_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **LARGE, patch_size=32)
-
-
-@register_model
-def crate_alpha_large_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-L/14."""
-    name = "crate_alpha_large_patch14_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **LARGE, patch_size=14)
-
-
-@register_model
-def crate_alpha_large_patch8_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-L/8."""
-    name = "crate_alpha_large_patch8_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **LARGE, patch_size=8)
-
-
-@register_model
-def crate_alpha_huge_patch14_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-alpha-H/14."""
-    name = "crate_alpha_huge_patch14_224"
-    return build_with_timm(CrateAlpha, name, pretrained, kwargs, **HUGE, patch_size=14)
-
-
-@register_model
-def crate_alpha_demo(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The small CRATE-alpha that is shipped with the package."""
-    return build_with_timm(CrateAlpha, "crate_alpha_demo", pretrained, kwargs, **DEMO)
+register_family(
+    __name__,
+    CrateAlpha,
+    {
+        "crate_alpha_tiny_patch16_224": {**TINY, "patch_size": 16},
+        "crate_alpha_small_patch16_224": {**SMALL, "patch_size": 16},
+        "crate_alpha_base_patch32_224": {**BASE, "patch_size": 32},
+        "crate_alpha_base_patch16_224": {**BASE, "patch_size": 16},
+        "crate_alpha_base_patch8_224": {**BASE, "patch_size": 8},
+        "crate_alpha_large_patch32_224": {**LARGE, "patch_size": 32},
+        "crate_alpha_large_patch14_224": {**LARGE, "patch_size": 14},
+        "crate_alpha_large_patch8_224": {**LARGE, "patch_size": 8},
+        "crate_alpha_huge_patch14_224": {**HUGE, "patch_size": 14},
+        "crate_alpha_demo": DEMO,
+    },
+)
+ALIASES.update(
+    {
+        "demo": "crate_alpha_demo",
+        "crate_alpha_T16": "crate_alpha_tiny_patch16_224",
+        "crate_alpha_S16": "crate_alpha_small_patch16_224",
+        "crate_alpha_B32": "crate_alpha_base_patch32_224.in21k",
+        "crate_alpha_B16": "crate_alpha_base_patch16_224.in1k",
+        "crate_alpha_B8": "crate_alpha_base_patch8_224.in1k",
+        "crate_alpha_L32": "crate_alpha_large_patch32_224.in21k",
+        "crate_alpha_L14": "crate_alpha_large_patch14_224.in1k",
+        "crate_alpha_L8": "crate_alpha_large_patch8_224.in1k",
+        "crate_alpha_H14": "crate_alpha_huge_patch14_224",
+    }
+)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from timm.models import build_model_with_cfg
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 __all__ = [
+    "ALIASES",
     "DEMO",
     "DEMO_CFG",
     "PretrainedFiles",
-    "build_with_timm",
     "load_pretrained",
     "pretrained_cfg",
+    "register_family",
 ]
+
+# Short names of models, as papers have them: what timm calls them. Each family adds its own. One
+# whose model has no tag has no published weights under that name.
+ALIASES: dict[str, str] = {}
 
 # The sizes of the shipped models, alike for all families, and their scenes.
 DEMO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4}
@@ -66,32 +72,38 @@ def pretrained_cfg(**differences: Any) -> dict[str, Any]:
     }
 
 
-def build_with_timm(
-    model_class: type[nn.Module],
-    variant: str,
-    pretrained: bool,
-    arguments: dict[str, Any],
-    **sizes: Any,
-) -> nn.Module:
-    """Build a registered model with timm: what the body of a function for `register_model` does.
+def register_family(
+    module: str, model_class: type[nn.Module], variants: Mapping[str, dict[str, Any]]
+) -> None:
+    """Register the architectures of a family with timm.
 
     Args:
-        model_class: A subclass of timm's VisionTransformer.
-        variant: Registered name.
-        pretrained: Load the weights of the model's configuration.
-        arguments: What `timm.create_model` passed on.
-        **sizes: Arguments that make this variant; `arguments` come before them.
-
-    Returns:
-        The model; with `features_only=True`, timm's wrapper of it.
+        module: Name of the family's module, in which `default_cfgs` are defined before.
+        model_class: A subclass of timm's VisionTransformer, or itself.
+        variants: Arguments of the class by architecture; those of `architecture.tag` are added
+            for these weights alone.
     """
-    features = {"feature_cls": "getter", "out_indices": arguments.pop("out_indices", 3)}
-    model: nn.Module = build_model_with_cfg(
-        model_class,
-        variant,
-        pretrained,
-        pretrained_filter_fn=PretrainedFiles.convert,
-        feature_cfg=features,
-        **{**sizes, **arguments},
-    )
-    return model
+    for name in variants:
+        if "." not in name:
+            entrypoint = _entrypoint(model_class, name, variants)
+            entrypoint.__module__, entrypoint.__name__ = module, name
+            setattr(sys.modules[module], name, register_model(entrypoint))
+
+
+def _entrypoint(
+    model_class: type[nn.Module], name: str, variants: Mapping[str, dict[str, Any]]
+) -> Callable[..., nn.Module]:
+    def build(pretrained: bool = False, **arguments: Any) -> nn.Module:
+        features = {"feature_cls": "getter", "out_indices": arguments.pop("out_indices", 3)}
+        of_weights = variants.get(f"{name}.{arguments.get('pretrained_cfg')}", {})
+        model: nn.Module = build_model_with_cfg(
+            model_class,
+            name,
+            pretrained,
+            pretrained_filter_fn=PretrainedFiles.convert,
+            feature_cfg=features,
+            **{**variants[name], **of_weights, **arguments},
+        )
+        return model
+
+    return build

@@ -12,13 +12,18 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float
 from timm.layers import LayerNorm
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import checkpoint_seq, generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.models.crate import CrateBlock
-from crate_interp.models.families import build_with_timm, load_pretrained, pretrained_cfg
+from crate_interp.models.crate import BASE, SMALL, CrateBlock
+from crate_interp.models.families import (
+    ALIASES,
+    load_pretrained,
+    pretrained_cfg,
+    register_family,
+)
 from crate_interp.models.masking import cut_patches, join_patches, patch_statistics
 from crate_interp.models.subspace import SubspaceAttention
 
@@ -271,15 +276,17 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-@register_model
-def crate_mae_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-MAE-S/16, the encoder."""
-    sizes = {"embed_dim": 576, "depth": 12, "num_heads": 12, "patch_size": 16}
-    return build_with_timm(CrateMae, "crate_mae_small_patch16_224", pretrained, kwargs, **sizes)
-
-
-@register_model
-def crate_mae_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CRATE-MAE-B/16, the encoder."""
-    sizes = {"embed_dim": 768, "depth": 12, "num_heads": 12, "patch_size": 16}
-    return build_with_timm(CrateMae, "crate_mae_base_patch16_224", pretrained, kwargs, **sizes)
+register_family(
+    __name__,
+    CrateMae,
+    {
+        "crate_mae_small_patch16_224": {**SMALL, "patch_size": 16},
+        "crate_mae_base_patch16_224": {**BASE, "patch_size": 16},
+    },
+)
+ALIASES.update(
+    {
+        "crate_mae_S16": "crate_mae_small_patch16_224",
+        "crate_mae_B16": "crate_mae_base_patch16_224.in1k",
+    }
+)

@@ -7,7 +7,7 @@ another file, or go to the network, is no size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,51 +16,75 @@ from crate_interp.errors import InputError, shorten
 
 __all__ = ["check_arguments"]
 
-_WHOLE = {
-    "depth": (1, 256),
-    "embed_dim": (1, 16384),
-    "in_chans": (1, 64),
-    "num_classes": (0, 1_000_000),
-    "num_heads": (1, 256),
-    "reg_tokens": (0, 256),
+Check = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is that
+
+
+def _is_between(value: Any, kind: Any, low: float, high: float) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+
+def _whole(low: int, high: int) -> Check:
+    return f"a whole number from {low} to {high}", lambda v: _is_between(v, int, low, high)
+
+
+def _sides(low: int, high: int) -> Check:
+    """One number of pixels, or two."""
+    expected, is_one = _whole(low, high)
+
+    def fits(value: Any) -> bool:
+        sides = value if isinstance(value, list | tuple) else (value, value)
+        return len(sides) == 2 and all(map(is_one, sides))
+
+    return f"{expected}, or two", fits
+
+
+def _number(low: float, high: float) -> Check:
+    expected = f"a number from {low:g} to {high:g}"
+    return expected, lambda value: _is_between(value, int | float, low, high)
+
+
+def _word(*words: str) -> Check:
+    return f"one of {', '.join(map(repr, words))}", lambda v: isinstance(v, str) and v in words
+
+
+def _or_nothing(check: Check) -> Check:
+    return f"{check[0]} or nothing", lambda value: value is None or check[1](value)
+
+
+_SHARES = (
+    *("attn_drop_rate", "drop_path_rate", "drop_rate"),
+    *("patch_drop_rate", "pos_drop_rate", "proj_drop_rate"),
+)
+_SWITCHES = (
+    *("class_token", "dynamic_img_pad", "dynamic_img_size", "final_norm", "fix_init"),
+    *("no_embed_class", "pool_include_prefix", "pre_logits", "pre_norm", "projection_head"),
+    *("proj_bias", "qk_norm", "qkv_bias", "scale_attn_norm", "scale_mlp_norm"),
+)
+_SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
+_CHECKS: dict[str, Check] = {
+    **dict.fromkeys(_SHARES, _number(0, 1)),
+    **dict.fromkeys(_SWITCHES, _SWITCH),
+    "depth": _whole(1, 256),
+    "embed_dim": _whole(1, 16384),
+    "in_chans": _whole(1, 64),
+    "num_classes": _whole(0, 1_000_000),
+    "num_heads": _whole(1, 256),
+    "reg_tokens": _whole(0, 256),
+    "img_size": _or_nothing(_sides(1, 16384)),
+    "patch_size": _sides(1, 1024),
+    "init_values": _or_nothing(_number(0, 1e3)),
+    "mlp_ratio": _number(1e-3, 64),
+    "step_size": _number(0, 1e3),
+    "threshold": _number(0, 1e3),
+    "fc_norm": _or_nothing(_SWITCH),
+    "global_pool": _word("", "avg", "avgmax", "map", "max", "token"),
+    "pos_embed": _word("", "learn", "none"),
+    "weight_init": _word("", "jax", "jax_nlhb", "moco", "reset", "skip"),
 }
-_SIDES = {"img_size": (1, 16384), "patch_size": (1, 1024)}  # pixels; one number, or two
-_NUMBERS = {
-    "attn_drop_rate": (0, 1),
-    "drop_path_rate": (0, 1),
-    "drop_rate": (0, 1),
-    "init_values": (0, 1e3),
-    "mlp_ratio": (1e-3, 64),
-    "patch_drop_rate": (0, 1),
-    "pos_drop_rate": (0, 1),
-    "proj_drop_rate": (0, 1),
-    "step_size": (0, 1e3),
-    "threshold": (0, 1e3),
-}
-_SWITCHES = {
-    "class_token",
-    "dynamic_img_pad",
-    "dynamic_img_size",
-    "fc_norm",
-    "final_norm",
-    "fix_init",
-    "no_embed_class",
-    "pool_include_prefix",
-    "pre_logits",
-    "pre_norm",
-    "projection_head",
-    "proj_bias",
-    "qk_norm",
-    "qkv_bias",
-    "scale_attn_norm",
-    "scale_mlp_norm",
-}
-_WORDS = {
-    "global_pool": ("", "avg", "avgmax", "map", "max", "token"),
-    "pos_embed": ("", "learn", "none"),
-    "weight_init": ("", "jax", "jax_nlhb", "moco", "reset", "skip"),
-}
-_MAY_BE_NONE = {"fc_norm", "init_values", "img_size"}
+_NO_SIZE: Check = (
+    "a size, for instance embed_dim, depth, num_heads, patch_size or img_size",
+    lambda _: False,
+)
 
 
 def check_arguments(arguments: Mapping[str, Any], what: str, *, plain: bool = False) -> None:
@@ -77,42 +101,8 @@ def check_arguments(arguments: Mapping[str, Any], what: str, *, plain: bool = Fa
     for name, value in arguments.items():
         if not plain and (callable(value) or isinstance(value, torch.dtype | torch.device)):
             continue
-        expected = _expected(name)
-        if not _fits(name, value):
+        expected, fits = _CHECKS.get(name, _NO_SIZE)
+        if not fits(value):
             raise InputError(
                 f"{what} cannot be made with {shorten(name)} {shorten(value)}: expected {expected}"
             )
-
-
-def _expected(name: str) -> str:
-    nothing = " or nothing" if name in _MAY_BE_NONE else ""
-    if name in _WHOLE:
-        return "a whole number from {} to {}".format(*_WHOLE[name])
-    if name in _SIDES:
-        return "a whole number from {} to {}, or two".format(*_SIDES[name]) + nothing
-    if name in _NUMBERS:
-        return "a number from {:g} to {:g}".format(*_NUMBERS[name]) + nothing
-    if name in _SWITCHES:
-        return "true or false" + nothing
-    if name in _WORDS:
-        return f"one of {', '.join(map(repr, _WORDS[name]))}"
-    return "a size, for instance embed_dim, depth, num_heads, patch_size or img_size"
-
-
-def _fits(name: str, value: Any) -> bool:
-    if value is None:
-        return name in _MAY_BE_NONE
-    if name in _WHOLE:
-        return _is_between(value, _WHOLE[name], int)
-    if name in _SIDES:
-        sides = value if isinstance(value, list | tuple) else (value, value)
-        return len(sides) == 2 and all(_is_between(side, _SIDES[name], int) for side in sides)
-    if name in _NUMBERS:
-        return _is_between(value, _NUMBERS[name], int | float)
-    if name in _SWITCHES:
-        return isinstance(value, bool)
-    return name in _WORDS and isinstance(value, str) and value in _WORDS[name]
-
-
-def _is_between(value: Any, ends: tuple[float, float], kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and ends[0] <= value <= ends[1]

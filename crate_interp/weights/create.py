@@ -13,10 +13,16 @@ from crate_interp.models.memory import usable_memory
 from crate_interp.weights.arguments import check_arguments
 from crate_interp.weights.names import ModelName
 
-__all__ = ["create_as_planned", "create_backbone", "create_on_meta", "parameters_of"]
+__all__ = [
+    "TIMM_REFUSALS",
+    "create_as_planned",
+    "create_backbone",
+    "create_on_meta",
+    "parameters_of",
+]
 
-# What timm and torch raise for sizes that do not go together, and for Python's classes that do not.
-_REFUSALS = (
+# What timm and torch raise for sizes and tensors that do not go together.
+TIMM_REFUSALS = (
     AssertionError,
     AttributeError,
     LookupError,
@@ -82,7 +88,7 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
     with torch.device("meta"):
         try:
             model = timm.create_model(str(name), **arguments)
-        except _REFUSALS as error:
+        except TIMM_REFUSALS as error:
             model = timm.create_model(str(name))  # the arguments are not to blame for the class
             if isinstance(model, VisionTransformer):
                 raise InputError(f"{refused}: {error}") from error

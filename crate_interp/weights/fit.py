@@ -64,14 +64,8 @@ def load_checkpoint_into(
 def load_pretrained_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a weight file as timm loads pretrained weights.
 
-    Other classes start anew, and a patch kernel of another size is resampled.
-
-    Args:
-        model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
-        path: The file.
-
-    Raises:
-        CheckpointError: The file cannot be read or does not fit.
+    As `load_checkpoint_into`, but other classes start anew, and a patch kernel of another size is
+    resampled.
     """
     _load(model, read_checkpoint(path), "start anew")
 
@@ -81,14 +75,7 @@ def load_initial_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     A patch kernel of another size is resampled bilinear, antialiased where it shrinks; positions of
     another grid linear between its corners, the class token's kept. The head begins anew if the
-    number of classes or the patch size is another.
-
-    Args:
-        model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
-        path: The file.
-
-    Raises:
-        CheckpointError: The file cannot be read or does not fit.
+    number of classes or the patch size is another. All else is as in `load_checkpoint_into`.
 
     Reference:
         Scaling White-Box Transformers for Vision, arXiv 2405.20299, and its released code.

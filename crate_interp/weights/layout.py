@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, shorten
+from crate_interp.errors import CheckpointError, InputError, shorten
 
 __all__ = [
     "LAYOUTS",
@@ -93,7 +93,12 @@ def register_layout(layout: Layout) -> Layout:
 
     A file is of the layout with the most marks of those that it has all marks of; among layouts of
     as many marks, of the one with the most rules.
+
+    Raises:
+        InputError: It is no layout, or one without marks or rules.
     """
+    if not isinstance(layout, Layout) or not layout.marks or not layout.rules:
+        raise InputError(f"expected a Layout with marks and rules, found {shorten(layout)}")
     LAYOUTS[layout.name] = layout
     return layout
 

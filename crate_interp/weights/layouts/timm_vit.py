@@ -9,19 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from crate_interp.errors import CheckpointError
-from crate_interp.weights.layout import Layout, Rule, Way, register_layout, unknown_layout
+from crate_interp.weights.create import TIMM_REFUSALS
+from crate_interp.weights.layout import (
+    LAYOUTS,
+    Layout,
+    Rule,
+    Way,
+    register_layout,
+    unknown_layout,
+)
 from crate_interp.weights.resampling import resample
 
-# What timm's conversion raises for tensors that are not of the shapes that it takes for granted.
-_REFUSALS = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-)
 _UNCHANGED = (Rule("{any}", "{any}"),)
 
 
@@ -41,7 +39,7 @@ def _fit(tensors: dict[str, Tensor], model: Any, way: Way) -> dict[str, Tensor]:
         return tensors
     try:
         return dict(convert(tensors, model))
-    except _REFUSALS as error:
+    except TIMM_REFUSALS as error:
         raise CheckpointError(f"timm cannot convert it: {error!r}") from error
 
 
@@ -61,4 +59,5 @@ register_layout(
         fit=_fit,
     )
 )
-register_layout(Layout("converted by timm", (), _UNCHANGED, fit=_fit_unknown))
+# Without marks: what no other layout recognises.
+LAYOUTS["converted by timm"] = Layout("converted by timm", (), _UNCHANGED, fit=_fit_unknown)
