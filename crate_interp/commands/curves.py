@@ -17,7 +17,7 @@ from crate_interp.config import CurvesConfig, Spent
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import read_json_as, read_table
 from crate_interp.runs.figure_files import save_figure
-from crate_interp.visualization import Curve, Panel, draw_curves
+from crate_interp.visualization import Curve, CurvePanel, draw_curves
 
 __all__ = ["run"]
 
@@ -101,12 +101,12 @@ def run(config: CurvesConfig) -> int:
 
     metrics, probes = [run.metrics for run in runs], [run.probes for run in runs]
     panels = [
-        Panel("training loss", curves_of(metrics, ["loss"]), smooth=True),
-        Panel("validation loss", curves_of(metrics, ["validation_loss"])),
-        Panel("validation accuracy (%)", curves_of(metrics, ["accuracy"])),
+        CurvePanel("training loss", curves_of(metrics, ["loss"]), smooth=True),
+        CurvePanel("validation loss", curves_of(metrics, ["validation_loss"])),
+        CurvePanel("validation accuracy (%)", curves_of(metrics, ["accuracy"])),
     ]
     for title, wanted in _probe_panels(probes).items():
-        panels.append(Panel(title, curves_of(probes, wanted)))
+        panels.append(CurvePanel(title, curves_of(probes, wanted)))
     drawn = [panel for panel in panels if panel.curves]
     figure = draw_curves(drawn, x_label, width=config.width_inches)
     print(*save_figure(figure, config.output, config), sep="\n")

@@ -24,7 +24,7 @@ from crate_interp.runs.inference import describe_model
 from crate_interp.runs.number_files import about_of, write_table
 from crate_interp.runs.observation import load_observer, observe, open_pictures
 from crate_interp.structures import Activations
-from crate_interp.visualization import Curve, Panel, draw_curves
+from crate_interp.visualization import Curve, CurvePanel, draw_curves
 from crate_interp.weights import create_on_meta, names_a_file, resolve_name
 
 __all__ = ["run"]
@@ -137,7 +137,7 @@ def _thresholds_of(model: nn.Module) -> str:
     return "" if None in found else ", ".join(f"{value:g}" for value in sorted(found))
 
 
-def _panels_of(measured: Sequence[_Measured]) -> list[Panel]:
+def _panels_of(measured: Sequence[_Measured]) -> list[CurvePanel]:
     """One panel a quantity that some model has."""
     panels = []
     for quantity, title in QUANTITIES.items():
@@ -151,7 +151,7 @@ def _panels_of(measured: Sequence[_Measured]) -> list[Panel]:
                 x = np.arange(len(mean), dtype=float)
                 curves.append(Curve(_label_of(one), x, mean[:, None], deviation[:, None]))
         if curves:
-            panels.append(Panel(title, curves))
+            panels.append(CurvePanel(title, curves))
     return panels
 
 

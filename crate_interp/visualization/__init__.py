@@ -1,4 +1,4 @@
-"""Pictures of what was found: overlays (arrays to RGB) and figures (arrays to Figure)."""
+"""Overlays (arrays to RGB), figures (arrays to Figure) and pages (records to HTML)."""
 
 from crate_interp.visualization.ablation import atom_effects_figure, head_effects_figure
 from crate_interp.visualization.atlas import AtomRow, atom_sheet, context_window
@@ -10,8 +10,9 @@ from crate_interp.visualization.attention import (
     maps_figure,
 )
 from crate_interp.visualization.attribution import attribution_figure
-from crate_interp.visualization.comparison import class_scores_figure, comparison_figure
-from crate_interp.visualization.curves import Curve, Panel, draw_curves
+from crate_interp.visualization.class_scores import class_scores_figure
+from crate_interp.visualization.curves import Curve, CurvePanel, draw_curves
+from crate_interp.visualization.grid import Grid, Panel
 from crate_interp.visualization.overlay import (
     contrasting_colours,
     draw_attention,
@@ -21,14 +22,16 @@ from crate_interp.visualization.overlay import (
 )
 from crate_interp.visualization.pca import pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
-from crate_interp.visualization.sheet import overlay_sheet
+from crate_interp.visualization.sheet import comparison_figure, overlay_sheet
 from crate_interp.visualization.style import Figure, write_figure
 
 __all__ = [
     "AtomCard",
     "AtomRow",
     "Curve",
+    "CurvePanel",
     "Figure",
+    "Grid",
     "Panel",
     "Thumbnail",
     "atlas_page",

@@ -13,8 +13,15 @@ from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.page import line_height
-from crate_interp.visualization.style import Figure, text_width, wrapped, write_below
+from crate_interp.visualization.chart import (
+    COLOURS,
+    LABEL,
+    SMALL,
+    draw_frame,
+    write_below,
+    write_title,
+)
+from crate_interp.visualization.style import Figure, text_width
 
 __all__ = ["atom_effects_figure", "head_effects_figure"]
 
@@ -22,8 +29,6 @@ _CELL = 0.42  # inches
 _BAR = 0.19
 _BESIDE = 1.0  # inches beside a matrix: numbers of the blocks, scale
 _MOST_BARS = 25
-_FOR, _AGAINST = "#0072B2", "#D55E00"
-_SMALL = 8  # points
 
 
 def head_effects_figure(
@@ -37,24 +42,22 @@ def head_effects_figure(
     """Draw a matrix of blocks by heads, with the numbers in it where they have room.
 
     Args:
-        effects: Mean over the images.
+        effects: Means over the images.
         blocks: Number of each row's block.
         label: What is drawn, with its unit.
         signed: Effects lie on both sides of zero.
-        note: Below the figure.
-        width: Of the page, inches.
+        note: Words below the figure.
+        width: Width of the page, inches.
 
     Raises:
-        InputError: No head, or not one block number a row.
+        InputError: There is no head, or not one block number per row.
     """
     if not effects.size or len(blocks) != len(effects):
         raise InputError(f"expected effects of {len(blocks)} blocks, found shape {effects.shape}")
     rows, columns = effects.shape
     width = width or max(3.0, _CELL * columns + _BESIDE)
     cell = min(_CELL, (width - _BESIDE) / columns)
-    title = wrapped(label, width - 0.2, _SMALL)
-    height = max(1.5, cell * rows + 0.8) + len(title) * line_height(_SMALL)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, max(1.5, cell * rows + 0.8)), layout="constrained")
     axes = figure.subplots()
     largest = float(np.abs(effects).max()) or 1.0
     limits = (-largest, largest) if signed else (0.0, largest)
@@ -69,13 +72,13 @@ def head_effects_figure(
             axes.text(place[1], place[0], text, color=colour, **style)
     axes.set_xticks(range(columns))
     axes.set_yticks(range(rows), [str(block) for block in blocks])
-    figure.suptitle("\n".join(title), x=0.06 / width, ha="left", fontsize=_SMALL)
-    axes.set_xlabel("head", fontsize=_SMALL + 1)
-    axes.set_ylabel("block", fontsize=_SMALL + 1)
-    axes.tick_params(labelsize=min(_SMALL, 50 * cell), length=0)
+    write_title(figure, label)
+    axes.set_xlabel("head", fontsize=LABEL)
+    axes.set_ylabel("block", fontsize=LABEL)
+    axes.tick_params(labelsize=min(SMALL, 50 * cell), length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(matrix, ax=axes, fraction=0.05, aspect=5 * rows, pad=0.02)
-    bar.ax.tick_params(labelsize=_SMALL - 1, length=2)
+    bar.ax.tick_params(labelsize=SMALL - 1, length=2)
     bar.ax.yaxis.set_major_locator(MaxNLocator(4))
     bar.outline.set_visible(False)
     write_below(figure, note)
@@ -92,27 +95,24 @@ def atom_effects_figure(
     """Draw the strongest atoms as bars, the mean over images, with a dot for each image.
 
     Args:
-        effects: Of each image, the strongest atom first.
-        names: Of the atoms.
+        effects: Effects in each image, the strongest atom first.
+        names: Names of the atoms.
         label: What is drawn, with its unit.
-        note: Below the figure.
-        width: Of the page, inches.
+        note: Words below the figure.
+        width: Width of the page, inches.
 
     Raises:
-        InputError: No atom or image, or not one name an atom.
+        InputError: There is no atom or image, or not one name per atom.
     """
     if not effects.size or effects.shape[1] != len(names):
         raise InputError(f"expected effects of {len(names)} atoms, found shape {effects.shape}")
     shown = effects[:, :_MOST_BARS]
     count = shown.shape[1]
-    width = width or 4.6
-    title = wrapped(label, width - 0.2, _SMALL)
-    height = _BAR * count + 0.5 + len(title) * line_height(_SMALL)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width or 4.6, _BAR * count + 0.5), layout="constrained")
     axes = figure.subplots()
     means = shown.mean(axis=0)
     places = np.arange(count)
-    colours = np.where(means >= 0, _FOR, _AGAINST)
+    colours = np.where(means >= 0, *COLOURS[:2])
     axes.barh(places, means, color=colours, height=0.72, alpha=0.85)
     if len(shown) > 1:
         spread = np.linspace(-0.22, 0.22, len(shown))
@@ -122,12 +122,8 @@ def atom_effects_figure(
     axes.set_yticks(places, list(names[:count]))
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.tick_params(labelsize=_SMALL - 1)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
-    figure.suptitle("\n".join(title), x=0.06 / width, ha="left", fontsize=_SMALL)
+    draw_frame(axes, "x")
+    write_title(figure, label)
     write_below(figure, note)
     return figure
 

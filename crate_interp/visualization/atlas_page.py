@@ -27,7 +27,7 @@ class Thumbnail:
     """A small copy of an image.
 
     Attributes:
-        number: By which patches name it.
+        number: Number that patches name it by.
         name: For the reader.
         file: Path from the page's folder, with forward slashes.
         hw: Height and width of the copy, pixels.
@@ -81,9 +81,9 @@ def atlas_page(
         title: Heading.
         about: A paragraph below it.
         cards: The atoms.
-        thumbnails: Of every image that a card names.
+        thumbnails: One of every image that a card names.
         classes: Names, empty if classes are not known.
-        geometry: Of any image; it says where patches lie.
+        geometry: That of any image; it says where patches lie.
         num_images: Images that were seen.
 
     Returns:

@@ -10,18 +10,14 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.page import EDGE, Page, line_height
-from crate_interp.visualization.style import NOTE_SIZE, Figure, joined, wrapped
+from crate_interp.visualization.grid import Grid, Panel
+from crate_interp.visualization.overlay import draw_attention, draw_signed
+from crate_interp.visualization.style import Figure, joined
 
 __all__ = ["attribution_figure"]
 
-SIDE, GAP = 1.55, 0.06  # inches
-TITLE, NAME = 8, 7  # points
-TALLEST = 1.4  # times its width: a higher image is drawn smaller
-_BRIGHTEST = 99.5  # percentile of a map; single pixels would leave the rest dark
 _SIGNED = "purple: for the class, orange: against it"
 
 
@@ -39,14 +35,14 @@ def attribution_figure(
     speaks against it, white at zero.
 
     Args:
-        pictures: Of any sizes.
-        maps: By title, one an image, in its pixels, or on any grid that covers it.
-        names: Written below the images, for instance the class.
-        note: Below the figure.
-        width: Of the page, inches.
+        pictures: Images of any sizes.
+        maps: Maps by title, one per image, in its pixels or on any grid that covers it.
+        names: Words below the images, for instance the class.
+        note: Words below the figure.
+        width: Width of the page, inches.
 
     Raises:
-        InputError: No image or map, or not one map and name an image.
+        InputError: There is no image or map, or not one map and name per image.
     """
     counts = {len(pictures), len(names), *(len(column) for column in maps.values())}
     if not pictures or not maps or len(counts) > 1:
@@ -55,45 +51,20 @@ def attribution_figure(
             f"{len(pictures)} images, {len(names)} names and "
             f"{[len(column) for column in maps.values()]} maps"
         )
-    columns = 1 + len(maps)
-    width = width or columns * (SIDE + GAP) - GAP + 2 * EDGE
-    side = (width - 2 * EDGE + GAP) / columns - GAP
-    heights = [side * min(TALLEST, rgb.shape[0] / rgb.shape[1]) for rgb in pictures]
-    labels = [wrapped(name, width - 2 * EDGE, NAME) for name in names]
+    rows = []
+    for number, rgb in enumerate(pictures):
+        shown = [rgb, *(_paint(rgb, column[number]) for column in maps.values())]
+        titles = [""] * len(shown) if number else ["image", *maps]
+        rows.append(list(map(Panel, shown, titles)))
     signed = any((values < 0).any() for column in maps.values() for values in column)
-    below = wrapped(joined([note, _SIGNED if signed else ""]), width - 2 * EDGE, NOTE_SIZE)
-    headings = [wrapped(title, side, TITLE) for title in ("image", *maps)]
-    top = EDGE + max(map(len, headings)) * line_height(TITLE) + 0.03
-    below_image = [len(lines) * line_height(NAME) + GAP for lines in labels]
-    rows = [tall + text for tall, text in zip(heights, below_image, strict=True)]
-    foot = top + sum(rows)
-    page = Page.of(width, foot + len(below) * line_height(NOTE_SIZE) + EDGE)
-    for row, (rgb, lines) in enumerate(zip(pictures, labels, strict=True)):
-        y = top + sum(rows[:row])
-        shown = [rgb, *(_paint(rgb, column[row]) for column in maps.values())]
-        for column, (title, panel) in enumerate(zip(("image", *maps), shown, strict=True)):
-            axes = page.axes(EDGE + column * (side + GAP), y, side, heights[row], f"{title} {row}")
-            axes.imshow(panel, interpolation="antialiased")
-            if row == 0:
-                axes.set_title("\n".join(headings[column]), fontsize=TITLE, pad=3)
-        page.lines(EDGE, y + heights[row] + 0.02, lines, NAME, color="0.25")
-    page.lines(EDGE, foot, below, NOTE_SIZE, color="0.35")
-    return page.figure
+    grid = Grid(rows, row_captions=names, equal="widths", size=1.55)
+    return grid.draw(note=joined([note, _SIGNED if signed else ""]), width=width)
 
 
 def _paint(
     rgb: UInt8[np.ndarray, "H W 3"], values: Float[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    height, width = rgb.shape[:2]
-    values = values.astype(np.float64)
-    largest = float(np.percentile(np.abs(values), _BRIGHTEST)) or 1.0
-    if (values < 0).any():
-        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST)
-        painted = colormaps["PuOr"](0.5 + 0.5 * (values / largest).clip(-1, 1))[..., :3]
-        return np.asarray((255 * painted).round(), dtype=np.uint8)
-    values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    share = (values / largest).clip(0, 1)
-    grey = rgb.mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
-    heat = colormaps["inferno"](share)[..., :3]
-    opacity = (0.5 + 0.4 * share)[..., None]
-    return np.asarray((255 * ((1 - opacity) * grey + opacity * heat)).round(), dtype=np.uint8)
+    signed = bool((values < 0).any())
+    smooth = cv2.INTER_NEAREST if signed else cv2.INTER_LINEAR
+    values = cv2.resize(values.astype(np.float64), rgb.shape[1::-1], interpolation=smooth)
+    return draw_signed(values) if signed else draw_attention(rgb, values)

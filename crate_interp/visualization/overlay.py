@@ -9,6 +9,7 @@ from matplotlib import colormaps
 
 from crate_interp.errors import InputError
 from crate_interp.structures import Instances
+from crate_interp.visualization.outline import outline_pixels
 
 __all__ = [
     "PALETTE",
@@ -17,6 +18,7 @@ __all__ = [
     "draw_heat",
     "draw_instances",
     "draw_kept",
+    "draw_signed",
 ]
 
 # Okabe and Ito's colours, told apart with any colour vision; black is left out.
@@ -37,7 +39,6 @@ _ENOUGH = 70.0  # CIELAB units from the image: a colour that is as far stands ou
 _MOST_PIXELS = 40_000
 _STRIP_PIXELS = 2**20  # tinted at once: in float64, an image of 2**26 would take 5 GB
 _AROUND = 15  # pixels of such an image that count as around a mask
-_BRIGHT = 60.0  # lightness from which on a colour has a black border
 
 
 def draw_instances(
@@ -53,8 +54,7 @@ def draw_instances(
         rgb: The image.
         instances: Masks in the frame of the image, the first drawn last.
         opacity: Share of the colour inside a mask, 0 to 1.
-        outline: Draw outlines, in the colour of the mask and bordered in black or white, whichever
-            is less like it.
+        outline: Draw outlines, in the colour of the mask.
         colours: One a mask; `contrasting_colours` by default.
 
     Raises:
@@ -71,16 +71,9 @@ def draw_instances(
     for top in range(0, len(rgb), rows):
         strip = slice(top, top + rows)
         drawn[strip] = _tinted(rgb[strip], instances.masks[:, strip], colours, opacity)
-    thickness = max(1, round(min(rgb.shape[:2]) / 200))
     order = range(len(instances) - 1, -1, -1)
     for number in order if outline else ():
-        outlines, _ = cv2.findContours(
-            instances.masks[number].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
-        )
-        colour = tuple(int(value) for value in colours[number])
-        border = (0, 0, 0) if _lightness(colours[number]) > _BRIGHT else (255, 255, 255)
-        cv2.drawContours(drawn, outlines, -1, border, thickness + 2, cv2.LINE_AA)
-        cv2.drawContours(drawn, outlines, -1, colour, thickness, cv2.LINE_AA)
+        outline_pixels(drawn, instances.masks[number], colours[number])
     return drawn
 
 
@@ -132,11 +125,6 @@ def _to_lab(rgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
     return lab
 
 
-def _lightness(colour: UInt8[np.ndarray, " 3"]) -> float:
-    """CIELAB's, 0 to 100."""
-    return float(_to_lab(colour[None, None])[0, 0, 0])
-
-
 def draw_heat(attention: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
     """Colour a map: black is 0, over purple and orange to light yellow, its 99th percentile.
 
@@ -176,6 +164,15 @@ def draw_kept(
         raise InputError(f"a mask of {mask.shape} on an image of {rgb.shape[:2]}")
     pale = 0.15 * rgb.mean(axis=2, keepdims=True) / 255 + 0.85
     return np.where(mask[..., None], rgb, _to_uint8(np.repeat(pale, 3, axis=2)))
+
+
+def draw_signed(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Colour a map: purple above 0, orange below, white at 0; deepest from its 99.5th percentile.
+
+    The percentile is that of the magnitudes.
+    """
+    largest = float(np.percentile(np.abs(values), 99.5)) or 1.0
+    return _to_uint8(colormaps["PuOr"](0.5 + 0.5 * (values / largest).clip(-1, 1))[..., :3])
 
 
 def _to_unit(attention: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:

@@ -1,65 +1,61 @@
-"""A page of a figure, on which places are told in inches from its top left corner."""
+"""A page of a figure, on which places are inches from its upper left corner."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-__all__ = ["EDGE", "Page", "line_height"]
+from crate_interp.visualization.style import line_height
+
+__all__ = ["EDGE", "NOTE_SIZE", "Page"]
 
 EDGE = 0.06  # inches that stay empty around a page
+NOTE_SIZE = 6  # points, of the words below a figure
 
 
-def line_height(points: float) -> float:
-    """Height of a line of text, inches."""
-    return 1.3 * points / 72
-
-
-@dataclass(frozen=True)
 class Page:
-    """A figure of a known size.
+    """A figure whose size is known when all is drawn."""
 
-    Attributes:
-        figure: It.
-        width: Inches.
-        height: Inches.
-    """
-
-    figure: Figure
-    width: float
-    height: float
-
-    @classmethod
-    def of(cls, width: float, height: float) -> Page:
-        """Make an empty page."""
-        return cls(Figure(figsize=(width, height)), width, height)
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """A place in the coordinates of the figure."""
-        return x / self.width, 1 - y / self.height
+    def __init__(self) -> None:
+        self._figure = Figure()
+        self._axes: list[tuple[Axes, float, float, float, float]] = []
+        self._texts: list[tuple[Text, float, float]] = []
 
     def axes(self, x: float, y: float, width: float, height: float, label: str = "") -> Axes:
         """Make axes without ticks and frame."""
-        left, bottom = self.at(x, y + height)
-        place = (left, bottom, width / self.width, height / self.height)
-        axes = self.figure.add_axes(place, label=label)
+        axes = self._figure.add_axes((0, 0, 1, 1), label=label)
         axes.set_axis_off()
+        self._axes.append((axes, x, y, width, height))
         return axes
 
-    def lines(self, x: float, y: float, lines: Sequence[str], points: float, **style: Any) -> None:
+    def lines(self, x: float, y: float, lines: Sequence[str], points: float, **style: Any) -> float:
         """Write lines of text below a place, if there are any.
 
         Args:
-            x: Of the left end, unless `ha` says something else.
-            y: Of the upper end.
-            lines: To write.
-            points: Size.
-            **style: As matplotlib's text takes it.
+            x: Place of the left end, unless `ha` says something else.
+            y: Place of the upper end.
+            lines: Text to write.
+            points: Size of the letters.
+            **style: Whatever else matplotlib's text takes.
+
+        Returns:
+            Place of the lower end.
         """
         if any(lines):
-            text = "\n".join(lines)
-            self.figure.text(*self.at(x, y), text, fontsize=points, va="top", **style)
+            text = self._figure.text(0, 0, "\n".join(lines), fontsize=points, va="top", **style)
+            self._texts.append((text, x, y))
+        return y + len(lines) * line_height(points)
+
+    def figure_of(self, width: float, height: float) -> Figure:
+        """Put everything in its place on a page of a size, inches."""
+        self._figure.set_size_inches(width, height)
+        for axes, x, y, wide, high in self._axes:
+            place = (x / width, 1 - (y + high) / height)
+            axes.set_position((*place, wide / width, high / height))
+        for text, x, y in self._texts:
+            text.set_position((x / width, 1 - y / height))
+        return self._figure

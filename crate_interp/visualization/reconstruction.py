@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.page import EDGE, Page, line_height
-from crate_interp.visualization.style import NOTE_SIZE, Figure, text_width, wrapped
+from crate_interp.visualization.grid import NARROW, Grid, Panel, draw_grids
+from crate_interp.visualization.style import Figure
 
 __all__ = ["reconstruction_figure"]
 
-SIDE, GAP, GROUP_GAP = 1.25, 0.05, 0.2  # inches
-NARROW = 5.0  # a page that is no wider has one group of columns
-TITLE = 8  # points
 HIDDEN = 0.78  # grey level of a hidden patch: neither black nor white of an image
+_MOST_ROWS = 4  # more images stand in two groups of columns, where the page is wide enough
 
 
 def reconstruction_figure(
@@ -35,12 +32,13 @@ def reconstruction_figure(
     Args:
         originals: Square images of any sizes.
         hidden: True where the model did not see an image.
-        predictions: Of whole images.
-        note: Below the figure.
-        width: Of the page, inches.
+        predictions: Predicted images, whole.
+        note: Words below the figure.
+        width: Width of the page, inches.
 
     Raises:
-        InputError: No image, not one mask and one prediction for each, or one of another size.
+        InputError: There is no image, not one mask and one prediction for each, or one of another
+            size.
     """
     sizes = [[array.shape[:2] for array in arrays] for arrays in (originals, hidden, predictions)]
     if not originals or sizes[0] != sizes[1] or sizes[0] != sizes[2]:
@@ -48,28 +46,16 @@ def reconstruction_figure(
             "expected images, and a mask and a prediction of the size of each, found sizes "
             f"{sizes[0]}, {sizes[1]} and {sizes[2]}"
         )
-    groups = 1 if len(originals) <= 4 or (width or 2 * NARROW) <= NARROW else 2
-    between = groups * 2 * GAP + (groups - 1) * GROUP_GAP
-    width = width or 2 * EDGE + 3 * groups * SIDE + between
-    side = min((width - 2 * EDGE - between) / (3 * groups), 1.6 * SIDE)
-    rows = math.ceil(len(originals) / groups)
-    lines = wrapped(note, width - 2 * EDGE, NOTE_SIZE)
-    top = EDGE + line_height(TITLE) + 0.03
-    foot = top + rows * (side + GAP)
-    page = Page.of(width, foot + len(lines) * line_height(NOTE_SIZE) + EDGE)
-    for number, (rgb, mask, predicted) in enumerate(
-        zip(originals, hidden, predictions, strict=True)
-    ):
-        group, row = divmod(number, rows)
+    rows = []
+    for rgb, mask, predicted in zip(originals, hidden, predictions, strict=True):
         masked = np.where(mask[..., None], np.uint8(round(255 * HIDDEN)), rgb)
-        pasted = np.where(mask[..., None], predicted, rgb)
-        panels = {"original": rgb, f"{mask.mean():.0%} hidden": masked, "reconstruction": pasted}
-        for column, (title, shown) in enumerate(panels.items()):
-            x = EDGE + group * (3 * side + 2 * GAP + GROUP_GAP) + column * (side + GAP)
-            axes = page.axes(x, top + row * (side + GAP), side, side, title)
-            axes.imshow(shown, interpolation="none")
-            if row == 0:
-                points = min(TITLE, TITLE * side / text_width(title, TITLE))
-                axes.set_title(title, fontsize=points, pad=3)
-    page.lines(EDGE, foot, lines, NOTE_SIZE, color="0.35")
-    return page.figure
+        rows.append([rgb, masked, np.where(mask[..., None], predicted, rgb)])
+    split = len(rows) > _MOST_ROWS and not (width and width < NARROW)
+    half = -(-len(rows) // 2) if split else len(rows)
+    titles = ("original", f"{np.mean(hidden[0]):.0%} hidden", "reconstruction")
+    grids = []
+    for group in (rows[:half], rows[half:])[: 1 + split]:
+        first = [Panel(image, title) for image, title in zip(group[0], titles, strict=True)]
+        panels = [first, *([Panel(image) for image in row] for row in group[1:])]
+        grids.append(Grid(panels, equal="widths", size=1.25))
+    return draw_grids(grids, note=note, width=width)

@@ -1,4 +1,4 @@
-"""Many images on one page."""
+"""Tables of images: many on one page, and masks of several kinds side by side."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.page import EDGE, Page, line_height
-from crate_interp.visualization.style import Figure, shortened, wrapped
+from crate_interp.visualization.grid import Grid, Panel
+from crate_interp.visualization.style import Figure
 
-__all__ = ["overlay_sheet"]
+__all__ = ["comparison_figure", "overlay_sheet"]
 
 CELL, NARROW_CELL = 2.5, 1.7  # inches: of an image, and about as much where the width is given
-GAP = 0.08
-TITLE, CAPTION = 9, 7  # points
 
 
 def overlay_sheet(
@@ -28,42 +26,55 @@ def overlay_sheet(
     """A page of images, each with its caption, under one title.
 
     Args:
-        pictures: Of any sizes; those that are higher than most are drawn smaller.
-        captions: One each.
-        title: Above all.
-        columns: At most.
-        width: Of the page, inches; it then decides the number of columns.
+        pictures: Images of any sizes; those that are higher than most are drawn smaller.
+        captions: Words above each image.
+        title: Words above all.
+        columns: Number of columns at most.
+        width: Width of the page, inches; it then decides the number of columns.
 
     Raises:
-        InputError: No image, or not one caption an image.
+        InputError: There is no image, or not one caption per image.
     """
     if not pictures or len(pictures) != len(captions):
         raise InputError(
             f"expected one caption an image, found {len(pictures)} images and "
             f"{len(captions)} captions"
         )
-    if width is None:
-        columns = min(columns, len(pictures))
-        width = columns * (CELL + GAP) - GAP + 2 * EDGE
-    else:
-        columns = min(max(1, round(width / NARROW_CELL)), len(pictures))
-    cell = min((width - 2 * EDGE + GAP) / columns - GAP, 1.5 * CELL)
-    rows = [pictures[at : at + columns] for at in range(0, len(pictures), columns)]
+    columns = min(columns if width is None else max(1, round(width / NARROW_CELL)), len(pictures))
+    panels: list[Panel | None] = [
+        Panel(picture, caption) for picture, caption in zip(pictures, captions, strict=True)
+    ]
+    panels += [None] * (-len(panels) % columns)
+    rows = [panels[at : at + columns] for at in range(0, len(panels), columns)]
     usual = float(np.median([picture.shape[0] / picture.shape[1] for picture in pictures]))
-    heights = [cell * min(usual, max(p.shape[0] / p.shape[1] for p in row)) for row in rows]
-    heading = wrapped(title, width - 2 * EDGE, TITLE, bold=True)
-    top = EDGE + len(heading) * line_height(TITLE) + GAP
-    height = top + sum(heights) + len(rows) * (line_height(CAPTION) + GAP)
-    page = Page.of(width, height)
-    page.lines(EDGE, EDGE, heading, TITLE, fontweight="bold")
-    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        row, column = divmod(number, columns)
-        tall = cell * picture.shape[0] / picture.shape[1]
-        scale = min(1.0, heights[row] / tall)
-        x = EDGE + column * (cell + GAP)
-        y = top + sum(heights[:row]) + row * (line_height(CAPTION) + GAP) + line_height(CAPTION)
-        axes = page.axes(x, y, scale * cell, scale * tall)
-        axes.imshow(picture, interpolation="lanczos", aspect="auto")
-        text = shortened(caption, cell, CAPTION)
-        axes.set_title(text, fontsize=CAPTION, loc="left", color="0.35", pad=2)
-    return page.figure
+    return Grid(rows, equal="widths", size=CELL, tallest=usual).draw(title, width=width)
+
+
+def comparison_figure(
+    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"]]],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    note: str = "",
+    width: float | None = None,
+) -> Figure:
+    """Images in a table: one image per row, one kind of mask per column.
+
+    Args:
+        rows: Images of any size; those of a row are of one size.
+        titles: Words above the columns.
+        captions: Words below each image, row by row; may be empty.
+        note: Words below the figure.
+        width: Width of the page, inches.
+
+    Raises:
+        InputError: There is no image, not one per title in each row, or not one caption per image.
+    """
+    counts = {len(titles), *map(len, rows), *map(len, captions)}
+    if not rows or not titles or len(counts) != 1 or len(rows) != len(captions):
+        raise InputError(
+            "expected as many images and captions in each row as titles, found "
+            f"{len(titles)} titles, rows of {[*map(len, rows)]}, captions {[*map(len, captions)]}"
+        )
+    above = [titles, *[[""] * len(titles)] * (len(rows) - 1)]
+    panels = [list(map(Panel, *words)) for words in zip(rows, above, captions, strict=True)]
+    return Grid(panels, equal="widths", size=1.55, tallest=1.25).draw(note=note, width=width)

@@ -11,15 +11,21 @@ from typing import IO, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
-__all__ = ["Figure", "joined", "shortened", "text_width", "wrapped", "write_below", "write_figure"]
+__all__ = [
+    "Figure",
+    "first_words",
+    "joined",
+    "line_height",
+    "shortened",
+    "text_width",
+    "wrapped",
+    "write_figure",
+]
 
 _ROUNDED = 1.01  # letters of a PNG stand at whole pixels, and may take as much more
-NOTE_SIZE = 6  # points, of the caption below a figure
-NOTE_EDGE = 0.06  # inches beside and below it
 
 # What a file would say of the hour it was written.
 _UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -29,10 +35,10 @@ def write_figure(figure: Figure, file: IO[bytes] | Path, kind: str, dpi: int) ->
     """Write a figure, the same bytes for the same figure.
 
     Args:
-        figure: To write.
-        file: Where to.
+        figure: Figure to write.
+        file: File to write to.
         kind: png, pdf or svg.
-        dpi: Pixels an inch, of a PNG and of images in the others.
+        dpi: Pixels per inch, of a PNG and of images in the others.
     """
     for text in figure.findobj(Text):  # a $ in the name of a file is no formula
         text.set_parse_math(False)
@@ -40,6 +46,11 @@ def write_figure(figure: Figure, file: IO[bytes] | Path, kind: str, dpi: int) ->
     # salt makes the ids in an SVG the same each time.
     with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "crate-interp"}):
         figure.savefig(file, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
+
+
+def line_height(points: float) -> float:
+    """Height of a line of text, inches."""
+    return 1.3 * points / 72
 
 
 @lru_cache(maxsize=4096)
@@ -84,22 +95,14 @@ def shortened(text: str, inches: float, points: float) -> str:
     return of(counts[fitting - 1]) if fitting else "…"
 
 
-def write_below(figure: Figure, note: str) -> None:
-    """Write a caption below a figure of constrained layout, which grows by as much.
-
-    Legends of the figure must stand above the axes: those below would hold on to the lower edge.
-    """
-    width, height = figure.get_size_inches()
-    lines = wrapped(note, width - 2 * NOTE_EDGE, NOTE_SIZE)
-    engine = figure.get_layout_engine()
-    if not lines or not isinstance(engine, ConstrainedLayoutEngine):
-        return
-    foot = len(lines) * 1.3 * NOTE_SIZE / 72 + NOTE_EDGE
-    height += foot
-    figure.set_size_inches(width, height)
-    engine.set(rect=(0, foot / height, 1, 1 - foot / height))
-    place = (NOTE_EDGE / width, foot / height)
-    figure.text(*place, "\n".join(lines), va="top", fontsize=NOTE_SIZE, color="0.35")
+def first_words(text: str, inches: float, points: float) -> str:
+    """As many words of a text as have room; of a single long word, its ends."""
+    words = text.split()
+    for count in range(len(words), 0, -1):
+        kept = " ".join(words[:count]) + (" ..." if count < len(words) else "")
+        if text_width(kept, points) <= inches:
+            return kept
+    return shortened(text, inches, points)
 
 
 def _pieces(word: str, inches: float, points: float, bold: bool) -> list[str]:

@@ -41,11 +41,16 @@ def row(patches=2, name="atom 3"):
     return AtomRow(name, ["often", "class"], rng.random((8, 8)), pictures)
 
 
+def words_of(figure):
+    """Texts of the page, and titles of the panels."""
+    return [text.get_text() for text in figure.texts] + [axes.get_title() for axes in figure.axes]
+
+
 def test_sheet_shows_every_atom_with_its_map_and_patches():
     figure = atom_sheet([row(2), row(3, "atom 4"), row(0, "atom 5")], "Title")
     images = [image for axes in figure.axes for image in axes.get_images()]
     assert len(images) == 3 + 2 + 3
-    texts = [text.get_text() for text in figure.texts]
+    texts = words_of(figure)
     assert {"Title", "atom 3", "atom 4", "atom 5", "often\nclass", "mean map"} <= set(texts)
     crop = figure.axes[1]
     assert crop.get_images()[0].get_array().shape == (40, 40, 3)
@@ -65,9 +70,10 @@ def test_sheet_of_a_picture_outlines_what_was_chosen():
     corners = np.concatenate(
         [path.vertices for lines in axes.collections for path in lines.get_paths()]
     )
+    corners = corners - 0.5  # from the corner of the first pixel to its middle
     assert corners.min(axis=0) == pytest.approx([4.5, -0.5])
     assert corners.max(axis=0) == pytest.approx([19.5, 9.5])
-    assert "here" in [text.get_text() for text in figure.texts]
+    assert "here" in words_of(figure)
 
 
 def test_sheet_refuses_no_atom_and_another_size():

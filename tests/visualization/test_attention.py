@@ -23,11 +23,16 @@ def drawn(heads=2, height=6, width=9, seed=0):
 
 
 def images_of(figure):
-    return [image.get_array() for image in figure.axes[0].images]
+    """Images column by column."""
+    by_column = sorted(figure.axes, key=lambda axes: int(axes.get_label().split()[-1]))
+    return [axes.images[0].get_array() for axes in by_column]
 
 
 def texts_of(figure):
-    return [text.get_text() for text in figure.axes[0].texts]
+    """Names of rows, then titles of columns, then the note."""
+    names = [text.get_text() for text in figure.texts]
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    return [*names, *titles]
 
 
 def test_heat_grows_to_the_99th_percentile():
@@ -90,7 +95,9 @@ def test_head_figure_has_map_mask_and_outline_of_each_head():
         assert (found[3 * head + 1] == draw_heat(maps[head])).all()
         assert (found[3 * head + 2] == draw_kept(rgb, masks[head])).all()
         assert (found[3 * head + 3] == rgb).all()
-    assert len(figure.axes[0].lines) == 7  # the query, on the clean image, maps and outlines
+    assert (
+        sum(len(axes.lines) for axes in figure.axes) == 7
+    )  # the query, on the clean image, maps and outlines
     assert {"image", *names, "attention", "60% of the mass", "outline", "a note"} == {
         *texts_of(figure)
     }

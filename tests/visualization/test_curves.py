@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crate_interp.errors import InputError
-from crate_interp.visualization import Curve, Panel, draw_curves
+from crate_interp.visualization import Curve, CurvePanel, draw_curves
 from crate_interp.visualization.curves import smooth_curve
 
 
@@ -22,7 +22,7 @@ def drawn(figure, panel=0):
 def test_draw_curves_draws_the_numbers_that_were_measured():
     given = curve(points=6)
     given.y[2] = np.nan
-    figure = draw_curves([Panel("loss", [given])], "updates")
+    figure = draw_curves([CurvePanel("loss", [given])], "updates")
     (line,) = drawn(figure)
     measured = [0, 1, 3, 4, 5]
     np.testing.assert_array_equal(line, np.c_[given.x[measured], given.y[measured, 0]])
@@ -32,8 +32,8 @@ def test_draw_curves_draws_the_numbers_that_were_measured():
 
 def test_draw_curves_gives_a_run_one_colour_and_one_entry_of_the_legend():
     runs = [f"run {number}" for number in range(9)]
-    first = Panel("loss", [curve(run) for run in runs])
-    second = Panel("accuracy", [curve(run) for run in runs[::-1][:4]])
+    first = CurvePanel("loss", [curve(run) for run in runs])
+    second = CurvePanel("accuracy", [curve(run) for run in runs[::-1][:4]])
     figure = draw_curves([first, second], "updates")
     lines = dict(zip(runs, figure.axes[0].get_lines(), strict=True))
     looks = {run: (line.get_color(), line.get_linestyle()) for run, line in lines.items()}
@@ -48,14 +48,14 @@ def test_draw_curves_gives_a_run_one_colour_and_one_entry_of_the_legend():
 
 def test_draw_curves_shows_the_raw_numbers_under_smoothed_ones():
     given = curve(points=200)
-    raw, smoothed = drawn(draw_curves([Panel("loss", [given], smooth=True)], "updates"))
+    raw, smoothed = drawn(draw_curves([CurvePanel("loss", [given], smooth=True)], "updates"))
     np.testing.assert_array_equal(raw[:, 1], given.y[:, 0])
     np.testing.assert_allclose(smoothed[:, 1], smooth_curve(given.y[:, 0], 2.0))
-    assert len(drawn(draw_curves([Panel("loss", [curve()], smooth=True)], "updates"))) == 1
+    assert len(drawn(draw_curves([CurvePanel("loss", [curve()], smooth=True)], "updates"))) == 1
 
 
 def test_draw_curves_shades_blocks_from_pale_to_full():
-    figure = draw_curves([Panel("rate", [curve(lines=4)])], "updates")
+    figure = draw_curves([CurvePanel("rate", [curve(lines=4)])], "updates")
     opacities = [line.get_alpha() for line in figure.axes[0].get_lines()]
     assert opacities == sorted(opacities)
     assert opacities[-1] == 1
@@ -65,7 +65,7 @@ def test_draw_curves_shades_blocks_from_pale_to_full():
 def test_draw_curves_draws_deviations_as_a_band_where_there_are_any():
     given = curve(points=4)
     half = np.array([[0.1], [0.2], [np.nan], [0.4]])
-    figure = draw_curves([Panel("rate", [Curve("a", given.x, given.y, half)])], "block")
+    figure = draw_curves([CurvePanel("rate", [Curve("a", given.x, given.y, half)])], "block")
     (band,) = figure.axes[0].collections
     corners = np.concatenate([path.vertices for path in band.get_paths()])
     for x, y, deviation in zip(given.x, given.y[:, 0], half[:, 0], strict=True):
@@ -75,7 +75,7 @@ def test_draw_curves_draws_deviations_as_a_band_where_there_are_any():
         else:
             assert here.min() == pytest.approx(y - deviation)
             assert here.max() == pytest.approx(y + deviation)
-    assert not draw_curves([Panel("rate", [given])], "block").axes[0].collections
+    assert not draw_curves([CurvePanel("rate", [given])], "block").axes[0].collections
     with pytest.raises(InputError, match=r"one deviation a number, \(4, 1\), found \(3, 1\)"):
         Curve("a", given.x, given.y, half[:3])
 
@@ -83,7 +83,7 @@ def test_draw_curves_draws_deviations_as_a_band_where_there_are_any():
 def test_draw_curves_labels_whole_numbers_only_where_x_has_no_others():
     for x, whole in (([0, 1, 2], True), ([0, 0.5, 1], False)):
         course = Curve("a", np.array(x, float), np.zeros((3, 1)))
-        figure = draw_curves([Panel("rate", [course])], "block")
+        figure = draw_curves([CurvePanel("rate", [course])], "block")
         figure.draw_without_rendering()
         assert all(tick % 1 == 0 for tick in figure.axes[0].get_xticks()) == whole
 
@@ -99,7 +99,7 @@ def test_smooth_curve_is_the_weighted_mean_of_a_plain_loop():
     np.testing.assert_allclose(smooth_curve(y, sigma), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("panels", [[], [Panel("loss", [])]])
+@pytest.mark.parametrize("panels", [[], [CurvePanel("loss", [])]])
 def test_draw_curves_refuses_nothing_to_draw(panels):
     with pytest.raises(InputError, match="empty one or none"):
         draw_curves(panels, "updates")

@@ -41,7 +41,7 @@ def test_draw_instances_refuses_masks_of_another_size():
 def test_overlay_sheet_shows_every_picture_with_its_caption():
     pictures = [np.zeros((20, 30, 3), np.uint8)] * 5
     figure = overlay_sheet(pictures, list("abcde"), "title")
-    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.images]
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
     assert titles == list("abcde")
 
 

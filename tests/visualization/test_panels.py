@@ -1,14 +1,23 @@
-"""Panels in rows and columns; outlines against a loop over all pairs of pixels."""
+"""Panels in the rows and columns of a grid; outlines against a loop over all pairs of pixels."""
 
 import numpy as np
 import pytest
 
 from crate_interp import InputError
-from crate_interp.visualization.panels import Column, Panel, mask_outline, panel_figure
+from crate_interp.visualization.grid import Grid, Panel
+from crate_interp.visualization.outline import mask_outline
 
 
 def picture(height=8, width=8, value=0):
     return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+def inches(axes, places):
+    """Places of axes, in inches from the upper left corner of the page."""
+    figure = axes.get_figure()
+    axes.apply_aspect()
+    shown = axes.transData.transform(np.asarray(places, float)) / figure.dpi
+    return np.stack([shown[:, 0], figure.get_size_inches()[1] - shown[:, 1]], axis=1)
 
 
 def unit_edges(mask):
@@ -62,17 +71,18 @@ def test_outline_of_a_box_has_four_lines():
 
 @pytest.mark.parametrize(("count", "bands"), [(1, 1), (6, 1), (9, 2), (18, 3)])
 def test_panels_do_not_overlap_and_stay_inside(count, bands):
-    columns = [Column(f"c{n}", [Panel(picture(8, 8 + n % 3))] * 2) for n in range(count)]
-    figure = panel_figure(columns, ["above", "below"], "a note")
-    axes = figure.axes[0]
-    assert len(axes.images) == 2 * count
+    images = [picture(8, 8 + n % 3) for n in range(count)]
+    above = [Panel(image, f"c{n}") for n, image in enumerate(images)]
+    grid = Grid([above, [Panel(image) for image in images]], ["above", "below"])
+    figure = grid.draw(note="a note")
+    assert len(figure.axes) == 2 * count
     width, height = figure.get_size_inches()
     boxes = []
-    for image in axes.images:
-        left, right, bottom, top = image.get_extent()
+    for axes in figure.axes:
+        (left, top), (right, bottom) = inches(axes, [(0, 0), axes.images[0].get_extent()[1:3]])
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
-        rows, across = image.get_array().shape[:2]
+        rows, across = axes.images[0].get_array().shape[:2]
         assert (right - left) / (bottom - top) == pytest.approx(across / rows)
         boxes.append((left, right, top, bottom))
     for number, box in enumerate(boxes):
@@ -82,7 +92,7 @@ def test_panels_do_not_overlap_and_stay_inside(count, bands):
             )
             assert apart
     assert len({round(top, 3) for _, _, top, _ in boxes}) == 2 * bands
-    texts = [text.get_text() for text in axes.texts]
+    texts = [text.get_text() for text in figure.texts]
     assert texts.count("above") == texts.count("below") == bands
     assert "a note" in texts
 
@@ -90,26 +100,26 @@ def test_panels_do_not_overlap_and_stay_inside(count, bands):
 def test_mask_point_and_empty_place_are_drawn_where_they_belong():
     mask = np.zeros((4, 8), dtype=bool)
     mask[:, :4] = True
-    column = Column("one", [Panel(picture(4, 8), mask, (2.0, 6.0)), None])
-    axes = panel_figure([column], row_height=2).axes[0]
+    grid = Grid([[Panel(picture(4, 8), mask=mask, point_yx=(2.0, 6.0))], [None]], size=2)
+    (axes,) = grid.draw().axes
     assert len(axes.images) == 1
-    left, right, bottom, top = axes.images[0].get_extent()
+    (left, top), (right, bottom) = inches(axes, [(0, 0), (8, 4)])
     assert (right - left, bottom - top) == pytest.approx((4, 2))
     for lines in axes.collections:
-        corners = np.concatenate([path.vertices for path in lines.get_paths()])
+        corners = inches(axes, np.concatenate([path.vertices for path in lines.get_paths()]))
         np.testing.assert_allclose(corners.min(axis=0), (left, top))
         np.testing.assert_allclose(corners.max(axis=0), (left + 2, bottom))
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[left + 3, top + 1]])
+    np.testing.assert_allclose(inches(axes, axes.lines[0].get_xydata()), [[left + 3, top + 1]])
 
 
 def test_wrong_panels_are_refused():
     with pytest.raises(InputError, match=r"as many panels each, found \[\]"):
-        panel_figure([])
+        Grid([])
     with pytest.raises(InputError, match=r"found \[1, 2\]"):
-        panel_figure([Column("a", [Panel(picture())]), Column("b", [Panel(picture())] * 2)])
+        Grid([[Panel(picture())], [Panel(picture())] * 2])
     with pytest.raises(InputError, match=r"a name for each of 1 rows, found \['x', 'y'\]"):
-        panel_figure([Column("a", [Panel(picture())])], ["x", "y"])
+        Grid([[Panel(picture())]], ["x", "y"])
     with pytest.raises(InputError, match=r"mask of its size, found \(8, 8, 3\) and \(4, 4\)"):
-        Panel(picture(), np.zeros((4, 4), dtype=bool))
+        Panel(picture(), mask=np.zeros((4, 4), dtype=bool))
     with pytest.raises(InputError, match="expected an image"):
         Panel(picture(0, 4))

@@ -14,12 +14,11 @@ def arrays(count, size=8):
 
 
 def panels(figure):
-    """Pictures by (column title, number of the picture), read off the axes."""
-    seen, found = {}, {}
-    for axes in figure.axes:
-        title = axes.get_label()
-        seen[title] = seen.get(title, -1) + 1
-        found[title.partition(" ")[2] or title, seen[title]] = axes.images[0].get_array()
+    """Pictures by (kind, number of the picture): rows of three, picture after picture."""
+    kinds = ("original", "hidden", "reconstruction")
+    found = {}
+    for number, axes in enumerate(figure.axes):
+        found[kinds[number % 3], number // 3] = axes.images[0].get_array()
     return found
 
 

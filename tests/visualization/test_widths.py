@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from crate_interp.visualization import (
     AtomRow,
     Curve,
-    Panel,
+    CurvePanel,
     atom_effects_figure,
     atom_sheet,
     attention_curves,
@@ -59,7 +59,7 @@ def curves(width):
     x = np.arange(1.0, 5)
     runs = [Curve(f"{name}: {MODEL}", x, x[:, None]) for name in "abc"]
     titles = ("training loss", "codes that are not zero (%), by block (first: pale)", "AP (%)")
-    panels = [Panel(title, runs) for title in titles]
+    panels = [CurvePanel(title, runs) for title in titles]
     return draw_curves(panels, "training time (hours), of all runs together", NOTE, width)
 
 
