@@ -1,5 +1,6 @@
 """Labelled sets: VOC and ADE20K folders, sets of salient objects, the built-in scenes."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,59 @@ def test_salient_masks_lie_in_folders_of_the_same_names(tmp_path):
     assert [record.file_name for record in found.images.records] == ["x/a.jpg", "y/a.jpg"]
     values = [found.labels_of(record, (2, 3)).max() for record in found.images.records]
     assert values == [1, 0]
+
+
+PLUGIN = """
+import numpy as np
+
+from crate_interp.data import LabelledKind, LabelledSet, open_images, read_label_map
+
+
+def open_stripes(root, split):
+    def read(record, image_hw):
+        return read_label_map(root / "labels" / f"{record.path.stem}.png", 2, image_hw)
+
+    return LabelledSet(open_images([root / split]), ("floor", "stripe"), 0, read)
+
+
+DATASET = LabelledKind("val/ and labels/", lambda data: (data / "labels").is_dir(), open_stripes)
+WRONG = open_stripes
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package of one file, with an entry point."""
+
+    def package(value):
+        site = tmp_path / "site"
+        (site / "stripes-1.dist-info").mkdir(parents=True)
+        (site / "stripes.py").write_text(PLUGIN)
+        (site / "stripes-1.dist-info" / "METADATA").write_text("Name: stripes\nVersion: 1\n")
+        points = f"[crate_interp.datasets]\nstripes = {value}\n"
+        (site / "stripes-1.dist-info" / "entry_points.txt").write_text(points)
+        monkeypatch.syspath_prepend(site)
+
+    yield package
+    sys.modules.pop("stripes", None)
+
+
+def test_a_package_of_one_file_adds_a_kind_of_labelled_set(tmp_path, install):
+    data = tmp_path / "data"
+    save_labels(data / "labels" / "x.png", np.array([[0, 1, VOID]]))
+    (data / "val").mkdir()
+    (data / "annotations").mkdir()  # which ADE20K has, too
+    Image.new("RGB", (3, 1)).save(data / "val" / "x.jpg")
+    install("stripes:DATASET")
+    found = open_labelled(data, "val")
+    assert found.classes == ("floor", "stripe")
+    assert found.labels_of(found.images.records[0], (1, 3)).tolist() == [[0, 1, VOID]]
+    with pytest.raises(InputError, match=r"expected val/ and labels/, or ImageSets/"):
+        open_labelled(tmp_path, "val")
+
+
+@pytest.mark.parametrize("value", ["stripes:WRONG", "stripes:nothing", "no_such_module:DATASET"])
+def test_a_broken_kind_of_another_package_is_named(tmp_path, install, value):
+    install(value)
+    with pytest.raises(InputError, match=r"crate_interp.datasets stripes of stripes: "):
+        open_labelled(tmp_path, "val")

@@ -1,6 +1,7 @@
 """The table of labelled data sets: each file of this folder is one kind of them.
 
-Such a file defines `DATASET`, a `crate_interp.data.label_maps.LabelledKind`.
+Such a file defines `DATASET`, a `crate_interp.data.LabelledKind`. Other packages add kinds by entry
+points of the group `crate_interp.datasets`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from crate_interp.data.label_maps import LabelledKind, LabelledSet
 from crate_interp.errors import InputError
 from crate_interp.files import is_folder
+from crate_interp.plugins import load_plugin, plugins
 
 __all__ = ["labelled_kinds", "open_labelled"]
 
@@ -19,13 +21,21 @@ __all__ = ["labelled_kinds", "open_labelled"]
 def labelled_kinds() -> dict[str, LabelledKind]:
     """Find all kinds of labelled data sets, by name.
 
-    Where two of them recognise a folder, the first one opens it.
+    Where two of them recognise a folder, the first one opens it: those of other packages come
+    first.
+
+    Raises:
+        InputError: The kind of another package cannot be imported, or is none.
     """
+    others = {
+        name: load_plugin(entry, LabelledKind)
+        for name, entry in sorted(plugins("datasets").items())
+    }
     own: dict[str, LabelledKind] = {
         module.name: import_module(f"{__name__}.{module.name}").DATASET
         for module in pkgutil.iter_modules(__path__)
     }
-    return dict(sorted(own.items(), key=lambda item: item[1].contents))
+    return others | dict(sorted(own.items(), key=lambda item: item[1].contents))
 
 
 def open_labelled(data: Path, split: str, otherwise: str | None = None) -> LabelledSet:
