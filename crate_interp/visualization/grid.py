@@ -27,7 +27,7 @@ GAP, BAND_GAP, GRID_GAP = 0.05, 0.12, 0.2  # inches between panels, bands and gr
 HEADING, CAPTION = 9, 6.5  # points
 LARGEST = 2.0  # times its own size that a panel may grow to fill a page
 _SMALLEST = 0.5  # times its own size that it shrinks to before columns go to another band
-_NAME_SHARE, _DETAILS_SHARE = 0.17, 0.42  # of the width at most: for names, and with details
+_NAME_SHARE, _DETAILS_SHARE = 0.2, 0.42  # of the width at most: for names, and with details
 _LONGEST = 3.0  # times its height that a column is wide at most
 _TITLE_LINES = 2  # at most; a longer title is shortened
 
@@ -110,7 +110,7 @@ def draw_grids(
 def names_width(names: Sequence[str], width: float) -> float:
     """Inches that the names of rows take, on a page or a part of it of some width."""
     places = [
-        text_width(line, TITLE, bold=number == 0)
+        text_width(line, TITLE, bold=number == 0 and "\n" in name)
         for name in names
         for number, line in enumerate(_lines_of(name, width))
     ]
@@ -121,7 +121,7 @@ def _lines_of(name: str, width: float) -> list[str]:
     """Lines of the name of a row; its first one may be bold."""
     first, *details = name.splitlines() or [""]
     inches = width * (_DETAILS_SHARE if details else _NAME_SHARE)
-    lines = wrapped(first, inches, TITLE, bold=True)
+    lines = wrapped(first, inches, TITLE, bold=bool(details))
     return lines + [line for detail in details for line in wrapped(detail, inches, TITLE)]
 
 
