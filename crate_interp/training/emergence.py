@@ -8,10 +8,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import methodcaller
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
 
 from crate_interp.analysis.layer_objective import layer_objective
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
@@ -29,14 +28,33 @@ from crate_interp.evaluation import (
     mean_iou,
 )
 from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
-from crate_interp.hooks import Site, available_sites, default_feature
+from crate_interp.hooks import Site, available_sites, blocks_of, default_feature
 from crate_interp.options.choices import KeepBy
 from crate_interp.segmentation import MaskCut, tokencut
 from crate_interp.structures import Activations
 
-__all__ = ["Emergence", "measure_emergence"]
+__all__ = ["Emergence", "ImageEmergence", "emergence_score", "measure_emergence"]
 
 PROTOCOLS: tuple[KeepBy, ...] = ("mass", "entries")
+
+
+class ImageEmergence(TypedDict):
+    """What the insides of a model say of one image with masks.
+
+    Attributes:
+        attention: Overlaps of attention masks with objects, by protocol; empty for a model without
+            a class token.
+        salient: IoU of TokenCut's mask with the largest object; empty without an object.
+        results: MaskCut's objects, as COCO results.
+        coding_rate: Coding rate of each block, nats.
+        sparsity: Sparsity of each block's codes; empty for a model without codes.
+    """
+
+    attention: dict[KeepBy, HeadOverlaps]
+    salient: list[float]
+    results: list[dict[str, Any]]
+    coding_rate: list[float]
+    sparsity: list[float]
 
 
 @dataclass(frozen=True)
@@ -106,87 +124,98 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in truth["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
-    measures = _Measures(predictor, annotations)
+    observation = _Observation(predictor, annotations)
     outcomes = process_images(
         images.records,
         methodcaller("read_resized", predictor.observer.input_size),
-        measures.forward,
-        measures.add,
+        observation.forward,
+        observation.record_of,
         batch_size=1,  # every site of interest at every block: one image has enough of that
         workers=0,  # no process, as this happens in the middle of a training run, too
     )
+    records: list[ImageEmergence] = []
     with closing(outcomes):
         for image in outcomes:
             if image.error is not None:
                 raise image.error
-    score = partial(
+            if image.result is not None:
+                records.append(image.result)
+    return emergence_score(records, images)
+
+
+def emergence_score(records: Sequence[ImageEmergence], images: ImageSet) -> Emergence:
+    """Average over images, and score MaskCut's objects against the ground truth.
+
+    Args:
+        records: Records of all images of the set.
+        images: The images, with masks as ground truth.
+
+    Raises:
+        InputError: No image has an object, or the ground truth is malformed.
+    """
+    precision = partial(
         coco_average_precision,
-        images.annotations,
-        measures.results,
+        images.annotations or {},
+        [result for record in records for result in record["results"]],
         image_ids=[record.image_id for record in images.records],
     )
+    protocols = [by for by in PROTOCOLS if records and by in records[0]["attention"]]
     return Emergence(
         attention={
-            by: attention_segmentation_score(images, 1) for by, images in measures.attention.items()
+            by: attention_segmentation_score([record["attention"][by] for record in records], 1)
+            for by in protocols
         },
-        box=score(iou_type="bbox"),
-        mask=score(iou_type="segm"),
-        tokencut=mean_iou(measures.salient),
-        coding_rate=_mean(measures.rates),
-        sparsity=_mean(measures.sparsities),
+        box=precision(iou_type="bbox"),
+        mask=precision(iou_type="segm"),
+        tokencut=mean_iou([record["salient"] for record in records]),
+        coding_rate=_mean([record["coding_rate"] for record in records]),
+        sparsity=_mean([record["sparsity"] for record in records]),
     )
 
 
-class _Measures:
-    """Grows by one image after the other; with `workers=0` they come in order, from one thread."""
+@dataclass(frozen=True)
+class _Observation:
+    """What is done with one image."""
 
-    def __init__(
-        self, predictor: MaskCut, annotations: Mapping[int, Sequence[Mapping[str, Any]]]
-    ) -> None:
-        self._predictor = predictor
-        self._annotations = annotations
-        self._model: Any = predictor.model
-        available = available_sites(self._model, predictor.block)
-        self._sites = [
-            predictor.feature,
-            default_feature(self._model),
-            *{Site.CLS_ATTENTION, Site.CODES}.intersection(available),
-        ]
-        has_attention = Site.CLS_ATTENTION in available
-        self.attention: dict[KeepBy, list[HeadOverlaps]]
-        self.attention = {by: [] for by in PROTOCOLS if has_attention}
-        self.salient: list[list[float]] = []
-        self.results: list[dict[str, Any]] = []
-        self.rates: list[Tensor] = []
-        self.sparsities: list[Tensor] = []
+    predictor: MaskCut
+    annotations: Mapping[int, Sequence[Mapping[str, Any]]]
 
     def forward(self, images: Sequence[ResizedImage], stage: StageClock) -> list[Activations]:
-        blocks = range(len(self._model.blocks))
+        predictor, model = self.predictor, self.predictor.model
+        available = available_sites(model, predictor.block)
+        others = {Site.CLS_ATTENTION, Site.CODES}.intersection(available)
+        sites = [predictor.feature, default_feature(model), *others]
+        blocks = range(len(blocks_of(model)))
         with stage("forward"):
-            observe = self._predictor.observer.activations
-            return [observe([image.rgb], self._sites, blocks) for image in images]
+            observe = predictor.observer.activations
+            return [observe([image.rgb], sites, blocks) for image in images]
 
-    def add(
+    def record_of(
         self, record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
-    ) -> None:
-        predictor = self._predictor
+    ) -> ImageEmergence:
+        predictor = self.predictor
         geometry = predictor.observer.geometry(image.original_hw)
         features = activations.patch_features(predictor.feature, predictor.block).float()
-        objects = object_masks(self._annotations.get(record.image_id, ()), geometry.original_hw)
-        for by, overlaps in self.attention.items():
+        objects = object_masks(self.annotations.get(record.image_id, ()), geometry.original_hw)
+        attention: dict[KeepBy, HeadOverlaps] = {}
+        if (Site.CLS_ATTENTION, predictor.block) in activations:
             rows = activations[Site.CLS_ATTENTION, predictor.block][0]
             patches = rows[:, activations.num_prefix_tokens :].unflatten(1, geometry.grid_hw)
-            overlaps.append(head_overlaps(patches, geometry, objects, by))
+            attention = {by: head_overlaps(patches, geometry, objects, by) for by in PROTOCOLS}
         salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
         largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
-        self.salient.append(best_overlaps(geometry.grid_to_original(salient), largest))
         (cut,) = predictor.cut(features)
         instances = predictor.instances(image.rgb, cut, image.original_hw)
-        self.results += results_of(instances, record.image_id)
-        objective = layer_objective(self._model, activations)
-        self.rates.append(objective.coding_rate[0])
-        self.sparsities += [] if objective.sparsity is None else [objective.sparsity[0]]
+        objective = layer_objective(predictor.model, activations)
+        sparsity = objective.sparsity
+        return {
+            "attention": attention,
+            "salient": best_overlaps(geometry.grid_to_original(salient), largest),
+            "results": results_of(instances, record.image_id),
+            "coding_rate": objective.coding_rate[0].tolist(),
+            "sparsity": [] if sparsity is None else sparsity[0].tolist(),
+        }
 
 
-def _mean(of_images: list[Tensor]) -> tuple[float, ...]:
-    return tuple(torch.stack(of_images).mean(dim=0).tolist()) if of_images else ()
+def _mean(by_image: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(torch.tensor(by_image, dtype=torch.float64).mean(dim=0).tolist())
