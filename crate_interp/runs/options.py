@@ -147,6 +147,5 @@ class ImageOptions(ModelOptions):
         "image files or folders, or `demo` for the built-in scenes",
         positional=True,
         several=Path,
-        presentation=True,  # the settings name every image
     )
     recursive: bool = option("search the folders in the folders, too", False, presentation=True)

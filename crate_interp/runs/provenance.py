@@ -46,8 +46,9 @@ def provenance_of(options: ModelOptions, observer: Observer, images: ImageSet) -
         "precision": observer.precision,
         **statistics_of(observer.model),
         "batch_size": batch_size_of(options.batch_size, observer),
-        "images": _describe_images(images),
     }
+    # Commands over files have the names that were given there already.
+    settings["image_set" if "images" in settings else "images"] = _describe_images(images)
     return {"weights": weights, "settings": settings, "versions": versions()}
 
 

@@ -236,7 +236,7 @@ def _empty(path: Path) -> None:
 def _differences(path: Path, settings: Mapping[str, Any]) -> str:
     """Settings that are not those of the run in a folder, in words."""
     found = read_json_as(path, dict[str, Any])
-    plain = json.loads(json.dumps(settings))
+    plain = json.loads(json.dumps(settings, default=str))  # paths
     differing = [name for name in sorted({*found, *plain}) if found.get(name) != plain.get(name)]
     return "; ".join(
         f"{shorten(name)[1:-1]} was {shorten(found.get(name))}, now {shorten(plain.get(name))}"
