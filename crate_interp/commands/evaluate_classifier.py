@@ -33,7 +33,7 @@ from crate_interp.runs.inference import (
 )
 from crate_interp.runs.progress import progress_bar
 from crate_interp.training import Recipe
-from crate_interp.training.batches import validation_preparation
+from crate_interp.training.augmentation import validation_preparation
 from crate_interp.training.data import HELD_OUT, DatasetPictures, Pictures, Scenes
 from crate_interp.weights import load_clip, resolve_weights
 from crate_interp.weights.files import read_metadata

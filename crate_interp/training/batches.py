@@ -20,20 +20,23 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from PIL import Image
-from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from crate_interp.errors import InputError
+from crate_interp.training.augmentation import (
+    Normalisation,
+    Transform,
+    training_transform,
+    validation_transform,
+)
 from crate_interp.training.data import Pictures
 from crate_interp.training.recipe import Recipe
 
-__all__ = ["batches_of", "seed_generators", "validation_preparation"]
+__all__ = ["batches_of", "label_as_target", "seed_generators"]
 
 Batch = tuple[Float[Tensor, "B 3 H W"], Shaped[Tensor, "B ..."]]
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-Transform = Callable[[Image.Image], Float[Tensor, "3 H W"]]
-TargetOf = Callable[[int, Float[Tensor, "3 H W"]], Tensor]
+View = Callable[[Image.Image, int, Transform], tuple[Tensor, Tensor]]
 
 
 def seed_generators(*numbers: int) -> None:
@@ -47,23 +50,8 @@ def seed_generators(*numbers: int) -> None:
         torch.cuda.manual_seed_all(int(words[2]))
 
 
-@dataclass(frozen=True)
-class _Transforms:
-    """From an image to the pixels of a batch, at the size of its stage."""
-
-    recipe: Recipe
-    updates: int | None
-    by_size: dict[int, Transform]
-
-    def of(self, batch: int) -> Transform:
-        if self.updates is None:
-            return self.by_size[self.recipe.image_size]
-        recipe = self.recipe.at(batch // self.recipe.accumulation, self.updates)
-        return self.by_size[recipe.image_size]
-
-
 class Batches(Dataset[Batch | InputError]):
-    """Batches by number: each a list of image numbers, read and transformed.
+    """Batches by number: the images of each, read and transformed at the size of its stage.
 
     An image that is at fault is returned as its error: raised in a worker process, it would
     come out as a traceback.
@@ -74,55 +62,57 @@ class Batches(Dataset[Batch | InputError]):
         recipe: Recipe,
         pictures: Pictures,
         numbers: Callable[[int], list[tuple[int, int]]],
-        count: int,
-        transforms: _Transforms,
-        target_of: TargetOf,
+        transform_of: Callable[[int], Transform],
+        view: View,
     ) -> None:
-        self._recipe, self._pictures, self._count = recipe, pictures, count
-        self._numbers, self._transforms, self._target_of = numbers, transforms, target_of
-
-    def __len__(self) -> int:
-        return self._count
+        self._recipe, self._pictures = recipe, pictures
+        self._numbers, self._transform_of, self._view = numbers, transform_of, view
 
     def __getitem__(self, batch: int) -> Batch | InputError:
-        images, targets = [], []
-        transform = self._transforms.of(batch)
+        views = []
+        transform = self._transform_of(batch)
         for number, index in self._numbers(batch):
             try:
                 image, label = self._pictures[index]
             except InputError as error:
                 return error
             seed_generators(self._recipe.seed, number)
-            images.append(transform(image))
             try:
-                targets.append(self._target_of(label, images[-1]))
+                views.append(self._view(image, label, transform))
             except InputError as error:
                 return InputError(f"data {self._recipe.data}, image {index}: {error}")
-        return torch.stack(images), torch.stack(targets)
+        images, targets = (torch.stack(parts) for parts in zip(*views, strict=True))
+        return images, targets
 
 
 @dataclass(frozen=True)
-class _TrainingNumbers:
-    """The images of each forward pass: (number in the run, index of the image)."""
+class _Training:
+    """Images of each forward pass, (number in the run, index of the image), and their transform."""
 
     recipe: Recipe
-    count: int
+    pictures: Pictures
     rank: int
     processes: int
+    updates: int
+    transforms: dict[int, Transform]
 
-    def __call__(self, batch: int) -> list[tuple[int, int]]:
+    def transform_of(self, batch: int) -> Transform:
+        stage = self.recipe.at(batch // self.recipe.accumulation, self.updates)
+        return self.transforms[stage.image_size]
+
+    def numbers(self, batch: int) -> list[tuple[int, int]]:
         recipe = self.recipe
         update, part = divmod(batch, recipe.accumulation)
         size = recipe.batch_size // recipe.accumulation // self.processes
         first = update * recipe.batch_size + (part * self.processes + self.rank) * size
         numbers = range(first, first + size)
-        if recipe.data == "scenes":
+        if self.pictures.endless:
             return [(number, number) for number in numbers]
         # The images of a last, smaller batch wait for another epoch's order.
-        epoch, position = divmod(first, self.count - self.count % recipe.batch_size)
-        order = _epoch_order(recipe.seed, epoch, self.count)
-        indices = order[position : position + size].tolist()
-        return list(zip(numbers, indices, strict=True))
+        count = len(self.pictures)
+        epoch, position = divmod(first, count - count % recipe.batch_size)
+        order = _epoch_order(recipe.seed, epoch, count)
+        return list(zip(numbers, order[position : position + size].tolist(), strict=True))
 
 
 @lru_cache(maxsize=2)
@@ -131,22 +121,24 @@ def _epoch_order(seed: int, epoch: int, count: int) -> Int64[np.ndarray, " count
 
 
 @dataclass(frozen=True)
-class _ValidationNumbers:
-    """Every image once, dealt out to the processes."""
+class _Validation:
+    """Every image once, dealt out to the processes, and the one transform of all."""
 
     size: int
-    count: int
-    rank: int
-    processes: int
+    indices: range
+    transform: Transform
 
-    def __call__(self, batch: int) -> list[tuple[int, int]]:
-        own = range(self.rank, self.count, self.processes)
-        return [(index, index) for index in own[batch * self.size : (batch + 1) * self.size]]
+    def transform_of(self, _: int) -> Transform:
+        return self.transform
+
+    def numbers(self, batch: int) -> list[tuple[int, int]]:
+        own = self.indices[batch * self.size : (batch + 1) * self.size]
+        return [(index, index) for index in own]
 
 
-def label_as_target(label: int, pixels: Float[Tensor, "3 H W"]) -> Int64[Tensor, ""]:  # noqa: ARG001
-    """Give the label; what goes with an image where nothing is done with it."""
-    return torch.tensor(label)
+def label_as_target(image: Image.Image, label: int, transform: Transform) -> tuple[Tensor, Tensor]:
+    """Transform an image, and give its label as a tensor."""
+    return transform(image), torch.tensor(label)
 
 
 def batches_of(
@@ -155,7 +147,7 @@ def batches_of(
     normalisation: Normalisation,
     process: tuple[int, int] = (0, 1),
     updates: range | None = None,
-    target_of: TargetOf = label_as_target,
+    view: View = label_as_target,
 ) -> Iterator[Batch]:
     """Read the images of one process, augmented for training or each once for validation.
 
@@ -165,30 +157,28 @@ def batches_of(
         normalisation: Mean and standard deviation of RGB in [0, 1].
         process: Number of this process, and how many there are.
         updates: Which updates to read the batches of; `None`: the images are for validation.
-        target_of: Makes of a label and the pixels what goes with an image; may draw from the
+        view: Makes input and target of an image, its label and the transform; may draw from the
             global generators, which an image's number has seeded.
 
     Raises:
-        InputError: An image cannot be read, or has no target.
+        InputError: An image cannot be read, or the view refuses it.
     """
-    numbers: Callable[[int], list[tuple[int, int]]]
+    rank, processes = process
+    plan: _Training | _Validation
     if updates is None:
-        by_size = {recipe.image_size: _validation_transform(recipe, normalisation)}
-        transforms = _Transforms(recipe, None, by_size)
-        size = max(1, recipe.batch_size // recipe.accumulation // process[1])
-        numbers = _ValidationNumbers(size, len(pictures), *process)
-        wanted = range(-(-len(range(process[0], len(pictures), process[1])) // size))
+        indices = range(rank, len(pictures), processes)
+        size = max(1, recipe.batch_size // recipe.accumulation // processes)
+        plan = _Validation(size, indices, validation_transform(recipe, normalisation))
+        numbers = range(-(-len(indices) // size))
     else:
-        sizes = {recipe.image_size, *(stage.image_size for stage in recipe.staged)}
-        by_size = {size: _training_transform(recipe, size, normalisation) for size in sizes}
-        transforms = _Transforms(recipe, updates.stop, by_size)
-        numbers = _TrainingNumbers(recipe, len(pictures), *process)
-        wanted = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
-    source = Batches(recipe, pictures, numbers, wanted.stop, transforms, target_of)
+        sizes = set(recipe.image_sizes)
+        transforms = {size: training_transform(recipe, size, normalisation) for size in sizes}
+        plan = _Training(recipe, pictures, rank, processes, updates.stop, transforms)
+        numbers = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
     loader: DataLoader[Any] = DataLoader(
-        source,
+        Batches(recipe, pictures, plan.numbers, plan.transform_of, view),
         batch_size=None,
-        sampler=wanted,
+        sampler=numbers,
         num_workers=recipe.workers,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
@@ -197,50 +187,6 @@ def batches_of(
         if isinstance(batch, InputError):
             raise batch
         yield batch
-
-
-def _validation_transform(recipe: Recipe, normalisation: Normalisation) -> Transform:
-    mean, std = normalisation
-    transform: Transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
-    return transform
-
-
-def validation_preparation(recipe: Recipe) -> dict[str, Any]:
-    """Give the arguments of timm's transform with which a recipe's validation images are made.
-
-    Args:
-        recipe: Its images are not cropped where training does not crop either.
-    """
-    whole = recipe.data == "scenes" or recipe.crop_area is None
-    return {
-        "input_size": (3, recipe.image_size, recipe.image_size),
-        "crop_pct": recipe.crop_pct or (1.0 if whole else None),
-        "interpolation": _fixed(recipe.interpolation),
-    }
-
-
-def _training_transform(recipe: Recipe, size: int, normalisation: Normalisation) -> Transform:
-    mean, std = normalisation
-    common: dict[str, Any] = {"input_size": size, "is_training": True, "mean": mean, "std": std}
-    if recipe.crop_area is None:
-        plain: Transform = create_transform(
-            **common, no_aug=True, interpolation=_fixed(recipe.interpolation)
-        )
-        return plain
-    augmented: Transform = create_transform(
-        **common,
-        scale=recipe.crop_area,
-        hflip=recipe.flip,
-        color_jitter=recipe.color_jitter,
-        auto_augment=recipe.auto_augment,
-        re_prob=recipe.random_erasing,
-        interpolation=recipe.interpolation,
-    )
-    return augmented
-
-
-def _fixed(interpolation: str) -> str:
-    return "bicubic" if interpolation == "random" else interpolation
 
 
 def _start_worker(_: int) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, to go on from, and the weights that it exports.
+"""Checkpoints of a run, to go on from.
 
 A checkpoint holds the model, the optimizer, the moving average and the number of finished updates.
 Learning rate, order of the images and every random choice follow from that number and the recipe.
@@ -7,38 +7,26 @@ Learning rate, order of the images and every random choice follow from that numb
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 import logging
-import platform
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-import crate_interp
 from crate_interp.errors import CheckpointError
 from crate_interp.files import remove_leftovers
-from crate_interp.models import CrateMaeAutoencoder
 from crate_interp.training.checkpoint_files import (
     Content,
     list_checkpoints,
     read_checkpoint,
     write_checkpoint,
 )
-from crate_interp.training.recipe import Recipe
-from crate_interp.training.setup import backbone_of, record_of
 from crate_interp.training.sharding import gather, scatter
-from crate_interp.weights import write_safetensors
-from crate_interp.weights.mae import mae_file_of
 
-__all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
+__all__ = ["TrainingState", "load_latest", "save_checkpoint"]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +41,6 @@ class TrainingState:
         scaler: Of float16's gradients; does nothing for other types.
         ema: The moving average of the weights.
         unsharded: Where model and average are in pieces: a whole model on the CPU, of any weights.
-        classes: Names of the data's classes, which the exported weights carry.
         step: Finished updates.
         best: What validation measured at its best so far, `None` before the first.
         seconds: Spent on training, over all parts of the run.
@@ -64,7 +51,6 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     unsharded: nn.Module | None = None
-    classes: tuple[str, ...] = ()
     step: int = 0
     best: float | None = None
     seconds: float = 0.0
@@ -175,73 +161,3 @@ def _scatter_optimizer(content: dict[str, Any], optimizer: torch.optim.Optimizer
         for number, moment in content["state"].items()
     }
     return {**content, "state": moments}
-
-
-def export_weights(
-    path: Path,
-    recipe: Recipe,
-    state: TrainingState,
-    measured: Mapping[str, float],
-    writes: bool = True,
-) -> dict[str, Any]:
-    """Write the weights as safetensors that `load_backbone(path)` reads, with their record.
-
-    Those of reconstruction hold the decoder, too, for `load_mae(path)`.
-
-    Args:
-        path: The file to write.
-        recipe: How the weights were trained.
-        state: Holds them.
-        measured: What validation measured of them, by name; nothing if there was none.
-        writes: Whether this process is the one that writes; all of them must call.
-
-    Returns:
-        The record of the training.
-    """
-    training = {
-        "recipe": dataclasses.asdict(recipe),
-        "data": recipe.data,
-        "steps": state.step,
-        "pictures": state.step * recipe.batch_size,
-        "seconds": round(state.seconds),
-        **{name: round(value, 4) for name, value in measured.items()},
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-    }
-    model = state.evaluated()
-    if not writes:
-        return training
-    record = record_of(recipe, backbone_of(model))
-    metadata = {**record.to_metadata(), "training": json.dumps(training)}
-    if record.num_classes == len(state.classes) > 0:
-        metadata["classes"] = json.dumps(state.classes)
-    tensors = model.state_dict()
-    if isinstance(model, CrateMaeAutoencoder):
-        tensors, told = mae_file_of(model)
-        metadata |= told
-    write_safetensors(path, tensors, metadata)
-    return training
-
-
-def _commit() -> str | None:
-    """The commit of the package, `-changed` if its files are not those of it; else `None`."""
-    package = Path(crate_interp.__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # not merely inside another checkout
-        changed = git("status", "--porcelain", "--untracked-files=no", ".")
-        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -23,9 +23,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
-    """A set of labelled images."""
+    """A set of labelled images.
+
+    Attributes:
+        classes: Their names, by label.
+        endless: Whether each index is a new image, so that there are no epochs.
+    """
 
     classes: tuple[str, ...]
+    endless: bool
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
@@ -35,6 +41,7 @@ class Scenes:
     """Built-in scenes, drawn when asked for; the label is the largest object's category."""
 
     classes = tuple(category.name for category in CATEGORIES)
+    endless = True
 
     def __init__(self, recipe: Recipe, stream: int, count: int) -> None:
         self._recipe, self._stream, self._count = recipe, stream, count
@@ -56,6 +63,8 @@ class Scenes:
 class DatasetPictures:
     """A data set whose unreadable images are named instead of skipped silently."""
 
+    endless = False
+
     def __init__(self, recipe: Recipe, split: str) -> None:
         self._recipe = recipe
         try:
@@ -68,17 +77,11 @@ class DatasetPictures:
             raise InputError(f"data {recipe.data}, {split}: no images")
         self._reader = getattr(self._dataset, "reader", None)
         numbers = ("class_to_idx", "class_name_to_idx")  # of folders, of tar files
-        names = next(filter(None, (getattr(self._reader, name, None) for name in numbers)), ())
-        self.classes = tuple(sorted(names, key=names.get) if names else self._own_classes())
-
-    def _own_classes(self) -> list[str]:
-        names = getattr(self._dataset, "classes", None)
-        unnamed = names is None and self._recipe.num_classes is None
-        if unnamed and self._recipe.task == "classification":
-            raise InputError(
-                f"data {self._recipe.data}: does not say its classes: give num_classes"
-            )
-        return list(map(str, names or range(self._recipe.num_classes or 0)))
+        by_name: Any = next(
+            filter(None, (getattr(self._reader, name, None) for name in numbers)), {}
+        )
+        names = sorted(by_name, key=by_name.get) or getattr(self._dataset, "classes", None)
+        self.classes = tuple(map(str, names or range(recipe.num_classes or 0)))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -126,34 +129,40 @@ class TrainingData:
     num_classes: int
 
 
-def open_data(recipe: Recipe) -> TrainingData:
+def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
     """Find the images of a recipe.
+
+    Args:
+        recipe: Names the data, training and validation.
+        labelled: Whether labels count.
 
     Raises:
         InputError: There are none, or fewer than a batch, or, where labels count, fewer than two
             classes or others in validation than in training.
     """
-    training: Pictures
-    validation: Pictures | None = None
-    if recipe.data == "scenes":
-        endless = (recipe.steps or 0) * recipe.batch_size
-        training = Scenes(recipe, TRAINING, endless)
-        if recipe.validation_split is not None:
-            validation = Scenes(recipe, HELD_OUT, recipe.validation_scenes)
-    else:
-        training = DatasetPictures(recipe, recipe.train_split)
-        if recipe.validation_split is not None:
-            validation = DatasetPictures(recipe, recipe.validation_split)
+    training = _open_pictures(recipe, TRAINING, recipe.train_split)
+    validation = None
+    if recipe.validation_split is not None:
+        validation = _open_pictures(recipe, HELD_OUT, recipe.validation_split)
     where = f"data {recipe.data}"
     if len(training) < recipe.batch_size:
         raise InputError(
             f"{where}: {len(training)} images are fewer than batch_size {recipe.batch_size}"
         )
-    if recipe.task == "reconstruction":
+    if not labelled:
         return TrainingData(training, validation, num_classes=0)
+    if not training.classes:
+        raise InputError(f"{where}: does not say its classes: give num_classes")
     if len(training.classes) < 2:
         raise InputError(f"{where}: expected two classes or more, found {list(training.classes)}")
     if validation and validation.classes != training.classes:
         differing = sorted({*validation.classes} ^ {*training.classes})[:5]
         raise InputError(f"{where}: training and validation differ in classes {differing}")
     return TrainingData(training, validation, recipe.num_classes or len(training.classes))
+
+
+def _open_pictures(recipe: Recipe, stream: int, split: str) -> Pictures:
+    if recipe.data != "scenes":
+        return DatasetPictures(recipe, split)
+    drawn = (recipe.steps or 0) * recipe.batch_size
+    return Scenes(recipe, stream, drawn if stream == TRAINING else recipe.validation_scenes)

@@ -11,7 +11,24 @@ from typing import Any
 from crate_interp.errors import InputError
 from crate_interp.files import read_table, write_whole
 
-__all__ = ["Metrics", "MetricsFile"]
+__all__ = ["Metrics", "MetricsFile", "Update", "is_due"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update tells, over all processes.
+
+    Attributes:
+        loss: Mean over the images of the update.
+        gradient_norm: Norm of the gradient before clipping.
+        learning_rate: The highest of all groups.
+        stopping: Whether a process was asked to stop.
+    """
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    stopping: bool
 
 
 @dataclass(frozen=True)
@@ -19,13 +36,13 @@ class Metrics:
     """One line of metrics.csv.
 
     Attributes:
-        step: Finished updates.
-        loss: Of the last update, over all processes.
-        learning_rate: Of the last update, the highest of all groups.
-        gradient_norm: Of the last update, before clipping.
+        step: Number of finished updates.
+        loss: Loss of the last update, over all processes.
+        learning_rate: Learning rate of the last update, the highest of all groups.
+        gradient_norm: Norm of the last update's gradient, before clipping.
         accuracy: Share of validation images labelled right; `None` where it was not measured.
-        seconds: Since the start, over all parts of the run.
-        validation_loss: Of the reconstruction of validation images; `None` as above.
+        seconds: Time since the start, over all parts of the run.
+        validation_loss: Loss of the validation images; `None` as above.
     """
 
     step: int
@@ -81,3 +98,8 @@ class MetricsFile:
                     "move the file away to go on"
                 )
             writer.writerow(row.values())
+
+
+def is_due(step: int, every: int, updates: int) -> bool:
+    """Whether what is done every so many updates is due: always after the last, never for 0."""
+    return step == updates or (every > 0 and step % every == 0)

@@ -15,8 +15,7 @@ from crate_interp.segmentation import MaskCut
 from crate_interp.training.checkpoints import TrainingState
 from crate_interp.training.emergence import measure_emergence
 from crate_interp.training.metrics import MetricsFile
-from crate_interp.training.recipe import Recipe
-from crate_interp.training.setup import backbone_of
+from crate_interp.training.objective import Objective
 
 __all__ = ["Probe"]
 
@@ -30,23 +29,25 @@ class Probe:
     float32 (`measure_emergence`). Training goes on as if nothing had been.
 
     Args:
-        recipe: Which images, and at what size.
+        objective: Gives the recipe, which names images and size, and a model's backbone.
         path: The CSV file; the lines after the checkpoint that a run goes on from are dropped.
-        state: Of the run.
+        state: State of the run.
 
     Raises:
         InputError: There are no such images, or the size does not fit the model.
     """
 
-    def __init__(self, recipe: Recipe, path: Path, state: TrainingState) -> None:
-        self._state = state
+    def __init__(self, objective: Objective, path: Path, state: TrainingState) -> None:
+        recipe = objective.recipe
+        self._state, self._backbone = state, objective.backbone
         self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
         self._size = recipe.probe_size or recipe.image_size
         whole = state.model if state.unsharded is None else state.unsharded
-        MaskCut(backbone_of(whole), size=self._size)  # refuses a wrong size at once
+        backbone = self._backbone(whole)
+        MaskCut(backbone, size=self._size)  # refuses a wrong size at once
         # Without a checkpoint nothing is kept: the untrained model is measured again.
         self._file = MetricsFile(path, state.step or -1)
-        if Site.CLS_ATTENTION not in available_sites(backbone_of(state.model)):
+        if Site.CLS_ATTENTION not in available_sites(backbone):
             _logger.warning("%s: the model has no class token, no attention is measured", path)
 
     def measure(self, model: nn.Module) -> dict[str, float]:
@@ -61,12 +62,12 @@ class Probe:
         Raises:
             InputError: The images cannot be read, or have no masks.
         """
-        predictor = MaskCut(backbone_of(model).eval(), size=self._size)
+        predictor = MaskCut(self._backbone(model).eval(), size=self._size)
         with _without_warnings("crate_interp.segmentation"):
-            found = measure_emergence(predictor, self._images).numbers()
+            numbers = measure_emergence(predictor, self._images).numbers()
         self._state.model.train()
-        self._file.append({"step": self._state.step, **found})
-        return found
+        self._file.append({"step": self._state.step, **numbers})
+        return numbers
 
 
 def _open_set(name: str) -> ImageSet:

@@ -35,15 +35,9 @@ Rate = Annotated[float, Range(0, 100, (0,))]
 Strength = Annotated[float, Range(0, 100)]
 Norm = Annotated[float, Range(0, 1e9, (0,))]
 Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
-# Reconstruction has no labels, a mask instead of left out patches, and a decoder behind the layers.
-_OF_CLASSIFICATION = (
-    "num_classes",
-    "label_smoothing",
-    "mixup",
-    "cutmix",
-    "patch_drop",
-    "layer_decay",
-)
+# Metadata of the keys that one objective alone has.
+_CLASSIFICATION = {"task": "classification"}
+_RECONSTRUCTION = {"task": "reconstruction"}
 # What timm's augmentation is called; the numbers of its operations are bounded by their digits.
 _SPREAD = r"mstd\d{1,3}(\.\d{1,4})?"
 _AUGMENTATION = re.compile(
@@ -165,16 +159,16 @@ class Recipe:
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
     initial_weights: str | None = None
-    task: Literal["classification", "reconstruction"] = "classification"
-    mask_ratio: Hidden = 0.75
-    normalised_target: bool = True
+    task: str = "classification"
+    mask_ratio: Hidden = field(default=0.75, metadata=_RECONSTRUCTION)
+    normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
 
     data: str = "scenes"
     data_root: str | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
     train_split: str = "train"
     validation_split: str | None = "validation"
-    num_classes: Classes | None = None
+    num_classes: Classes | None = field(default=None, metadata=_CLASSIFICATION)
     on_error: Literal["raise", "skip"] = "raise"
     scene_objects: tuple[Objects, Objects] = (1, 3)
     scene_object_size: tuple[Diameter, Diameter] = (0.3, 0.75)
@@ -201,16 +195,16 @@ class Recipe:
     warmup_learning_rate: Strength = 0.0
     betas: tuple[BelowOne, BelowOne] | None = None
     weight_decay: Strength = 0.05
-    layer_decay: Fraction | None = None
+    layer_decay: Fraction | None = field(default=None, metadata=_CLASSIFICATION)
     clip_norm: Norm | None = None
 
-    label_smoothing: BelowOne = 0.0
-    mixup: Strength = 0.0
-    cutmix: Strength = 0.0
+    label_smoothing: BelowOne = field(default=0.0, metadata=_CLASSIFICATION)
+    mixup: Strength = field(default=0.0, metadata=_CLASSIFICATION)
+    cutmix: Strength = field(default=0.0, metadata=_CLASSIFICATION)
     mix_probability: Fraction = 1.0
     mix_switch_probability: Fraction = 0.5
     drop_path: BelowOne = 0.0
-    patch_drop: BelowOne = 0.0
+    patch_drop: BelowOne = field(default=0.0, metadata=_CLASSIFICATION)
     stages: tuple[Stage, ...] = ()
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
@@ -256,13 +250,13 @@ class Recipe:
                 raise InputError(
                     f"{name}: expected the smaller number first, found {least}, {most}"
                 )
-        if self.task == "reconstruction":
-            for name in _OF_CLASSIFICATION:
-                if getattr(self, name):
-                    raise InputError(
-                        f"{name}: is for the task classification; expected it left out of one of "
-                        f"reconstruction, found {shorten(getattr(self, name))}"
-                    )
+        for option in dataclasses.fields(self):
+            task, value = option.metadata.get("task", self.task), getattr(self, option.name)
+            if task != self.task and value != option.default:
+                raise InputError(
+                    f"{option.name}: is for the task {task}; expected it left out of one of "
+                    f"{self.task}, found {shorten(value)}"
+                )
         self.staged  # noqa: B018  (refuses a wrong stage)
 
     def check_scenes(self) -> None:
@@ -311,6 +305,11 @@ class Recipe:
         position = step / updates * ends[-1]
         number = bisect.bisect_right(ends[:-1], position)
         return self.staged[number]
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Sides of the square input, pixels: the recipe's own, then those of the stages."""
+        return tuple(part.image_size for part in (self, *self.staged))
 
     @property
     def mixes(self) -> bool:

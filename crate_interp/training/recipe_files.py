@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import checked_as, parse_yaml, read_yaml
+from crate_interp.training.objectives import find_objective
 from crate_interp.training.recipe import Recipe, Stage
 
 __all__ = ["read_recipe"]
@@ -41,6 +42,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe(**values)
         recipe.check_scenes()
+        find_objective(recipe.task)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return recipe

@@ -1,4 +1,6 @@
-"""FSDP: parameters, gradients, moments and moving average in pieces, one piece a process.
+"""Several processes: how they join, and FSDP.
+
+With FSDP, parameters, gradients, moments and moving average are in pieces, one per process.
 
 What is written is whole all the same, so a run may go on with another number of processes, sharded
 or not. Gathering is a joint act: every process must take part in it.
@@ -7,15 +9,51 @@ or not. Gathering is a joint act: every process must take part in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from crate_interp.errors import InputError
+from crate_interp.training.recipe import Recipe
 
-__all__ = ["gather", "scatter", "shard", "whole"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["gather", "join_processes", "scatter", "shard", "whole"]
+
+
+def join_processes(recipe: Recipe) -> Accelerator:
+    """Join the processes that `torchrun` or `accelerate launch` started, or this one alone.
+
+    Raises:
+        InputError: accelerate is not installed, the launcher shards by itself, or precision or
+            batch size do not go with the device and the number of processes.
+    """
+    try:
+        from accelerate import Accelerator, DistributedType
+    except ImportError as error:
+        raise InputError("training needs accelerate: pip install 'crate-interp[train]'") from error
+    # The loop casts and accumulates by itself: accelerate places the model and joins processes.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise InputError(
+            f"accelerate launch: found {kind.value}; expected plain processes, without --use_fsdp "
+            "and the like: the recipe's `sharding: fsdp` splits a model"
+        )
+    device, processes = accelerator.device.type, accelerator.num_processes
+    if recipe.precision == "float16" and recipe.sharding == "fsdp" and processes > 1:
+        raise InputError("sharding fsdp: expected precision bfloat16 or float32, found float16")
+    if recipe.precision == "float16" and device != "cuda":
+        raise InputError(f"precision float16: expected a GPU, found {device}; try bfloat16")
+    if recipe.batch_size % (recipe.accumulation * processes):
+        raise InputError(
+            f"batch_size: expected a multiple of {recipe.accumulation} accumulation steps x "
+            f"{processes} processes, found {recipe.batch_size}"
+        )
+    return accelerator
 
 
 def shard(model: nn.Module, device: torch.device, processes: int) -> None:

@@ -12,7 +12,6 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +24,7 @@ __all__ = ["ShardReader", "expand_braces", "read_part"]
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_CHOICE = re.compile(r"\{([^{},]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -33,18 +32,26 @@ def expand_braces(pattern: str) -> list[str]:
     """Write out the names that a pattern stands for, as a shell does.
 
     Args:
-        pattern: A name with `{0000..0010}` or `{a,b}` in it, any number of times, not nested.
+        pattern: A name with `{0000..0010}` or `{a,b}` in it, any number of times.
 
     Raises:
-        InputError: A brace without its partner, a range that falls, or neither range nor list.
+        InputError: A brace without its partner, a range that falls, or neither range nor list; or
+            braceexpand is not installed.
     """
-    parts = _BRACES.split(pattern)
-    if any("{" in part or "}" in part for part in parts):
-        raise InputError(f"{pattern}: braces that do not pair")
-    choices = [[part] for part in parts]
-    for number in range(1, len(parts), 2):
-        choices[number] = _choices(parts[number], pattern)
-    return ["".join(chosen) for chosen in product(*choices)]
+    try:
+        from braceexpand import braceexpand
+    except ImportError as error:
+        raise InputError("shards need braceexpand: pip install 'crate-interp[train]'") from error
+    for choice in _CHOICE.findall(pattern):  # which braceexpand would leave as it is, or let fall
+        ends = _RANGE.fullmatch(choice)
+        if ends is None:
+            raise InputError(f"{pattern}: expected {{0000..0010}} or {{a,b}}, found {{{choice}}}")
+        if int(ends[1]) > int(ends[2]):
+            raise InputError(f"{pattern}: expected a range that rises, found {{{choice}}}")
+    try:
+        return list(braceexpand(pattern, escape=False))
+    except ValueError as error:
+        raise InputError(f"{pattern}: braces that do not pair") from error
 
 
 def read_part(path: Path, offset: int, size: int) -> BinaryIO:
@@ -58,18 +65,6 @@ def read_part(path: Path, offset: int, size: int) -> BinaryIO:
     with path.open("rb") as file:
         file.seek(offset)
         return io.BytesIO(file.read(size))
-
-
-def _choices(text: str, pattern: str) -> list[str]:
-    found = _RANGE.fullmatch(text)
-    if found is None:
-        if "," not in text:
-            raise InputError(f"{pattern}: expected {{0000..0010}} or {{a,b}}, found {{{text}}}")
-        return text.split(",")
-    first, last = found.groups()
-    if int(first) > int(last):
-        raise InputError(f"{pattern}: expected a range that rises, found {{{text}}}")
-    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
 class ShardReader:

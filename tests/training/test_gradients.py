@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from crate_interp.training import Recipe
-from crate_interp.training.setup import build_loss, build_model
+from crate_interp.training.objectives.classification import build_loss
+from crate_interp.training.setup import build_model
 
 PATCH, HEADS, DEPTH, WIDTH, CLASSES = 8, 3, 2, 24, 5
 ETA = LAMBDA = 0.1

@@ -12,10 +12,9 @@ from crate_interp.commands.train import run
 from crate_interp.config import TrainConfig
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe, read_recipe
+from crate_interp.training.objectives.classification import build_loss, build_mixup
 from crate_interp.training.recipe import Stage
 from crate_interp.training.setup import (
-    build_loss,
-    build_mixup,
     build_model,
     build_optimizer,
     build_schedule,

@@ -17,7 +17,6 @@ from crate_interp.training import Recipe, open_data, train
 from crate_interp.training.batches import batches_of, seed_generators
 from crate_interp.training.objectives import build_objective
 from crate_interp.training.recipe import Stage
-from crate_interp.training.setup import build_model
 from crate_interp.weights import load_backbone, load_mae
 
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8}
@@ -69,11 +68,9 @@ def test_first_loss_is_that_of_a_loop(mae_settings, tmp_path, normalised):
     train(recipe, tmp_path)
     data = open_data(recipe)
     seed_generators(recipe.seed)
-    model = build_model(recipe, 0)
-    objective = build_objective(recipe, model, 0)
-    loader = batches_of(
-        recipe, data.training, NORMALISATION, updates=range(1), target_of=objective.target_of
-    )
+    objective = build_objective(recipe)
+    model = objective.build_model()
+    loader = batches_of(recipe, data.training, NORMALISATION, updates=range(1), view=objective.view)
     images, masks = next(loader)
     assert (masks.sum(dim=1) == 12).all()  # of 4 x 4 patches
     with torch.no_grad():
@@ -93,10 +90,10 @@ def test_first_loss_is_that_of_a_loop(mae_settings, tmp_path, normalised):
 def test_gradients_are_those_of_float64(mae_settings):
     torch.manual_seed(0)
     recipe = Recipe(**mae_settings)
-    model = build_model(recipe, 0)
-    exact = build_model(recipe, 0).double()
+    objective = build_objective(recipe)
+    model = objective.build_model()
+    exact = objective.build_model().double()
     exact.load_state_dict(model.state_dict())
-    objective = build_objective(recipe, model, 0)
     images = torch.randn(4, 3, 32, 32)
     masks = torch.stack([objective.target_of(0, image) for image in images])
     objective.loss(model, images, masks).backward()
@@ -157,10 +154,10 @@ def test_resume_is_bit_equal(mae_settings, tmp_path, changes):
 def test_masks_are_the_same_with_any_number_of_processes(mae_settings):
     recipe = Recipe(**mae_settings)
     pictures = open_data(recipe).training
-    objective = build_objective(recipe, build_model(recipe, 0), 0)
+    objective = build_objective(recipe)
 
     def masks_of(process, updates=range(2)):
-        loader = batches_of(recipe, pictures, NORMALISATION, process, updates, objective.target_of)
+        loader = batches_of(recipe, pictures, NORMALISATION, process, updates, objective.view)
         return [masks for _, masks in loader]
 
     one = masks_of((0, 1))

@@ -10,9 +10,8 @@ from torch import nn
 
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe, setup
+from crate_interp.training.objectives.classification import build_loss, build_mixup
 from crate_interp.training.setup import (
-    build_loss,
-    build_mixup,
     build_model,
     build_optimizer,
     build_schedule,

@@ -1,0 +1,120 @@
+"""What a run learns: the contract between an objective and the training loop.
+
+Shapes: B batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from jaxtyping import Float, Shaped
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from crate_interp.training.augmentation import Normalisation, Transform
+from crate_interp.training.data import TrainingData, open_data
+from crate_interp.training.recipe import Recipe
+from crate_interp.training.setup import build_model, export_record
+
+__all__ = ["Objective"]
+
+
+class Objective(ABC):
+    """Data, model, views, loss, measure and export of a training task.
+
+    The methods that are not abstract are those of a vision transformer that learns from labelled
+    images. What an objective must remember from one update to the next belongs into its model, as
+    parameters or buffers: checkpoints then hold it, the moving average and shards included.
+
+    Args:
+        recipe: The settings of the run. A field of `Recipe` whose metadata names the task is
+            refused in recipes of other tasks.
+
+    Attributes:
+        recipe: The same.
+        data: Images of training and validation.
+        measure: Column of metrics.csv that validation fills. Higher accuracy is better, and lower
+            loss.
+        labelled: Whether every image must have a class.
+
+    Raises:
+        InputError: The recipe or its data do not fit the task.
+    """
+
+    measure: ClassVar[Literal["accuracy", "validation_loss"]]
+    labelled: ClassVar[bool] = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.data = self.open_data()
+
+    def open_data(self) -> TrainingData:
+        """Open the images that the recipe names."""
+        return open_data(self.recipe, self.labelled)
+
+    def build_model(self) -> nn.Module:
+        """Make the model to train, float32, on the CPU.
+
+        Raises:
+            InputError: Unknown model, an argument that it refuses, or an image size that is no
+                whole number of patches.
+            CheckpointError: The initial weights cannot be had or do not fit.
+        """
+        return build_model(self.recipe, self.data.num_classes)
+
+    def backbone(self, model: nn.Module) -> VisionTransformer:
+        """Give the part of a model that `load_backbone` reads from the exported file."""
+        return cast("VisionTransformer", model)
+
+    def normalisation(self, model: nn.Module) -> Normalisation:
+        """Give mean and standard deviation of RGB in [0, 1] for the model's input."""
+        config: Any = self.backbone(model).pretrained_cfg
+        return tuple(config["mean"]), tuple(config["std"])
+
+    def view(
+        self, image: Image.Image, label: int, transform: Transform
+    ) -> tuple[Float[Tensor, "3 H W"], Tensor]:
+        """Make input and target of an image; the global random generators are seeded before.
+
+        Args:
+            image: As the data have it.
+            label: Number of its class.
+            transform: Augmentation of the recipe, or the preparation of validation.
+
+        Raises:
+            InputError: The image cannot be used, for instance because of its label.
+        """
+        pixels = transform(image)
+        return pixels, self.target_of(label, pixels)
+
+    def target_of(self, label: int, pixels: Float[Tensor, "3 H W"]) -> Tensor:  # noqa: ARG002
+        """Make the target of an image: here, its label."""
+        return torch.tensor(label)
+
+    def enter_stage(self, model: nn.Module, stage: Recipe) -> None:  # noqa: B027
+        """Prepare the model for an update in a stage of the curriculum; here, nothing is done."""
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Shaped[Tensor, "B ..."]
+    ) -> Float[Tensor, ""]:
+        """Compute the loss of a batch, the mean over its images; runs under autocast."""
+
+    @abstractmethod
+    def scores(
+        self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Shaped[Tensor, "B ..."]
+    ) -> Shaped[Tensor, " B"]:
+        """Measure each validation image; the mean over images is reported as `measure`."""
+
+    def improves(self, score: float, best: float | None) -> bool:
+        """Whether a mean score is better than the best so far, `None` before the first."""
+        if best is None:
+            return True
+        return score > best if self.measure == "accuracy" else score < best
+
+    def export(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Give what the exported file holds of a trained model: tensors by name, and metadata."""
+        return model.state_dict(), export_record(self.recipe, self.backbone(model), self.data)
