@@ -58,11 +58,7 @@ def training_transform(recipe: Recipe, size: int, normalisation: Normalisation) 
         size: Side of the square that comes out, pixels.
         normalisation: Mean and standard deviation of RGB in [0, 1].
     """
-    mean, std = normalisation
-    augmentation: dict[str, Any] = {
-        "no_aug": True,
-        "interpolation": _fixed(recipe.interpolation),
-    }
+    augmentation: dict[str, Any] = {"no_aug": True, "interpolation": _fixed(recipe.interpolation)}
     if recipe.crop_area is not None:
         augmentation = {
             "scale": recipe.crop_area,
@@ -72,6 +68,7 @@ def training_transform(recipe: Recipe, size: int, normalisation: Normalisation) 
             "re_prob": recipe.random_erasing,
             "interpolation": recipe.interpolation,
         }
+    mean, std = normalisation
     transform: Transform = create_transform(
         size, is_training=True, mean=mean, std=std, **augmentation
     )

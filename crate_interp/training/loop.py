@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -20,11 +19,11 @@ from crate_interp.training.checkpoints import TrainingState, load_latest, save_c
 from crate_interp.training.export import export_weights
 from crate_interp.training.metrics import Metrics, is_due
 from crate_interp.training.objective import Objective
-from crate_interp.training.objectives import build_objective
+from crate_interp.training.objectives import find_objective
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import adapt_model, build_optimizer
 from crate_interp.training.sharding import join_processes, shard
-from crate_interp.training.trackers import open_log
+from crate_interp.training.trackers import RunLog, open_trackers
 from crate_interp.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -71,37 +70,35 @@ def train(
     accelerator = join_processes(recipe)
     writes, downloads = accelerator.is_main_process, bool(recipe.data_args.get("download"))
     with accelerator.main_process_first() if downloads else nullcontext():
-        objective = build_objective(recipe)
+        objective = find_objective(recipe)(recipe)
     state = _initial_state(objective, accelerator)
     load_latest(folder / "checkpoints", state, writes)
     trainer = Trainer(objective, state, accelerator)
-    updates, started = trainer.updates, time.monotonic() - state.seconds
-    measured = trainer.validate() if state.step >= updates else {}  # the export may be missing
-    with _stop_request() as stop, open_log(folder, objective, state, updates, writes) as log:
+    updates = trainer.updates
+    measured: dict[str, Any] = {}
+    if state.step >= updates:  # the export may be missing all the same
+        measured = trainer.validate()
+    with (
+        _stop_request() as stop,
+        open_trackers(folder, recipe, state.step, writes) as trackers,
+    ):
+        log = RunLog(folder, objective, state, updates, trackers, writes)
         while state.step < updates:
-            update = trainer.update(stop)
-            state.seconds = time.monotonic() - started
-            step, stopping = state.step, update.stopping and state.step < updates
-            measured = trainer.validate() if is_due(step, recipe.evaluate_every, updates) else {}
+            metrics, stopping = trainer.update(stop)
+            stopping = stopping and state.step < updates
+            evaluates = is_due(state.step, recipe.evaluate_every, updates)
+            measured = trainer.validate() if evaluates else {}
             score = measured.get(objective.measure)
             if score is not None and objective.improves(score, state.best):
                 state.best = score
                 export_weights(folder / "best.safetensors", objective, state, measured, writes)
-            metrics = Metrics(
-                step=state.step,
-                loss=update.loss,
-                learning_rate=update.learning_rate,
-                gradient_norm=update.gradient_norm,
-                accuracy=measured.get("accuracy"),
-                seconds=state.seconds,
-                validation_loss=measured.get("validation_loss"),
-            )
+            metrics = replace(metrics, **measured)
             log.write(metrics)
             report(metrics, updates)
-            if stopping or is_due(step, recipe.save_every, updates):
+            if stopping or is_due(state.step, recipe.save_every, updates):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
-                return TrainingResult(step, False, **measured)
+                return TrainingResult(state.step, False, **measured)
     export_weights(folder / "model.safetensors", objective, state, measured, writes)
     accelerator.wait_for_everyone()
     return TrainingResult(state.step, True, **measured)

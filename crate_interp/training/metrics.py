@@ -11,24 +11,7 @@ from typing import Any
 from crate_interp.errors import InputError
 from crate_interp.files import read_table, write_whole
 
-__all__ = ["Metrics", "MetricsFile", "Update", "is_due"]
-
-
-@dataclass(frozen=True)
-class Update:
-    """What an update tells, over all processes.
-
-    Attributes:
-        loss: Mean over the images of the update.
-        gradient_norm: Norm of the gradient before clipping.
-        learning_rate: The highest of all groups.
-        stopping: Whether a process was asked to stop.
-    """
-
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    stopping: bool
+__all__ = ["Metrics", "MetricsFile", "is_due"]
 
 
 @dataclass(frozen=True)

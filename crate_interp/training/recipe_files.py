@@ -42,7 +42,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe(**values)
         recipe.check_scenes()
-        find_objective(recipe.task)
+        find_objective(recipe)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return recipe

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,32 +29,15 @@ from crate_interp.training.recipe import Recipe
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
-__all__ = ["RunLog", "Trackers", "open_log", "open_trackers"]
+__all__ = ["RunLog", "open_trackers"]
 
 _logger = logging.getLogger(__name__)
 
 
-class Trackers:
-    """The trackers of a run, none or several of accelerate's; made by `open_trackers`."""
-
-    def __init__(self, trackers: list[GeneralTracker]) -> None:
-        self._trackers = trackers
-
-    def log(self, metrics: Mapping[str, float | None], step: int) -> None:
-        """Send the metrics of an update; what was not measured, `None`, is left out.
-
-        Args:
-            metrics: Values by name; `step`, the axis, is left out, too.
-            step: Number of finished updates.
-        """
-        values = {key: value for key, value in metrics.items() if value is not None}
-        values.pop("step", None)
-        for tracker in self._trackers:
-            tracker.log(values, step=step)
-
-
 @contextmanager
-def open_trackers(folder: Path, recipe: Recipe, step: int, writes: bool) -> Iterator[Trackers]:
+def open_trackers(
+    folder: Path, recipe: Recipe, step: int, writes: bool
+) -> Iterator[list[GeneralTracker]]:
     """Open the trackers that are installed, to go on after an update.
 
     Args:
@@ -65,7 +48,7 @@ def open_trackers(folder: Path, recipe: Recipe, step: int, writes: bool) -> Iter
     """
     trackers = list(_start_trackers(folder, recipe, step)) if writes else []
     try:
-        yield Trackers(trackers)
+        yield trackers
     finally:
         for tracker in trackers:
             tracker.finish()
@@ -104,68 +87,58 @@ def _run_id_in(path: Path) -> str:
 
 
 class RunLog:
-    """Writes those lines of a run that are due; made by `open_log`.
+    """Writes the lines of a run that are due; all processes make one, and one of them writes.
 
     Args:
+        folder: Folder of the run; lines that its files have of later updates are dropped.
         objective: Gives the recipe, which says how often.
-        state: State of the run.
+        state: State of the run; an untrained model is probed at once.
         updates: Number of updates of the whole run.
         trackers: Hear of every line.
-        files: metrics.csv and the probe with its file; `None` where another process writes, or
-            where nothing is probed.
+        writes: Whether this process is the one that writes.
+
+    Raises:
+        InputError: A file of the run is damaged, or the recipe's probes cannot be made.
     """
 
     def __init__(
         self,
+        folder: Path,
         objective: Objective,
         state: TrainingState,
         updates: int,
-        trackers: Trackers,
-        files: tuple[MetricsFile | None, Probe | None],
+        trackers: Sequence[GeneralTracker],
+        writes: bool,
     ) -> None:
-        self._recipe, self._state, self._updates = objective.recipe, state, updates
-        self._trackers = trackers
-        self._metrics_file, self._probe = files
+        recipe = self._recipe = objective.recipe
+        self._state, self._updates, self._trackers = state, updates, trackers
+        self._file = MetricsFile(folder / "metrics.csv", state.step) if writes else None
+        self._probe: Probe | None = None
+        if recipe.probe_every and state.step < updates:
+            if writes:
+                self._probe = Probe(objective, folder / "probes.csv", state)
+            if state.step == 0:
+                self._measure_probe()
 
     def write(self, metrics: Metrics) -> None:
         """Write the metrics of the last update, and probe the weights, if either is due."""
+        recipe, step = self._recipe, metrics.step
         measured = metrics.accuracy is not None or metrics.validation_loss is not None
-        if measured or is_due(metrics.step, self._recipe.log_every, self._updates):
+        if measured or is_due(step, recipe.log_every, self._updates):
             line = dataclasses.asdict(metrics)
-            self._trackers.log(line, metrics.step)
-            if self._metrics_file is not None:
-                self._metrics_file.append(line)
-        every = self._recipe.probe_every
-        if every and is_due(metrics.step, every, self._updates):
-            self.probe()
+            self._send(line)
+            if self._file is not None:
+                self._file.append(line)
+        if recipe.probe_every and is_due(step, recipe.probe_every, self._updates):
+            self._measure_probe()
 
-    def probe(self) -> None:
-        """Probe the weights; all processes must call, as they may have to be gathered."""
-        model = self._state.evaluated()
+    def _measure_probe(self) -> None:
+        model = self._state.evaluated()  # by all processes: it may have to be gathered
         if self._probe is not None:
-            self._trackers.log(self._probe.measure(model), self._state.step)
+            self._send(self._probe.measure(model))
 
-
-@contextmanager
-def open_log(
-    folder: Path, objective: Objective, state: TrainingState, updates: int, writes: bool
-) -> Iterator[RunLog]:
-    """Open metrics.csv, probes.csv and the trackers; the untrained model is probed at once.
-
-    Args:
-        folder: Folder of the run.
-        objective: Gives the recipe.
-        state: State of the run; lines of later updates are dropped.
-        updates: Number of updates of the whole run.
-        writes: Whether this process is the one that writes; all of them must call.
-    """
-    recipe, probe = objective.recipe, None
-    metrics_file = MetricsFile(folder / "metrics.csv", state.step) if writes else None
-    probes = recipe.probe_every > 0 and state.step < updates
-    if probes and writes:
-        probe = Probe(objective, folder / "probes.csv", state)
-    with open_trackers(folder, recipe, state.step, writes) as trackers:
-        log = RunLog(objective, state, updates, trackers, (metrics_file, probe))
-        if probes and state.step == 0:
-            log.probe()
-        yield log
+    def _send(self, line: Mapping[str, float | None]) -> None:
+        """Send what was measured to the trackers; the step is their axis."""
+        values = {key: v for key, v in line.items() if v is not None and key != "step"}
+        for tracker in self._trackers:
+            tracker.log(values, step=self._state.step)

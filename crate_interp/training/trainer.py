@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from crate_interp.errors import InputError
 from crate_interp.models.float64 import float64_device
 from crate_interp.training.batches import batches_of, seed_generators
 from crate_interp.training.checkpoints import TrainingState
-from crate_interp.training.metrics import Update
+from crate_interp.training.metrics import Metrics
 from crate_interp.training.objective import Objective
 from crate_interp.training.setup import build_schedule, updates_of
 from crate_interp.training.sharding import whole
@@ -43,6 +44,7 @@ class Trainer:
     def __init__(
         self, objective: Objective, state: TrainingState, accelerator: Accelerator
     ) -> None:
+        self._started = time.monotonic() - state.seconds
         self._objective, self._state, self._accelerator = objective, state, accelerator
         recipe = self._recipe = objective.recipe
         self.updates, warmup = updates_of(recipe, len(objective.data.training))
@@ -62,11 +64,14 @@ class Trainer:
             objective.view,
         )
 
-    def update(self, stop_requests: Sequence[int]) -> Update:
+    def update(self, stop_requests: Sequence[int]) -> tuple[Metrics, bool]:
         """Make the next update; it counts, in `state.step`, once its numbers are finite.
 
         Args:
             stop_requests: Signals that asked this process to stop; filled while it works.
+
+        Returns:
+            What the update says over all processes, and whether any of them was asked to stop.
 
         Raises:
             InputError: An image cannot be read, or loss or gradient are no finite numbers.
@@ -92,10 +97,18 @@ class Trainer:
         # Only now, so that a GPU has work to do while the next update is sent to it. Nothing
         # of an update is told or written before its numbers are known to be finite.
         total_loss, stop_count, gradient_norm = numbers.read()
-        update = Update(total_loss / self._process[1], gradient_norm, rate, stop_count > 0)
-        self._refuse_infinite(update)
-        state.step += 1
-        return update
+        mean_loss = total_loss / self._process[1]
+        # A float16 gradient may overflow: its scaler leaves the update out and goes on.
+        overflows = not math.isfinite(gradient_norm) and recipe.precision != "float16"
+        if overflows or not math.isfinite(mean_loss):
+            raise InputError(
+                f"step {step}, learning rate {rate:.3g}: the loss is {mean_loss}, the gradient's "
+                f"norm {gradient_norm}; expected finite numbers. The last checkpoint is kept; a "
+                "lower learning_rate, a longer warm-up or clip_norm: 1 may help"
+            )
+        state.step, state.seconds = step + 1, time.monotonic() - self._started
+        metrics = Metrics(state.step, mean_loss, rate, gradient_norm, None, state.seconds)
+        return metrics, stop_count > 0
 
     def _accumulate_gradient(self, step: int) -> Tensor:
         """Pass the images of an update forth and back, and give their mean loss."""
@@ -147,18 +160,6 @@ class Trainer:
         number_type = torch.float16 if precision == "float16" else torch.bfloat16
         device = self._accelerator.device.type
         return torch.autocast(device, number_type, enabled=precision != "float32")
-
-    def _refuse_infinite(self, update: Update) -> None:
-        # A float16 gradient may overflow: its scaler leaves the update out and goes on.
-        overflow = self._recipe.precision == "float16" or math.isfinite(update.gradient_norm)
-        if math.isfinite(update.loss) and overflow:
-            return
-        raise InputError(
-            f"step {self._state.step}, learning rate {update.learning_rate:.3g}: the loss is "
-            f"{update.loss}, the gradient's norm {update.gradient_norm}; expected finite numbers. "
-            "The last checkpoint is kept; a lower learning_rate, a longer warm-up or clip_norm: 1 "
-            "may help"
-        )
 
 
 class _Numbers:

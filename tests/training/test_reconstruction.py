@@ -15,7 +15,7 @@ from crate_interp.cli import main
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.training import Recipe, open_data, train
 from crate_interp.training.batches import batches_of, seed_generators
-from crate_interp.training.objectives import build_objective
+from crate_interp.training.objectives.reconstruction import Reconstruction
 from crate_interp.training.recipe import Stage
 from crate_interp.weights import load_backbone, load_mae
 
@@ -68,7 +68,7 @@ def test_first_loss_is_that_of_a_loop(mae_settings, tmp_path, normalised):
     train(recipe, tmp_path)
     data = open_data(recipe)
     seed_generators(recipe.seed)
-    objective = build_objective(recipe)
+    objective = Reconstruction(recipe)
     model = objective.build_model()
     loader = batches_of(recipe, data.training, NORMALISATION, updates=range(1), view=objective.view)
     images, masks = next(loader)
@@ -90,7 +90,7 @@ def test_first_loss_is_that_of_a_loop(mae_settings, tmp_path, normalised):
 def test_gradients_are_those_of_float64(mae_settings):
     torch.manual_seed(0)
     recipe = Recipe(**mae_settings)
-    objective = build_objective(recipe)
+    objective = Reconstruction(recipe)
     model = objective.build_model()
     exact = objective.build_model().double()
     exact.load_state_dict(model.state_dict())
@@ -154,7 +154,7 @@ def test_resume_is_bit_equal(mae_settings, tmp_path, changes):
 def test_masks_are_the_same_with_any_number_of_processes(mae_settings):
     recipe = Recipe(**mae_settings)
     pictures = open_data(recipe).training
-    objective = build_objective(recipe)
+    objective = Reconstruction(recipe)
 
     def masks_of(process, updates=range(2)):
         loader = batches_of(recipe, pictures, NORMALISATION, process, updates, objective.view)

@@ -74,7 +74,8 @@ def test_wandb_is_told_what_the_csv_says_and_goes_on_as_one_run(settings, tmp_pa
 def test_wandb_is_left_alone_where_no_project_is_named(tmp_path, wandb, monkeypatch):
     monkeypatch.delenv("WANDB_PROJECT")
     with open_trackers(tmp_path, Recipe(model="demo", steps=1), 0, True) as trackers:
-        trackers.log({"loss": 1.0}, 1)
+        for tracker in trackers:
+            tracker.log({"loss": 1.0}, 1)
     assert wandb.started == []
     assert not (tmp_path / "wandb_run_id").exists()
 
@@ -89,7 +90,8 @@ def test_a_damaged_name_of_a_run_is_refused(tmp_path, wandb):
 
 def test_wandb_hears_of_the_main_process_only(tmp_path, wandb):
     with open_trackers(tmp_path, Recipe(model="demo", steps=1), 0, False) as trackers:
-        trackers.log({"loss": 1.0}, 1)
+        for tracker in trackers:
+            tracker.log({"loss": 1.0}, 1)
     assert wandb.started == wandb.logged == []
 
 
@@ -97,7 +99,8 @@ def test_named_project_without_wandb_is_a_warning(tmp_path, monkeypatch, caplog)
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails
     monkeypatch.setenv("WANDB_PROJECT", "emergence")
     with open_trackers(tmp_path, Recipe(model="demo", steps=1), 0, True) as trackers:
-        trackers.log({"loss": 1.0}, 1)
+        for tracker in trackers:
+            tracker.log({"loss": 1.0}, 1)
     assert "wandb is not installed" in caplog.text
 
 

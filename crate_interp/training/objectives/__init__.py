@@ -13,7 +13,7 @@ from crate_interp.errors import InputError, shorten
 from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
 
-__all__ = ["OBJECTIVES", "build_objective", "find_objective"]
+__all__ = ["OBJECTIVES", "find_objective"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     name: import_module(f"{__name__}.{name}").OBJECTIVE
@@ -21,21 +21,12 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def find_objective(task: str) -> type[Objective]:
-    """Find an objective by its name.
+def find_objective(recipe: Recipe) -> type[Objective]:
+    """Find the objective of a recipe.
 
     Raises:
         InputError: There is none of this name.
     """
-    if task not in OBJECTIVES:
-        raise InputError(f"task: expected {', '.join(OBJECTIVES)}, found {shorten(task)}")
-    return OBJECTIVES[task]
-
-
-def build_objective(recipe: Recipe) -> Objective:
-    """Make the objective of a recipe, and open its data.
-
-    Raises:
-        InputError: There is no such objective, or recipe and data do not fit it.
-    """
-    return find_objective(recipe.task)(recipe)
+    if recipe.task not in OBJECTIVES:
+        raise InputError(f"task: expected {', '.join(OBJECTIVES)}, found {shorten(recipe.task)}")
+    return OBJECTIVES[recipe.task]
