@@ -12,35 +12,16 @@ from torch import Tensor
 
 from crate_interp.training.recipe import Recipe
 
-__all__ = [
-    "Normalisation",
-    "Transform",
-    "training_transform",
-    "validation_preparation",
-    "validation_transform",
-]
+__all__ = ["Normalisation", "Transform", "training_transform", "validation_preparation"]
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 Transform = Callable[[Image.Image], Float[Tensor, "3 H W"]]
 
 
-def validation_transform(recipe: Recipe, normalisation: Normalisation) -> Transform:
-    """Make what prepares a validation image.
-
-    Args:
-        recipe: Size and interpolation.
-        normalisation: Mean and standard deviation of RGB in [0, 1].
-    """
-    mean, std = normalisation
-    transform: Transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
-    return transform
-
-
 def validation_preparation(recipe: Recipe) -> dict[str, Any]:
-    """Give the arguments of timm's transform with which a recipe's validation images are made.
+    """Give the arguments of timm's transform for validation images; mean and deviation are missing.
 
-    Args:
-        recipe: Its images are not cropped where training does not crop either.
+    Images are not cropped where training does not crop either.
     """
     whole = recipe.data == "scenes" or recipe.crop_area is None
     return {

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from PIL import Image
+from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,7 +29,7 @@ from crate_interp.training.augmentation import (
     Normalisation,
     Transform,
     training_transform,
-    validation_transform,
+    validation_preparation,
 )
 from crate_interp.training.data import Pictures
 from crate_interp.training.recipe import Recipe
@@ -168,7 +169,9 @@ def batches_of(
     if updates is None:
         indices = range(rank, len(pictures), processes)
         size = max(1, recipe.batch_size // recipe.accumulation // processes)
-        plan = _Validation(size, indices, validation_transform(recipe, normalisation))
+        mean, std = normalisation
+        transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
+        plan = _Validation(size, indices, transform)
         numbers = range(-(-len(indices) // size))
     else:
         sizes = set(recipe.image_sizes)

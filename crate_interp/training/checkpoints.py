@@ -1,4 +1,4 @@
-"""Checkpoints of a run, to go on from.
+"""Checkpoints of a run, to go on from, and the weights that it exports.
 
 A checkpoint holds the model, the optimizer, the moving average and the number of finished updates.
 Learning rate, order of the images and every random choice follow from that number and the recipe.
@@ -7,15 +7,22 @@ Learning rate, order of the images and every random choice follow from that numb
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import logging
+import platform
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+import crate_interp
 from crate_interp.errors import CheckpointError
 from crate_interp.files import remove_leftovers
 from crate_interp.training.checkpoint_files import (
@@ -24,9 +31,11 @@ from crate_interp.training.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
+from crate_interp.training.objective import Objective
 from crate_interp.training.sharding import gather, scatter
+from crate_interp.weights import write_safetensors
 
-__all__ = ["TrainingState", "load_latest", "save_checkpoint"]
+__all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
 
 _logger = logging.getLogger(__name__)
 
@@ -36,14 +45,14 @@ class TrainingState:
     """All of a run that changes from update to update.
 
     Attributes:
-        model: Bare, without the wrapper of several processes.
-        optimizer: Of the model's parameters.
-        scaler: Of float16's gradients; does nothing for other types.
+        model: The model, without the wrapper of several processes.
+        optimizer: Optimizer of the model's parameters.
+        scaler: Scales gradients of float16; does nothing for other types.
         ema: The moving average of the weights.
         unsharded: Where model and average are in pieces: a whole model on the CPU, of any weights.
-        step: Finished updates.
-        best: What validation measured at its best so far, `None` before the first.
-        seconds: Spent on training, over all parts of the run.
+        step: Number of finished updates.
+        best: Best score of validation so far, `None` before the first.
+        seconds: Time spent on training, over all parts of the run.
     """
 
     model: nn.Module
@@ -58,23 +67,23 @@ class TrainingState:
     def evaluated(self) -> nn.Module:
         """Give the weights that count, whole: the moving average if there is one.
 
-        Where they are in pieces, every process must ask.
+        Where they are in pieces, every process must call.
         """
-        found: nn.Module = self.model if self.ema is None else self.ema.module
+        model: nn.Module = self.model if self.ema is None else self.ema.module
         if self.unsharded is None:
-            return found
+            return model
         whole = copy.deepcopy(self.unsharded)
-        whole.load_state_dict(gather(found.state_dict()))
-        return whole.to(next(found.parameters()).device)
+        whole.load_state_dict(gather(model.state_dict()))
+        return whole.to(next(model.parameters()).device)
 
 
 def save_checkpoint(folder: Path, state: TrainingState, keep: int, writes: bool = True) -> Path:
     """Write a checkpoint, as a whole or not at all, then remove those before the last few.
 
     Args:
-        folder: Of the checkpoints; made if missing.
+        folder: Folder of the checkpoints; made if missing.
         state: What to save.
-        keep: How many checkpoints stay, this one included.
+        keep: Number of checkpoints that stay, this one included.
         writes: Whether this process is the one that writes; all of them must call.
 
     Raises:
@@ -94,9 +103,9 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, writes: bool 
     if not writes:
         return path
     write_checkpoint(path, content)
-    found = list_checkpoints(folder)
-    kept = [file for file in found if file.name <= path.name][-keep:]
-    for other in found:  # later ones, too, are damaged: this run goes on from before them
+    files = list_checkpoints(folder)
+    kept = [file for file in files if file.name <= path.name][-keep:]
+    for other in files:  # later ones, too, are damaged: this run goes on from before them
         if other not in kept:
             other.unlink()
     return path
@@ -106,9 +115,9 @@ def load_latest(folder: Path, state: TrainingState, writes: bool = True) -> bool
     """Go on from the last checkpoint of a folder that is whole, if there is any.
 
     Args:
-        folder: Of the checkpoints.
+        folder: Folder of the checkpoints.
         state: Changed to what was saved.
-        writes: Whether this process is the one that tells of damaged checkpoints, and clears away
+        writes: Whether this process is the one that warns of damaged checkpoints, and removes
             those that a killed process has left half-written.
 
     Raises:
@@ -161,3 +170,60 @@ def _scatter_optimizer(content: dict[str, Any], optimizer: torch.optim.Optimizer
         for number, moment in content["state"].items()
     }
     return {**content, "state": moments}
+
+
+def export_weights(
+    path: Path,
+    objective: Objective,
+    state: TrainingState,
+    measured: Mapping[str, float],
+    writes: bool = True,
+) -> None:
+    """Write the weights as safetensors that `load_backbone(path)` reads, with their record.
+
+    Args:
+        path: The file to write.
+        objective: What the weights were trained for, and by which recipe.
+        state: Holds them.
+        measured: What validation measured of them, by name; nothing if there was none.
+        writes: Whether this process is the one that writes; all of them must call.
+    """
+    model, recipe = state.evaluated(), objective.recipe
+    if not writes:
+        return
+    training = {
+        "recipe": dataclasses.asdict(recipe),
+        "data": recipe.data,
+        "steps": state.step,
+        "pictures": state.step * recipe.batch_size,
+        "seconds": round(state.seconds),
+        **{name: round(value, 4) for name, value in measured.items()},
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+    tensors, metadata = objective.export(model)
+    write_safetensors(path, tensors, {**metadata, "training": json.dumps(training)})
+
+
+def _commit() -> str | None:
+    """The commit of the package, `-changed` if its files are not those of it; else `None`."""
+    package = Path(crate_interp.__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not merely inside another checkout
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

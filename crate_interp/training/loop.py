@@ -15,8 +15,12 @@ import torch
 from timm.utils import ModelEmaV3
 
 from crate_interp.training.batches import seed_generators
-from crate_interp.training.checkpoints import TrainingState, load_latest, save_checkpoint
-from crate_interp.training.export import export_weights
+from crate_interp.training.checkpoints import (
+    TrainingState,
+    export_weights,
+    load_latest,
+    save_checkpoint,
+)
 from crate_interp.training.metrics import Metrics, is_due
 from crate_interp.training.objective import Objective
 from crate_interp.training.objectives import find_objective

@@ -44,7 +44,8 @@ class MetricsFile:
 
     Args:
         path: The file.
-        step: Finished updates of the checkpoint that a run goes on from; later lines are dropped.
+        step: Number of finished updates of the checkpoint that a run goes on from; later lines
+            are dropped.
 
     Raises:
         InputError: The file that is there is damaged; it can be moved away to go on.

@@ -27,14 +27,13 @@ class Objective(ABC):
 
     The methods that are not abstract are those of a vision transformer that learns from labelled
     images. What an objective must remember from one update to the next belongs into its model, as
-    parameters or buffers: checkpoints then hold it, the moving average and shards included.
+    parameters or buffers: checkpoints then hold it.
 
     Args:
-        recipe: The settings of the run. A field of `Recipe` whose metadata names the task is
-            refused in recipes of other tasks.
+        recipe: The settings of the run. A field of `Recipe` whose metadata names a task is refused
+            in recipes of other tasks.
 
     Attributes:
-        recipe: The same.
         data: Images of training and validation.
         measure: Column of metrics.csv that validation fills. Higher accuracy is better, and lower
             loss.
@@ -56,13 +55,7 @@ class Objective(ABC):
         return open_data(self.recipe, self.labelled)
 
     def build_model(self) -> nn.Module:
-        """Make the model to train, float32, on the CPU.
-
-        Raises:
-            InputError: Unknown model, an argument that it refuses, or an image size that is no
-                whole number of patches.
-            CheckpointError: The initial weights cannot be had or do not fit.
-        """
+        """Make the model to train, with its initial weights, float32, on the CPU."""
         return build_model(self.recipe, self.data.num_classes)
 
     def backbone(self, model: nn.Module) -> VisionTransformer:

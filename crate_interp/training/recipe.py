@@ -56,14 +56,14 @@ _OF_THE_RECIPE = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a curriculum; a key that is not given is the recipe's own.
+    """A part of a curriculum; the keys but for `share` replace those of the recipe, if given.
 
     Attributes:
-        share: Of the run's updates, relative to the shares of the other stages.
-        image_size: As in the recipe.
-        scene_objects: As in the recipe.
-        scene_object_size: As in the recipe.
-        patch_drop: As in the recipe.
+        share: Share of the run's updates, relative to the shares of the other stages.
+        image_size: Side of the square input, pixels.
+        scene_objects: Fewest and most objects in a scene.
+        scene_object_size: Smallest and largest diameter of an object, shares of the image.
+        patch_drop: Share of the patches that an update leaves out.
     """
 
     share: Norm
@@ -83,75 +83,76 @@ class Recipe:
         initial_weights: A weight file, the name of a model with published weights, or `published`:
             those of `model`. Patches and positions of another size are resampled; the head begins
             anew if the patch size or the number of classes is another. `None`: random.
-        task: Name what is in an image, or predict the hidden patches of it, as a CRATE-MAE does.
-            The keys for labels are then none of the recipe's, and classes are not looked at.
+        task: Name of the objective: `classification` names what is in an image, `reconstruction`
+            predicts its hidden patches, as a CRATE-MAE does, and does not look at classes. Keys
+            that one objective alone has are refused in recipes of others.
         mask_ratio: Share of the patches that reconstruction hides.
-        normalised_target: Reconstruction predicts each patch less its mean and over its standard
-            deviation.
+        normalised_target: Whether reconstruction predicts each patch less its mean and over its
+            standard deviation.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; or `hfds/NAME` of the
             Hugging Face hub.
-        data_root: Where a named data set lies.
+        data_root: Folder of a named data set.
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
-        train_split: Part to train on; of shards their names, `train-{0000..0010}.tar`.
+        train_split: Part to train on; for shards their names, `train-{0000..0010}.tar`.
         validation_split: Part to measure accuracy, or the loss of reconstruction, on; `None`:
             neither is measured.
-        num_classes: Outputs of the head; `None`: as many as the data have.
+        num_classes: Number of outputs of the head; `None`: as many as the data have.
         on_error: What an image that cannot be read does: end the run, or be replaced by the next
             one with a warning.
         scene_objects: Fewest and most objects in a scene.
         scene_object_size: Smallest and largest diameter of an object, shares of the image.
-        validation_scenes: How many held-out scenes validation has.
-        image_size: Pixels of the square input, pixels; a whole number of patches.
+        validation_scenes: Number of held-out scenes for validation.
+        image_size: Side of the square input, pixels; a whole number of patches.
         crop_area: Share of the image's area that a random crop has; `None`: no augmentation.
         crop_pct: Share of the side that validation crops; `None`: timm's 0.875, or 1 for scenes
             and where training does not crop either.
-        interpolation: Of the resizing, as timm names them.
+        interpolation: Interpolation of the resizing, as timm names them.
         flip: Probability of a mirror image.
-        color_jitter: Strength, 0 for none.
+        color_jitter: Strength of the colour jitter, 0 for none.
         auto_augment: timm's text, for instance `rand-m9-n2`.
-        random_erasing: Probability.
-        batch_size: Images of an update, over all processes and accumulation steps.
-        accumulation: Forward passes of an update.
+        random_erasing: Probability that a rectangle is erased.
+        batch_size: Images per update, over all processes and accumulation steps.
+        accumulation: Forward passes per update.
         epochs: Length in passes over the data; give this or `steps`.
         steps: Length in updates.
-        warmup_epochs: Of the linear warm-up; this or `warmup_steps`.
+        warmup_epochs: Epochs of the linear warm-up; give this or `warmup_steps`.
         warmup_steps: Updates of the linear warm-up.
-        optimizer: Which one, of timm's.
-        learning_rate: The highest one, after warm-up.
-        min_learning_rate: Where the cosine ends.
-        warmup_learning_rate: Where the warm-up begins.
-        betas: The optimizer's; `None`: its own.
-        weight_decay: Of matrices; vectors, positions and the class token have none.
+        optimizer: Optimizer, by timm's name.
+        learning_rate: Highest learning rate, after warm-up.
+        min_learning_rate: Learning rate where the cosine ends.
+        warmup_learning_rate: Learning rate where the warm-up begins.
+        betas: Decay rates of the optimizer's moments; `None`: the optimizer's own.
+        weight_decay: Weight decay of matrices; vectors, positions and the class token have none.
         layer_decay: Factor of the learning rate from a layer to the one below it.
         clip_norm: Largest norm of the gradient; `None`: as it comes.
         label_smoothing: Share of a label's weight that goes to all classes alike.
         mixup: alpha of mixup, 0 for none.
         cutmix: alpha of cutmix, 0 for none.
-        mix_probability: Of a batch to be mixed at all.
-        mix_switch_probability: Of cutmix, where both are on.
+        mix_probability: Probability that a batch is mixed at all.
+        mix_switch_probability: Probability of cutmix, where both are on.
         drop_path: Rate of stochastic depth in the last block.
         patch_drop: Share of the patches that an update leaves out.
-        stages: Of a curriculum, in order; evaluation has the recipe's own keys.
+        stages: Stages of a curriculum, in order; evaluation has the recipe's own keys.
         precision: Number type of the forward pass; weights and updates are float32.
         gradient_checkpointing: Compute activations twice to keep fewer of them.
-        ema_decay: Of the moving average of the weights, which is then what is evaluated and
+        ema_decay: Decay of the moving average of the weights, which is then what is evaluated and
             exported; `None`: no average.
         compile: Compile the training step with `torch.compile`; slow to start, faster afterwards.
-        seed: Of the weights, the order, the augmentation and every other choice.
-        workers: Processes that read images, a training process.
+        seed: Seed of the weights, the order, the augmentation and every other choice.
+        workers: Number of processes that read images, per training process.
         log_every: Updates from one line of metrics.csv to the next.
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
         probe_every: Updates from one probe (what attention, cuts and codes say of images with
             masks, into probes.csv) to the next, the untrained model first; 0: none.
         probe_set: Images of the probes, in COCO's format: `demo` (the built-in scenes), another
             split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
-        probe_pictures: How many of them.
-        probe_size: Pixels of the square that probes resize them to, pixels; `None`: `image_size`.
+        probe_pictures: Number of images of the probes.
+        probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
-        keep: How many checkpoints are kept.
+        keep: Number of checkpoints that are kept.
         sharding: What several processes do with weights and optimizer state: each holds all of
             them (DDP), or a part (FSDP), for models too large for one GPU.
     """
@@ -281,23 +282,23 @@ class Recipe:
     @cached_property
     def staged(self) -> tuple[Recipe, ...]:
         """The recipe of each stage."""
-        found: list[Recipe] = []
+        recipes: list[Recipe] = []
         for number, stage in enumerate(self.stages, start=1):
             own = {name: value for name, value in vars(stage).items() if value is not None}
             del own["share"]
             try:
                 check_ranges(stage)
-                found.append(dataclasses.replace(self, stages=(), **own))
+                recipes.append(dataclasses.replace(self, stages=(), **own))
             except InputError as error:
                 raise InputError(f"stage {number}: {error}") from error
-        return tuple(found)
+        return tuple(recipes)
 
     def at(self, step: int, updates: int) -> Recipe:
         """Give the recipe of an update: this one, with the keys of the stage that it is in.
 
         Args:
-            step: Finished updates before it.
-            updates: Of the whole run.
+            step: Number of finished updates before it.
+            updates: Number of updates of the whole run.
         """
         if not self.stages:
             return self

@@ -64,8 +64,8 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> None:
 
     Args:
         model: Has its blocks in a container of the name `blocks`; the same in every process.
-        device: Of this process.
-        processes: How many there are; their process group exists.
+        device: Device of this process.
+        processes: Number of processes; their process group exists.
 
     Raises:
         InputError: The installed torch has no FSDP2.
@@ -87,21 +87,21 @@ def gather(state: Any, keep: bool = True) -> Any:
 
     Args:
         state: A tensor, or mappings of tensors and whatever else.
-        keep: Whether this process wants the result; otherwise its tensors are `None`, which saves
+        keep: Whether this process needs the result; otherwise its tensors are `None`, which saves
             the memory.
     """
     if isinstance(state, Mapping):
         return {key: gather(value, keep) for key, value in state.items()}
     if not _is_sharded(state):
         return state
-    found = whole(state)
-    return found.cpu() if keep else None
+    tensor = whole(state)
+    return tensor.cpu() if keep else None
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Give the tensor that a sharded one is a piece of; another one as it is."""
-    found: Any = tensor
-    result: Tensor = found.full_tensor() if _is_sharded(tensor) else tensor
+    piece: Any = tensor
+    result: Tensor = piece.full_tensor() if _is_sharded(tensor) else tensor
     return result
 
 

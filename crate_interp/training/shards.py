@@ -73,7 +73,7 @@ class ShardReader:
     Args:
         folder: Where the shards lie.
         pattern: Their names, with braces; see `expand_braces`.
-        target_key: Of the label in `.json`.
+        target_key: Key of the label in `.json`.
 
     Raises:
         InputError: A shard is missing, cannot be read or is empty; a sample has no image, no
@@ -117,11 +117,11 @@ def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
-                found = _KEY.fullmatch(member.name)
-                if not member.isreg() or found is None or found[1].startswith("__"):
+                name = _KEY.fullmatch(member.name)
+                if not member.isreg() or name is None or name[1].startswith("__"):
                     continue  # folders, and what WebDataset keeps for itself
-                files = samples.setdefault(found[1], {})
-                if files.setdefault(found[2].lower(), member) is not member:
+                files = samples.setdefault(name[1], {})
+                if files.setdefault(name[2].lower(), member) is not member:
                     raise InputError(f"{path}: {member.name}: occurs twice")
             for key, files in samples.items():
                 picture = next((files[kind] for kind in PICTURES if kind in files), None)
@@ -144,16 +144,16 @@ def _label(
         raise InputError(f"{name}: no label, expected .cls or .json, found {', '.join(files)}")
     content = shard.extractfile(files[kind])
     text = b"" if content is None else content.read()
-    found: Any = text.decode(errors="replace").strip()
+    value: Any = text.decode(errors="replace").strip()
     if kind == "json":
         try:
-            found = json.loads(text)[target_key]
+            value = json.loads(text)[target_key]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{name}.json: no key {target_key!r} ({error!r})") from error
     try:
-        label = int(found)
+        label = int(value)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{name}.{kind}: expected a whole number, found {found!r}") from error
-    if isinstance(found, float) and found != label:
-        raise InputError(f"{name}.{kind}: expected a whole number, found {found!r}")
+        raise InputError(f"{name}.{kind}: expected a whole number, found {value!r}") from error
+    if isinstance(value, float) and value != label:
+        raise InputError(f"{name}.{kind}: expected a whole number, found {value!r}")
     return label
