@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> Content:
         CheckpointError: It is not, or has NaN or infinity in it.
     """
     try:
-        expected, found = _checksums(path)
+        expected, actual = _checksums(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if expected is None:
@@ -84,10 +84,10 @@ def read_checkpoint(path: Path) -> Content:
             f"{path}: not a checkpoint that is whole: expected its checksum at the end, found "
             "none; it was cut off, or is of an earlier version"
         )
-    if found != expected:
+    if actual != expected:
         raise CheckpointError(
             f"{path}: not a checkpoint that is whole: expected the checksum {shorten(expected)}, "
-            f"found {found}"
+            f"found {actual}"
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -108,7 +108,7 @@ def read_checkpoint(path: Path) -> Content:
 
 
 def _checksums(path: Path) -> tuple[str | None, str]:
-    """The checksum at a file's end, `None` if there is none, and that of the bytes before it."""
+    """Give the checksum at a file's end, `None` without one, and that of the bytes before it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         left = max(0, file.seek(0, os.SEEK_END) - len(_MARK) - _DIGITS)

@@ -26,7 +26,7 @@ class Pictures(Protocol):
     """A set of labelled images.
 
     Attributes:
-        classes: Their names, by label.
+        classes: Names of the classes, by label.
         endless: Whether each index is a new image, so that there are no epochs.
     """
 
@@ -76,11 +76,8 @@ class DatasetPictures:
         if count == 0:
             raise InputError(f"data {recipe.data}, {split}: no images")
         self._reader = getattr(self._dataset, "reader", None)
-        numbers = ("class_to_idx", "class_name_to_idx")  # of folders, of tar files
-        by_name: Any = next(
-            filter(None, (getattr(self._reader, name, None) for name in numbers)), {}
-        )
-        names = sorted(by_name, key=by_name.get) or getattr(self._dataset, "classes", None)
+        labels: Any = getattr(self._reader, "class_to_idx", None) or {}
+        names = sorted(labels, key=labels.get) or getattr(self._dataset, "classes", None)
         self.classes = tuple(map(str, names or range(recipe.num_classes or 0)))
 
     def __len__(self) -> int:
@@ -119,9 +116,9 @@ class TrainingData:
     """What a run trains on and is measured on.
 
     Attributes:
-        training: The images of an epoch; those of scenes have no end.
+        training: Images of an epoch, or as many as the run needs where they are endless.
         validation: Images to measure on.
-        num_classes: Outputs of the head; 0 without labels.
+        num_classes: Number of outputs of the head; 0 without labels.
     """
 
     training: Pictures

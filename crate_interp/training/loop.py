@@ -89,7 +89,6 @@ def train(
         log = RunLog(folder, objective, state, updates, trackers, writes)
         while state.step < updates:
             metrics, stopping = trainer.update(stop)
-            stopping = stopping and state.step < updates
             evaluates = is_due(state.step, recipe.evaluate_every, updates)
             measured = trainer.validate() if evaluates else {}
             score = measured.get(objective.measure)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, cast
 
-import torch
 from jaxtyping import Float, Shaped
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crate_interp.training.augmentation import Normalisation, Transform
+from crate_interp.training.batches import label_as_target
 from crate_interp.training.data import TrainingData, open_data
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import build_model, export_record
@@ -67,10 +67,10 @@ class Objective(ABC):
         config: Any = self.backbone(model).pretrained_cfg
         return tuple(config["mean"]), tuple(config["std"])
 
-    def view(
-        self, image: Image.Image, label: int, transform: Transform
-    ) -> tuple[Float[Tensor, "3 H W"], Tensor]:
-        """Make input and target of an image; the global random generators are seeded before.
+    def view(self, image: Image.Image, label: int, transform: Transform) -> tuple[Tensor, Tensor]:
+        """Make input and target of an image; here, the pixels and the label.
+
+        The global random generators are seeded before, by the image's number in the run.
 
         Args:
             image: As the data have it.
@@ -80,12 +80,7 @@ class Objective(ABC):
         Raises:
             InputError: The image cannot be used, for instance because of its label.
         """
-        pixels = transform(image)
-        return pixels, self.target_of(label, pixels)
-
-    def target_of(self, label: int, pixels: Float[Tensor, "3 H W"]) -> Tensor:  # noqa: ARG002
-        """Make the target of an image: here, its label."""
-        return torch.tensor(label)
+        return label_as_target(image, label, transform)
 
     def enter_stage(self, model: nn.Module, stage: Recipe) -> None:  # noqa: B027
         """Prepare the model for an update in a stage of the curriculum; here, nothing is done."""

@@ -16,7 +16,7 @@ from crate_interp.training.shards import ShardReader, read_part
 
 __all__ = ["open_source"]
 
-# Of torchvision, and unknown to timm; their splits are torchvision's own.
+# Data sets of torchvision that timm does not know; their splits are torchvision's own.
 TORCHVISION = {"flowers102": "Flowers102", "oxfordiiitpet": "OxfordIIITPet"}
 VALIDATION = ("validation", "val", "valid")  # names of one split
 
@@ -25,8 +25,8 @@ def open_source(recipe: Recipe, split: str) -> Any:
     """Open the images of a split.
 
     Args:
-        recipe: Names the data: see `Recipe.data`.
-        split: `train_split` or `validation_split`.
+        recipe: Names the data; see `Recipe.data`.
+        split: The recipe's `train_split` or `validation_split`.
 
     Returns:
         A data set with a length, whose items are images and labels, or which has a timm `reader`.

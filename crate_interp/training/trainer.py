@@ -71,7 +71,8 @@ class Trainer:
             stop_requests: Signals that asked this process to stop; filled while it works.
 
         Returns:
-            What the update says over all processes, and whether any of them was asked to stop.
+            What the update says over all processes, and whether to stop before the last update,
+            as one of them was asked to.
 
         Raises:
             InputError: An image cannot be read, or loss or gradient are no finite numbers.
@@ -108,7 +109,7 @@ class Trainer:
             )
         state.step, state.seconds = step + 1, time.monotonic() - self._started
         metrics = Metrics(state.step, mean_loss, rate, gradient_norm, None, state.seconds)
-        return metrics, stop_count > 0
+        return metrics, stop_count > 0 and state.step < self.updates
 
     def _accumulate_gradient(self, step: int) -> Tensor:
         """Pass the images of an update forth and back, and give their mean loss."""

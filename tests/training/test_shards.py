@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 import tarfile
 
 import numpy as np
@@ -61,6 +62,12 @@ def test_braces_are_written_out_as_a_shell_does(pattern, expected):
 def test_wrong_braces_are_refused(pattern, message):
     with pytest.raises(InputError, match=re.escape(message)):
         expand_braces(pattern)
+
+
+def test_without_braceexpand_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "braceexpand", None)  # an import of it fails
+    with pytest.raises(InputError, match=r"braceexpand: pip install 'crate-interp\[train\]'"):
+        expand_braces("a-{0..1}.tar")
 
 
 def test_samples_are_those_of_a_plain_reading(tmp_path):

@@ -6,12 +6,14 @@ Shapes: B batch, H W pixels.
 from __future__ import annotations
 
 from jaxtyping import Bool, Float, Int64
+from PIL import Image
 from timm.data import Mixup
 from timm.layers import PatchDropout
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
+from crate_interp.training.augmentation import Transform
 from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
 
@@ -32,11 +34,11 @@ class Classification(Objective):
         self._mixup = build_mixup(recipe, self.data.num_classes)
         self._loss = build_loss(recipe)
 
-    def target_of(self, label: int, pixels: Float[Tensor, "3 H W"]) -> Int64[Tensor, ""]:
-        """Give the label."""
+    def view(self, image: Image.Image, label: int, transform: Transform) -> tuple[Tensor, Tensor]:
+        """Give pixels and label."""
         if not 0 <= label < self.data.num_classes:
             raise InputError(f"label {label} is out of range for {self.data.num_classes} classes")
-        return super().target_of(label, pixels)
+        return super().view(image, label, transform)
 
     def enter_stage(self, model: nn.Module, stage: Recipe) -> None:
         """Leave out the stage's share of the patches, if the model was built to leave out any."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import cast
 
 from jaxtyping import Bool, Float
+from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from crate_interp.errors import InputError
 from crate_interp.models import CrateMaeAutoencoder
 from crate_interp.models.mae import CrateMae, CrateMaeDecoder
 from crate_interp.models.masking import draw_mask, hidden_patches, reconstruction_errors
+from crate_interp.training.augmentation import Transform
 from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import find_initial_weights, patch_size_of
@@ -66,10 +68,16 @@ class Reconstruction(Objective):
         """Give the encoder."""
         return cast("CrateMaeAutoencoder", model).encoder
 
-    def target_of(self, label: int, pixels: Float[Tensor, "3 H W"]) -> Bool[Tensor, " n"]:  # noqa: ARG002
-        """Draw which patches are hidden."""
-        size_hw = (pixels.shape[1], pixels.shape[2])
-        return draw_mask(self._count_patches(size_hw), self.recipe.mask_ratio)
+    def view(
+        self,
+        image: Image.Image,
+        label: int,  # noqa: ARG002
+        transform: Transform,
+    ) -> tuple[Tensor, Tensor]:
+        """Give pixels, and which patches are hidden."""
+        pixels = transform(image)
+        patches = self._count_patches((pixels.shape[1], pixels.shape[2]))
+        return pixels, draw_mask(patches, self.recipe.mask_ratio)
 
     def loss(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Bool[Tensor, "B n"]
