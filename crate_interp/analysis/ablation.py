@@ -42,7 +42,7 @@ def logit_effects(
     units: Sequence[int],
     at_once: int = 64,
 ) -> Float[Tensor, " A"]:
-    """How much each head or atom, silenced alone at all tokens, takes from the score of a class.
+    """Measure how much each head or atom, silenced at all tokens, takes from a class's score.
 
     Positive: it speaks for the class. Only what follows the tokens is computed, of several
     ablations in one forward pass.
@@ -54,7 +54,7 @@ def logit_effects(
         site: `heads`, or another one that `Target` takes.
         block: From 0.
         units: Numbers of heads or atoms.
-        at_once: Ablations in a forward pass.
+        at_once: Number of ablations in a forward pass.
 
     Raises:
         InputError: No such head, atom or class, or none; a model without a classifier.
@@ -89,7 +89,7 @@ def estimate_logit_effects(
         blocks: From 0.
 
     Returns:
-        One row a block.
+        One row per block.
     """
     factors, edits = [], {}
     place: Any = {"device": pixels.device, "dtype": pixels.dtype}
@@ -142,7 +142,7 @@ def mask_effects(
     at_once: int = 64,
     tau: float = 0.15,
 ) -> Float[Tensor, " A"]:
-    """How much each head or atom, silenced alone at all tokens, changes the mask of an image.
+    """Measure how much each head or atom, silenced at all tokens, changes the mask of an image.
 
     1 - IoU of the masks (`mask_of`) with and without it: 0 where nothing changes, 1 where nothing
     is left.
@@ -153,7 +153,7 @@ def mask_effects(
         site: `heads`, or another one that `Target` takes.
         block: From 0, before the last one, whose heads and atoms come after what MaskCut compares.
         units: Numbers of heads or atoms.
-        at_once: Ablations in a forward pass.
+        at_once: Number of ablations in a forward pass.
         tau: As for `mask_of`.
 
     Raises:

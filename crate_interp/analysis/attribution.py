@@ -53,7 +53,7 @@ def attention_relevance(
         model: A CRATE family model or a timm vision transformer, with a classifier that reads the
             class token.
         pixels: Normalised images.
-        classes: Of each image, from 0.
+        classes: Number of the class of each image, from 0.
 
     Returns:
         Not negative, patches row by row.
@@ -107,7 +107,7 @@ def integrated_gradients(
     Args:
         model: A CRATE family model or a timm vision transformer, with a classifier.
         pixels: Normalised images.
-        classes: Of each image, from 0.
+        classes: Number of the class of each image, from 0.
         steps: Points on the path; more bring the sum nearer to the difference.
         at_once: Points of all images in a forward pass; `None`: all.
 

@@ -69,8 +69,8 @@ class LayerObjective:
         coding_rate: R^c, the sum over heads of the coding rate of all tokens, nats.
         sparsity: Share of the entries of the codes that are zero, in [0, 1]; of a ViT's neurons,
             the share that is not above zero. `None` where neither was recorded.
-        objective: R - R^c - lambda |A|_0 / N, nats a token; `None` for a model that was not derived
-            from it, and where `tokens_in` or `codes` were not recorded.
+        objective: R - R^c - lambda |A|_0 / N, nats per token; `None` for a model that was not
+            derived from it, and where `tokens_in` or `codes` were not recorded.
     """
 
     coding_rate: Float[Tensor, "B L"]
@@ -105,7 +105,7 @@ def layer_objective(
     - compression, R^c = sum over heads k of the coding rate of U_k* Z;
     - sparsity of the codes A that the block computes;
     - the whole objective, R(Z) - R^c - lambda |A|_0 / N, lambda being that of the block. The papers
-      leave open how the number of entries is scaled; rates are nats a token, so are the entries.
+      leave open how the number of entries is scaled; rates are nats per token, so are the entries.
       R(Z) - R^c is 0 at most where the heads are an orthogonal basis and each has an equal share
       of every token's length, and 0 where no two of them are correlated, either.
 
