@@ -21,7 +21,7 @@ import timm
 import torch
 from torch import Tensor
 
-from crate_interp.hooks import Site, record
+from crate_interp.hooks import Site, count_units, record
 from crate_interp.models import fast_inference
 
 Rows = list[Tensor]
@@ -86,7 +86,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = timm.create_model(arguments.model, img_size=arguments.size, num_classes=0).eval()
     pixels = torch.randn(1, 3, arguments.size, arguments.size)
-    heads, blocks = model.blocks[0].attn.num_heads, len(model.blocks)
+    heads, blocks = count_units(model, "heads"), len(model.blocks)
 
     timed(plain, model, pixels)  # the first pass also sets up
     seconds: dict[str, list[tuple[float, float]]] = {"plain": [], "recorded": [], "naive": []}

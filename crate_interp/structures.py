@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -287,12 +287,17 @@ class Activations(Mapping[tuple[str, int], Tensor]):
         num_blocks: Blocks of the model.
         num_prefix_tokens: Class and register tokens before the patch tokens.
         grid_hw: Patch grid of the recorded forward pass, rows and columns.
+        num_heads: Number of attention heads per block; `None` for blocks that do not attend.
+        arguments: Per block, the keyword arguments that it was run with beside the tokens, where
+            it needs any: rotary position for instance. Recorded with `tokens` or `tokens_in`.
     """
 
     tensors: Mapping[tuple[str, int], Tensor] = field(repr=False)
     num_blocks: int
     num_prefix_tokens: int
     grid_hw: tuple[int, int]
+    num_heads: int | None = None
+    arguments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int)):

@@ -26,16 +26,18 @@ from crate_interp.hooks import (
     intervene,
     record,
     scores_from,
+    written_dictionary,
 )
 from crate_interp.hooks.sites import blocks_of
 from crate_interp.segmentation import maskcut
+from crate_interp.structures import Activations
 
 __all__ = ["estimate_logit_effects", "logit_effects", "mask_effects", "mask_of", "written_energy"]
 
 
 def logit_effects(
     model: nn.Module,
-    tokens: Float[Tensor, "1 N D"],
+    activations: Activations,
     class_number: int,
     site: Site,
     block: int,
@@ -49,7 +51,7 @@ def logit_effects(
 
     Args:
         model: A CRATE family model or a timm vision transformer, with a classifier.
-        tokens: The residual stream that enters the block, of one image.
+        activations: `tokens_in` of the block, of one image; of a whole forward pass.
         class_number: From 0.
         site: `heads`, or another one that `Target` takes.
         block: From 0.
@@ -59,10 +61,12 @@ def logit_effects(
     Raises:
         InputError: No such head, atom or class, or none; a model without a classifier.
     """
+    tokens = activations[Site.TOKENS_IN, block]
 
     @torch.inference_mode()
     def score(copies: int) -> Float[Tensor, " copies"]:
-        scores = scores_from(model, tokens.expand(copies, -1, -1), block)
+        repeated = tokens.expand(copies, -1, -1)
+        scores = scores_from(model, repeated, block, activations.arguments)
         return scores.gather(1, choose_classes(scores, class_number)[:, None])[:, 0]
 
     intact = score(1)
@@ -182,20 +186,15 @@ def written_energy(
 ) -> Float[Tensor, " U"]:
     """How much each atom writes into the residual stream: sum over tokens of |a d|^2.
 
-    a is the atom's activation and d its column of the dictionary (D1 of CRATE-alpha, the second
-    layer of an MLP; ISTA's codes are the stream itself, |d| = 1).
+    a is the atom's activation and d its column of `written_dictionary`.
 
     Args:
         model: A CRATE family model or a timm vision transformer.
         activations: `codes` or `neurons` of one image.
         block: From 0.
     """
-    mlp = blocks_of(model)[block].get_submodule("mlp")
-    energy = activations[0].square().sum(dim=0)
-    for writes in (getattr(mlp, "D1", None), getattr(getattr(mlp, "fc2", None), "weight", None)):
-        if writes is not None:
-            energy = energy * writes.detach().square().sum(dim=0)
-    return energy
+    columns = written_dictionary(model, block)
+    return activations[0].square().sum(dim=0) * columns.square().sum(dim=0)
 
 
 def _each_silenced(

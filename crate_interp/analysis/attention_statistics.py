@@ -35,7 +35,6 @@ class AttentionStatistics:
 
 def attention_statistics(
     activations: Activations,
-    num_heads: int,
     spacing_hw: tuple[float, float] = (1.0, 1.0),
     patch: tuple[int, int] | None = None,
 ) -> AttentionStatistics:
@@ -43,7 +42,7 @@ def attention_statistics(
 
         with record(model, ["query", "key"], blocks=range(len(model.blocks))) as recorder:
             model(pixels)
-        statistics = attention_statistics(recorder.activations, model.blocks[0].attn.num_heads)
+        statistics = attention_statistics(recorder.activations)
 
     Rollout multiplies the maps A_0, ..., A_l of the blocks, averaged over heads and mixed with the
     residual stream, (A + I) / 2. Of one token only a row of the product is wanted: it is carried
@@ -51,13 +50,13 @@ def attention_statistics(
 
     Args:
         activations: `query` and `key` of all blocks; in CRATE families both are the subspace.
-        num_heads: K of the model.
         spacing_hw: Between neighbouring patches, down and across, in the unit that the distance is
             wanted in; by default in patches.
         patch: Row and column of the patch whose rollout is wanted; `None`: the class token's.
 
     Raises:
-        InputError: A block was not recorded; otherwise as `attention_map`.
+        InputError: A block was not recorded; the blocks do not attend; otherwise as
+            `attention_map`.
 
     Reference:
         Abnar and Zuidema, Quantifying Attention Flow in Transformers (arXiv 2005.00928); distance:
@@ -73,19 +72,20 @@ def attention_statistics(
             raise InputError(
                 f"expected {site.value} of all {depth} blocks, found none of {missing}"
             )
+    if activations.num_heads is None:
+        raise InputError("num_heads: expected the number of heads of the activations, found none")
     example = activations[Site.QUERY, 0]
     batch, count, device = len(example), example.shape[1], example.device
     places = _places(activations.grid_hw, spacing_hw, device)
-    distance = torch.zeros(
-        batch, depth, num_heads, dtype=torch.float64, device=float64_device(device)
-    )
+    shape = batch, depth, activations.num_heads
+    distance = torch.zeros(shape, dtype=torch.float64, device=float64_device(device))
     entropy = torch.zeros_like(distance)
     rollout = torch.zeros(batch, depth, count, device=device)
     rollout[:, :, token] = 1
     for block in reversed(range(depth)):
         later = rollout[:, block:]
         handed_on = torch.zeros_like(later)
-        for rows, attention in attention_chunks(activations, num_heads, block):
+        for rows, attention in attention_chunks(activations, block):
             entropy[:, block] += to_float64(torch.special.entr(attention).sum(dim=-1)).sum(dim=-1)
             handed_on += later[:, :, rows] @ attention.mean(dim=1)
             first = max(rows.start, prefix)

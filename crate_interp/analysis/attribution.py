@@ -5,18 +5,18 @@ Shapes: B images, K heads, N tokens, n patches, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, check_classifier, record, scores_from
-from crate_interp.hooks.own_passes import changed, hooked
 from crate_interp.hooks.sites import blocks_of
 
 __all__ = [
@@ -77,16 +77,19 @@ def attention_relevance(
         passed = recorder.activations
     with torch.inference_mode(False), torch.enable_grad():
         leaving = passed[Site.TOKENS, -1].requires_grad_()
-        scores = scores_from(model, leaving, len(blocks))
+        scores = scores_from(model, leaving, len(blocks), passed.arguments)
         (gradient,) = torch.autograd.grad(_sum_of(scores, classes), leaving)
         row = torch.zeros_like(leaving[:, :, 0]).detach()
         row[:, 0] = 1
         for number in reversed(range(len(blocks))):
             entering = passed[Site.TOKENS_IN, number].requires_grad_()
-            with _explicit_attention(blocks[number].get_submodule("attn")) as maps:
-                leaving = blocks[number](entering)
-            gradient, slope = torch.autograd.grad(leaving, [entering, maps[0]], gradient)
-            relevance = (maps[0].detach() * slope).clamp(min=0).mean(dim=1)
+            with _ExplicitAttention() as explicit:
+                leaving = blocks[number](entering, **passed.arguments.get(number, {}))
+            attention = explicit.attention
+            if attention is None:
+                raise InputError(f"block {number}: expected attention by softmax, found none")
+            gradient, slope = torch.autograd.grad(leaving, [entering, attention], gradient)
+            relevance = (attention.detach() * slope).clamp(min=0).mean(dim=1)
             row = row + (row[:, None] @ relevance)[:, 0]
     return row[:, passed.num_prefix_tokens :]
 
@@ -190,12 +193,28 @@ def _sum_of(scores: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> Tensor:
     return scores.gather(1, classes[:, None]).sum()
 
 
-@contextmanager
-def _explicit_attention(attention: Any) -> Iterator[list[Float[Tensor, "B K N N"]]]:
-    """Have attention multiplied out, and keep each map, which gradients then lead to."""
-    maps: list[Tensor] = []
-    with (
-        hooked(attention.attn_drop, lambda _, __, ___, output: maps.append(output)),
-        changed(attention, ["forward"], fused_attn=False),
-    ):
-        yield maps
+class _ExplicitAttention(TorchFunctionMode):
+    """Multiplies attention out inside a `with` block, and keeps the map that gradients lead to.
+
+    Attributes:
+        attention: The last map, (B, K, N, N); `None` before there is any.
+    """
+
+    attention: Tensor | None = None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            query, key, value = args
+            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+            self.attention = scores.softmax(dim=-1)
+            return self.attention @ value
+        result = func(*args, **(kwargs or {}))
+        if func in (Tensor.softmax, torch.softmax, F.softmax):  # attention that is not fused
+            self.attention = result
+        return result

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.hooks import Site, blocks_of, default_feature
+from crate_interp.hooks import Site, anatomy_at, blocks_of, default_feature
 from crate_interp.models.float64 import to_float64
 from crate_interp.structures import Activations
 
@@ -84,11 +82,13 @@ def objective_sites(model: nn.Module) -> tuple[Site, ...]:
     Raises:
         InputError: As `available_sites`.
     """
-    if default_feature(model) is Site.SUBSPACE:
-        return (Site.TOKENS_IN, Site.SUBSPACE, Site.CODES)
-    # Of a gated MLP the sign of a neuron says nothing of whether it is shut.
-    plain = type(getattr(blocks_of(model)[-1], "mlp", None)) is Mlp
-    return (Site.KEY, Site.NEURONS) if plain else (Site.KEY,)
+    feature, atoms = default_feature(model), anatomy_at(model).atoms
+    # The sign of a gated neuron does not tell whether it is shut.
+    if atoms is None or not atoms.rectified:
+        return (feature,)
+    if atoms.threshold is None:
+        return (feature, atoms.site)
+    return (Site.TOKENS_IN, feature, atoms.site)
 
 
 def layer_objective(
@@ -138,23 +138,28 @@ def layer_objective(
     blocks = sorted(block for name, block in activations if name == site)
     rates, sparsities, objectives = [], [], []
     for block in blocks:
-        module: Any = blocks_of(model)[block]
-        heads = activations[site, block].unflatten(-1, (module.attn.num_heads, -1)).transpose(1, 2)
-        rates.append(coding_rate(heads, eps).sum(dim=1))
-        if Site.CODES.value in sites:
-            codes = activations[Site.CODES, block]
-            sparsities.append(to_float64(codes == 0).mean(dim=(1, 2)))
-            if Site.TOKENS_IN.value in sites:
-                with torch.no_grad():
-                    entering = activations[Site.TOKENS_IN, block].float()
-                    # Recorded tokens may have been taken to the CPU, where there is float64.
-                    tokens = module.norm1(entering.to(next(module.parameters()).device))
-                entries = to_float64(codes != 0).sum(dim=2).mean(dim=1)
-                whole = coding_rate(tokens, eps) - rates[-1]
-                objectives.append(whole - module.mlp.threshold * entries)
-        elif Site.NEURONS.value in sites:
-            neurons = activations[Site.NEURONS, block]
-            sparsities.append(to_float64(neurons <= 0).mean(dim=(1, 2)))
+        module, anatomy = blocks_of(model)[block], anatomy_at(model, block)
+        heads, atoms = anatomy.heads, anatomy.atoms
+        if heads is None:
+            raise InputError(f"block {block} of {type(model).__name__} does not attend")
+        by_head = activations[site, block].unflatten(-1, (heads.num_heads, -1)).transpose(1, 2)
+        rates.append(coding_rate(by_head, eps).sum(dim=1))
+        if atoms is None or atoms.site.value not in sites:
+            continue
+        values = activations[atoms.site, block]
+        if atoms.threshold is None:
+            sparsities.append(to_float64(values <= 0).mean(dim=(1, 2)))
+            continue
+        sparsities.append(to_float64(values == 0).mean(dim=(1, 2)))
+        if Site.TOKENS_IN.value in sites:
+            with torch.no_grad():
+                entering = activations[Site.TOKENS_IN, block].float()
+                # Recorded tokens may have been taken to the CPU, where there is float64.
+                entering = entering.to(next(module.parameters()).device)
+                tokens = module.get_submodule(heads.norm)(entering)
+            entries = to_float64(values != 0).sum(dim=2).mean(dim=1)
+            whole = coding_rate(tokens, eps) - rates[-1]
+            objectives.append(whole - atoms.threshold * entries)
     return LayerObjective(
         coding_rate=torch.stack(rates, dim=1),
         sparsity=torch.stack(sparsities, dim=1) if sparsities else None,

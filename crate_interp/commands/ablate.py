@@ -195,7 +195,7 @@ def _measure(
         rows = [
             logit_effects(
                 model,
-                recorder.activations[Site.TOKENS_IN, block],
+                recorder.activations,
                 number,
                 site,
                 block,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,7 +12,14 @@ from crate_interp.config import AttentionConfig
 from crate_interp.data import ImageRecord, ResizedImage, resize_image
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.hooks import Observer, Site, attention_map, available_sites
+from crate_interp.hooks import (
+    Observer,
+    Site,
+    attention_map,
+    available_sites,
+    blocks_of,
+    count_units,
+)
 from crate_interp.runs.observation import load_observer, observe, open_pictures
 from crate_interp.structures import Activations, ImageGeometry
 
@@ -82,15 +88,12 @@ class _Reading:
     ) -> ObservedImage:
         geometry = self.observer.geometry(image.original_hw)
         patch = self._patch_of(record, geometry)
-        layers = {
-            number: attention_map(activations, self.num_heads, number, patch)[0]
-            for number in self.blocks
-        }
+        layers = {number: attention_map(activations, number, patch)[0] for number in self.blocks}
         maps = layers[self.block]
         statistics = keys = None
         if self.statistics:
             spacing_hw = geometry.stride_hw or geometry.patch_hw
-            statistics = attention_statistics(activations, self.num_heads, spacing_hw, patch)
+            statistics = attention_statistics(activations, spacing_hw, patch)
         if self.keys:
             of_patches = activations.patch_features(Site.KEY, self.block)[0].T
             keys = attended_keys(maps.flatten(1), of_patches).cpu()
@@ -127,9 +130,9 @@ def _reading_of(observer: Observer, config: AttentionConfig) -> _Reading:
             f"{config.model}: expected a model with a class token, found none; give --query Y,X, a "
             "pixel of the image, for the attention of the patch there"
         )
-    blocks: Any = observer.model.get_submodule("blocks")
+    blocks = blocks_of(observer.model)
     block = config.block % len(blocks)
-    num_heads = int(blocks[block].attn.num_heads)
+    num_heads = count_units(observer.model, Site.HEADS, block)
     named = [] if isinstance(config.head, str) else [config.head]
     for head in named + (config.head_numbers or []):
         if not 0 <= head < num_heads:

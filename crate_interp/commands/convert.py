@@ -8,6 +8,7 @@ from typing import Any
 
 from crate_interp.config import ConvertConfig
 from crate_interp.errors import InputError
+from crate_interp.hooks import Site, count_units
 from crate_interp.runs.inference import loading_options, statistics_of
 from crate_interp.weights import (
     Checkpoint,
@@ -113,7 +114,7 @@ def _sizes_of(name: ModelName) -> dict[str, int]:
     return {
         "embed_dim": model.embed_dim,
         "depth": len(model.blocks),
-        "num_heads": model.blocks[0].attn.num_heads,
+        "num_heads": count_units(model, Site.HEADS, 0),
         "patch_size": model.patch_embed.patch_size[0],
         "img_size": model.patch_embed.img_size[0],
     }

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,6 +22,7 @@ from crate_interp.errors import InputError
 from crate_interp.evaluation import AccuracyScore, accuracy_score, class_ranks
 from crate_interp.files import checked_as, parse_json_as
 from crate_interp.models import embed_classes, inference_precision
+from crate_interp.models.backbones import Backbone
 from crate_interp.runs.inference import (
     RANDOM,
     describe_model,
@@ -110,7 +110,7 @@ class _Classifier:
     """
 
     score_of: Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B C"]]
-    vision: VisionTransformer
+    vision: Backbone
     outputs: int
     path: Path | None
 
@@ -232,7 +232,7 @@ def _recorded_recipe(path: Path | None) -> Mapping[str, Any] | None:
 
 
 def _preparation(
-    config: EvaluateClassifierConfig, model: VisionTransformer, recorded: Mapping[str, Any] | None
+    config: EvaluateClassifierConfig, model: Backbone, recorded: Mapping[str, Any] | None
 ) -> Preparation:
     """Arguments of timm's transform: those of the model's training, else of its configuration."""
     own = resolve_model_data_config(model, use_test_size=True)

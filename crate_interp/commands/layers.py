@@ -18,7 +18,7 @@ from crate_interp.config import LayersConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock
 from crate_interp.errors import InputError
-from crate_interp.hooks import Site, blocks_of
+from crate_interp.hooks import Site, anatomy_at, blocks_of
 from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
 from crate_interp.runs.inference import describe_model
 from crate_interp.runs.number_files import about_of, write_table
@@ -132,9 +132,9 @@ def _measure(config: LayersConfig, images: ImageSet) -> _Measured:
 
 
 def _thresholds_of(model: nn.Module) -> str:
-    blocks: Any = blocks_of(model)
-    found: set[Any] = {getattr(block.mlp, "threshold", None) for block in blocks}
-    return "" if None in found else ", ".join(f"{value:g}" for value in sorted(found))
+    atoms = [anatomy_at(model, block).atoms for block in range(len(blocks_of(model)))]
+    thresholds = {one.threshold for one in atoms if one is not None and one.threshold is not None}
+    return ", ".join(f"{value:g}" for value in sorted(thresholds))
 
 
 def _panels_of(measured: Sequence[_Measured]) -> list[CurvePanel]:

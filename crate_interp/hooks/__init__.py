@@ -17,7 +17,14 @@ from crate_interp.hooks.interventions import (
 from crate_interp.hooks.observer import Observer
 from crate_interp.hooks.recorder import Recorder, record
 from crate_interp.hooks.resolution import any_resolution, check_stride, grid_size_of
-from crate_interp.hooks.sites import Site, atom_site, available_sites, blocks_of, default_feature
+from crate_interp.hooks.sites import (
+    Site,
+    anatomy_at,
+    atom_site,
+    available_sites,
+    blocks_of,
+    default_feature,
+)
 
 __all__ = [
     "AtomContributions",
@@ -31,6 +38,7 @@ __all__ = [
     "Site",
     "Target",
     "Zero",
+    "anatomy_at",
     "any_resolution",
     "atom_contributions",
     "atom_site",

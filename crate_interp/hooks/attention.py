@@ -21,7 +21,6 @@ __all__ = ["attention_chunks", "attention_map", "attention_token"]
 
 def attention_map(
     activations: Activations,
-    num_heads: int,
     block: int = -1,
     patch: tuple[int, int] | None = None,
 ) -> Float[Tensor, "B K h w"]:
@@ -29,11 +28,10 @@ def attention_map(
 
         with record(model, ["query", "key"], blocks=[-1]) as recorder:
             model(pixels)
-        maps = attention_map(recorder.activations, model.blocks[0].attn.num_heads)
+        maps = attention_map(recorder.activations)
 
     Args:
         activations: `query` and `key` of the block; in CRATE families both are the subspace.
-        num_heads: K of the model.
         block: From 0; negative numbers count from the last.
         patch: Row and column of the patch whose attention is wanted; `None`: the class token's.
 
@@ -41,11 +39,11 @@ def attention_map(
         Float32. The sum over the patches is what attention to prefix tokens leaves of 1.
 
     Raises:
-        InputError: A patch outside the grid; no class token where it is wanted; the heads do not
-            divide the features.
+        InputError: A patch outside the grid; no class token where it is wanted; as
+            `attention_chunks`.
     """
     token = attention_token(activations, patch)
-    _, row = next(attention_chunks(activations, num_heads, block, slice(token, token + 1)))
+    _, row = next(attention_chunks(activations, block, slice(token, token + 1)))
     patches: Tensor = row[:, :, 0, activations.num_prefix_tokens :]
     return torch.as_tensor(patches.unflatten(-1, activations.grid_hw))
 
@@ -72,7 +70,6 @@ def attention_token(activations: Activations, patch: tuple[int, int] | None = No
 
 def attention_chunks(
     activations: Activations,
-    num_heads: int,
     block: int = -1,
     tokens: slice = slice(None),
     rows: int = 256,
@@ -81,7 +78,6 @@ def attention_chunks(
 
     Args:
         activations: As for `attention_map`.
-        num_heads: K of the model.
         block: From 0; negative numbers count from the last.
         tokens: Whose attention is wanted, one after the other.
         rows: At most so many at a time.
@@ -90,9 +86,12 @@ def attention_chunks(
         Which tokens, and their attention in float32; each row sums to one.
 
     Raises:
-        InputError: The heads do not divide the features.
+        InputError: The number of heads is not known, or does not divide the features.
     """
     query, key = (activations[site, block].float() for site in (Site.QUERY, Site.KEY))
+    num_heads = activations.num_heads
+    if num_heads is None:
+        raise InputError("num_heads: expected the number of heads of the activations, found none")
     if num_heads < 1 or query.shape[-1] % num_heads:
         raise InputError(f"num_heads: {num_heads} do not divide features of {query.shape[-1]}")
     query, key = (side.unflatten(-1, (num_heads, -1)).transpose(1, 2) for side in (query, key))

@@ -5,6 +5,7 @@ Shapes: B images, N tokens, D embed dim, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.hooks.sites import blocks_of
+from crate_interp.models.anatomy import anatomy_of
+from crate_interp.models.backbones import blocks_of
 
 __all__ = ["check_classifier", "choose_classes", "scores_from"]
 
@@ -57,7 +59,10 @@ def choose_classes(scores: Float[Tensor, "B C"], number: int | None) -> Int[Tens
 
 
 def scores_from(
-    model: nn.Module, tokens: Float[Tensor, "B N D"], block: int
+    model: nn.Module,
+    tokens: Float[Tensor, "B N D"],
+    block: int,
+    arguments: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> Float[Tensor, "B C"]:
     """Class scores of a forward pass that goes on from the middle.
 
@@ -65,13 +70,22 @@ def scores_from(
         model: A CRATE family model or a timm vision transformer, with a classifier.
         tokens: The residual stream that enters `block`.
         block: From 0; the number of blocks for what leaves the last one.
+        arguments: What blocks are run with beside tokens, as `Activations.arguments` has it;
+            blocks with rotary position need it.
 
     Raises:
-        InputError: As `check_classifier`.
+        InputError: As `check_classifier`; arguments of a block that needs them are missing.
     """
     check_classifier(model)
-    for module in blocks_of(model)[block:]:
-        tokens = module(tokens)
+    arguments = arguments or {}
+    for number, module in list(enumerate(blocks_of(model)))[block:]:
+        heads = anatomy_of(module).heads
+        if heads is not None and heads.arguments and number not in arguments:
+            raise InputError(
+                f"{type(model).__name__}: block {number} is run with {', '.join(heads.arguments)}, "
+                "which was not recorded: record tokens or tokens_in in a whole forward pass"
+            )
+        tokens = module(tokens, **arguments.get(number, {}))
     vit: Any = model
     scores: Tensor = vit.forward_head(vit.norm(tokens))
     return scores

@@ -6,7 +6,6 @@ Shapes: A atoms, T tokens, D embed dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.hooks.sites import Site, atom_site, blocks_of
-from crate_interp.models.crate_alpha import ODL
+from crate_interp.hooks.sites import atoms_at
 
 __all__ = ["AtomContributions", "atom_contributions", "written_dictionary"]
 
@@ -32,18 +30,9 @@ def written_dictionary(model: nn.Module, block: int) -> Float[Tensor, "D A"]:
         block: From 0; negative counts from the last.
 
     Raises:
-        InputError: As `atom_site`.
+        InputError: As `atoms_at`.
     """
-    site = atom_site(model, block)
-    module = blocks_of(model)[block]
-    mlp: Any = module.get_submodule("mlp")
-    if site is Site.NEURONS:
-        weight: Tensor = mlp.fc2.weight.detach()
-        gamma = getattr(getattr(module, "ls2", None), "gamma", None)
-        return weight if gamma is None else gamma.detach()[:, None] * weight
-    if isinstance(mlp, ODL):
-        return mlp.D1.detach()
-    return torch.eye(len(mlp.weight), device=mlp.weight.device)
+    return atoms_at(model, block).dictionary()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from crate_interp.errors import InputError
 from crate_interp.hooks.edits import Edit
 from crate_interp.hooks.own_passes import hooked, uncompiled
-from crate_interp.hooks.sites import HEAD_SITES, PLACES, Site, available_sites, blocks_of
+from crate_interp.hooks.sites import Site, anatomy_at, blocks_of
+from crate_interp.models.anatomy import Place
 from crate_interp.structures import Activations
 
 __all__ = ["Target", "channels_of", "count_units", "intervene"]
@@ -72,10 +73,10 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
         hooks.enter_context(uncompiled())
         for target, edit in edits.items():
             change = _change_of(model, target, edit)
-            path, enters = PLACES[Site(target.site)]
-            module = blocks_of(model)[target.block].get_submodule(path)
-            hook = _on_input(change) if enters else _on_output(change)
-            hooks.enter_context(hooked(module, hook, before=enters))
+            place = _place_of(model, target.site, target.block)
+            module = blocks_of(model)[target.block].get_submodule(place.path)
+            hook = _on_input(change) if place.enters else _on_output(change)
+            hooks.enter_context(hooked(module, hook, before=place.enters))
         yield
 
 
@@ -85,16 +86,9 @@ def count_units(model: nn.Module, site: Site | str, block: int = -1) -> int:
     Raises:
         InputError: No such block, or a site that it does not have or that cannot be changed.
     """
-    _check_site(model, site, block)
-    module: Any = blocks_of(model)[block]
-    if site in HEAD_SITES:
-        return int(module.attn.num_heads)
-    if site == Site.NEURONS:
-        return int(module.mlp.fc2.in_features)
-    if site == Site.CODES:  # ODL's dictionary is D x 4D, ISTA's D x D
-        dictionary = module.mlp.D1 if hasattr(module.mlp, "D1") else module.mlp.weight
-        return int(dictionary.shape[1])
-    return int(module.norm1.weight.shape[0])
+    units = _place_of(model, site, block).units
+    backbone: Any = model
+    return int(backbone.embed_dim) if units is None else units
 
 
 def channels_of(
@@ -111,20 +105,19 @@ def channels_of(
         raise InputError(
             f"{Site(site).value} {index} at block {block}: expected numbers from 0 to {count - 1}"
         )
-    if site not in HEAD_SITES:
-        return units
-    attention: Any = blocks_of(model)[block].get_submodule("attn")
-    width = int(attention.head_dim)
+    width = _place_of(model, site, block).width
     return (width * units[:, None] + torch.arange(width)).flatten()
 
 
-def _check_site(model: nn.Module, site: Site | str, block: int) -> None:
-    available = [known for known in available_sites(model, block) if known in PLACES]
-    if site not in available:
+def _place_of(model: nn.Module, site: Site | str, block: int) -> Place:
+    anatomy = anatomy_at(model, block)
+    changeable = [known for known in anatomy.sites if known in anatomy.places]
+    if site not in changeable:
         raise InputError(
             f"{type(model).__name__} has no site {getattr(site, 'value', site)!r} at block {block} "
-            f"that can be changed; it has {', '.join(known.value for known in available)}"
+            f"that can be changed; it has {', '.join(known.value for known in changeable)}"
         )
+    return anatomy.places[Site(site)]
 
 
 def _change_of(model: nn.Module, target: Target, edit: Edit) -> Callable[[Tensor], Tensor]:

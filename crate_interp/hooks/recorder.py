@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from numbers import Integral
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
-from crate_interp.hooks.sites import (
-    ATTENTION_SITES,
-    PLACES,
-    PROJECTION_SITES,
-    Site,
-    available_sites,
-    blocks_of,
-)
-from crate_interp.models.subspace import SubspaceAttention
+from crate_interp.hooks.sites import Site, available_sites, blocks_of
+from crate_interp.models.anatomy import DERIVED, Heads, Place, anatomy_of
 from crate_interp.structures import Activations
 
 __all__ = ["Recorder", "record"]
@@ -36,7 +31,8 @@ class Recorder:
     """Context manager that records the sites of the last forward pass run inside it.
 
     Made by `record`. Fused attention stays on: queries and keys are read where they are projected,
-    and attention is computed from them beside the model, only if asked for.
+    and attention is computed from them beside the model, only if asked for. The anatomy of a block
+    says where.
     """
 
     def __init__(
@@ -47,6 +43,7 @@ class Recorder:
         self._blocks = blocks
         self._stop_early = stop_early
         self._tensors: dict[tuple[str, int], Tensor] = {}
+        self._arguments: dict[int, dict[str, Any]] = {}
         self._grid_hw: tuple[int, int] | None = None
         self._hooks = ExitStack()
 
@@ -65,17 +62,23 @@ class Recorder:
                 "block, in the same thread (before PyTorch 2.6 a compiled model runs no hooks: run "
                 "the original)"
             )
+        blocks = blocks_of(self._model)
+        heads = anatomy_of(blocks[self._blocks[0]]).heads
         return Activations(
             tensors={key: self._tensors[key] for key in wanted},
-            num_blocks=len(blocks_of(self._model)),
+            num_blocks=len(blocks),
             num_prefix_tokens=int(getattr(self._model, "num_prefix_tokens", 0)),
             grid_hw=self._grid_hw,
+            num_heads=None if heads is None else heads.num_heads,
+            arguments=dict(self._arguments),
         )
 
     def __enter__(self) -> Recorder:
         try:
             self._hooks.enter_context(uncompiled())
             self._hook(self._model.get_submodule("patch_embed"), self._start)
+            if {Site.TOKENS_IN, Site.TOKENS} & set(self._sites):  # a pass can go on from there
+                self._hook_arguments()
             for block in self._blocks:
                 self._hook_block(block)
         except BaseException:
@@ -97,31 +100,39 @@ class Recorder:
 
     def _hook_block(self, number: int) -> None:
         block = blocks_of(self._model)[number]
-        projected = [site for site in self._sites if site in PROJECTION_SITES]
-        if projected:
-            attention = block.get_submodule("attn")
-            if ATTENTION_SITES & set(projected):
-                self._hook(attention, _refuse_mask, before=True)
-            self._hook(
-                attention.get_submodule("qkv"),
-                lambda _, __, ___, output: self._keep_projected(
-                    attention, projected, number, output
-                ),
-            )
+        anatomy = anatomy_of(block)
         for site in self._sites:
-            if site not in PROJECTION_SITES:
-                self._hook_place(block, site, number)
+            if site in anatomy.places:
+                self._hook_place(
+                    block, anatomy.places[site], partial(self._keep_as_it_is, site, number)
+                )
+        derived = [site for site in self._sites if site not in anatomy.places]
+        if derived and anatomy.heads is not None:
+            heads = anatomy.heads
+            if any(DERIVED[site].is_masked for site in derived):
+                self._hook(block.get_submodule(heads.module), _refuse_mask, before=True)
+            keep = partial(self._keep_derived, heads, derived, number)
+            self._hook_place(block, heads.source, keep)
 
-    def _hook_place(self, block: nn.Module, site: Site, number: int) -> None:
-        path, enters = PLACES[site]
-        module = block.get_submodule(path)
-        if enters:
-            self._hook(module, lambda _, args, __: self._keep(site, number, args[0]), before=True)
+    def _hook_place(
+        self, block: nn.Module, place: Place, keep: Callable[[Tensor, Mapping[str, Any]], None]
+    ) -> None:
+        module = block.get_submodule(place.path)
+        if place.enters:
+            self._hook(module, lambda _, args, kwargs: keep(args[0], kwargs), before=True)
         else:
-            self._hook(module, lambda _, __, ___, output: self._keep(site, number, output))
+            self._hook(module, lambda _, __, kwargs, output: keep(output, kwargs))
+
+    def _hook_arguments(self) -> None:
+        for number, block in enumerate(blocks_of(self._model)):
+            heads = anatomy_of(block).heads
+            if heads is not None and heads.arguments:
+                keep = partial(self._keep_arguments, heads.arguments, number)
+                self._hook(block, lambda _, __, kwargs, keep=keep: keep(kwargs), before=True)
 
     def _start(self, _: nn.Module, args: tuple[Tensor], __: Any, ___: Tensor) -> None:
         self._tensors.clear()
+        self._arguments.clear()
         self._grid_hw = grid_size_of(self._model, (args[0].shape[-2], args[0].shape[-1]))
 
     def _keep(self, site: Site, block: int, tensor: Tensor) -> None:
@@ -129,35 +140,30 @@ class Recorder:
         if self._stop_early and len(self._tensors) == len(self._sites) * len(self._blocks):
             raise _EverythingRecorded
 
-    def _keep_projected(
-        self, attention: nn.Module, sites: Sequence[Site], block: int, output: Tensor
+    def _keep_as_it_is(self, site: Site, block: int, tensor: Tensor, _: Mapping[str, Any]) -> None:
+        self._keep(site, block, tensor)
+
+    @torch.no_grad()
+    def _keep_derived(
+        self,
+        heads: Heads,
+        sites: Sequence[Site],
+        block: int,
+        tensor: Tensor,
+        arguments: Mapping[str, Any],
     ) -> None:
-        query, key, value = _heads(attention, output.detach())
+        split = heads.split(tensor, arguments)
         for site in sites:
-            if site is Site.ATTENTION:
-                tensor = _attention_rows(attention, query, key)
-            elif site is Site.CLS_ATTENTION:
-                tensor = _attention_rows(attention, query[:, :, :1], key)[:, :, 0]
-            else:
-                heads = {Site.QUERY: query, Site.VALUE: value}.get(site, key)
-                tensor = heads.transpose(1, 2).flatten(2)
-            self._keep(site, block, tensor)
+            self._keep(site, block, DERIVED[site].compute(split))
 
-
-def _heads(attention: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (B, K, N, d) from the output of the projection."""
-    # Not `reshape` with -1, which no empty batch can have.
-    heads = projected.unflatten(-1, (-1, attention.num_heads, attention.head_dim))
-    heads = heads.permute(2, 0, 3, 1, 4)
-    if isinstance(attention, SubspaceAttention):
-        return heads[0], heads[0], heads[0]
-    query, key, value = heads.unbind(0)
-    return attention.q_norm(query), attention.k_norm(key), value
-
-
-def _attention_rows(attention: Any, query: Tensor, key: Tensor) -> Tensor:
-    scores: Tensor = (query * attention.scale) @ key.transpose(-2, -1)
-    return scores.softmax(dim=-1)
+    def _keep_arguments(
+        self, names: Sequence[str], block: int, arguments: Mapping[str, Any]
+    ) -> None:
+        self._arguments[block] = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in arguments.items()
+            if name in names
+        }
 
 
 def _refuse_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

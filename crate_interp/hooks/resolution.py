@@ -7,45 +7,35 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from typing import Any
 
-from timm.layers import Format, HybridEmbed
+from timm.layers import Format
 
 from crate_interp.errors import InputError
 from crate_interp.hooks.own_passes import changed, original_of, seen_here, uncompiled
-from crate_interp.hooks.sites import blocks_of
+from crate_interp.models.backbones import (
+    RotaryOfAnyGrid,
+    blocks_of,
+    has_stem,
+    patch_grid_of,
+    takes_any_grid,
+)
 
 __all__ = ["any_resolution", "check_resolution", "check_stride", "grid_size_of"]
 
 
 def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of patch tokens for an input of `input_hw` pixels."""
-    patch_embed = seen_here(model.patch_embed)
-    if isinstance(patch_embed, HybridEmbed):  # its patches are cut from the stem's features
-        rows, columns = patch_embed.dynamic_feat_size((input_hw[0], input_hw[1]))
-        return int(rows), int(columns)
-    pads = getattr(patch_embed, "dynamic_img_pad", False)
-    rows, columns = (
-        (size + (-size % patch if pads else 0) - patch) // stride + 1
-        for size, patch, stride in zip(
-            input_hw, patch_embed.patch_size, patch_embed.proj.stride, strict=True
-        )
-    )
-    return rows, columns
+    return patch_grid_of(seen_here(model.patch_embed), input_hw)
 
 
 def check_resolution(model: Any) -> None:
     """Refuse a model that cannot take images of any whole number of patches.
 
     Raises:
-        InputError: No vision transformer, or one that does not resample its position embedding to
-            the grid of an image, as timm's `VisionTransformer` and `Eva` do.
+        InputError: No vision transformer, or one that does not resample its positions to the grid
+            of an image.
     """
     blocks_of(model)
-    if not (
-        hasattr(model, "dynamic_img_size")
-        and hasattr(model, "_pos_embed")
-        and hasattr(model.patch_embed, "patch_size")
-        and hasattr(model.patch_embed, "proj")
-    ):
+    if not takes_any_grid(model):
         raise InputError(
             f"{type(model).__name__} cannot change its resolution: expected a CRATE family model "
             "or a timm vision transformer that resamples its position embedding"
@@ -59,7 +49,7 @@ def check_stride(model: Any, stride: int) -> None:
         InputError: The stride is not between 1 and the patch size, or the patches are not cut
             from the image.
     """
-    if isinstance(model.patch_embed, HybridEmbed):
+    if has_stem(model.patch_embed):
         raise InputError(f"stride {stride}: the patches of a model with a stem cannot overlap")
     patch_hw = model.patch_embed.patch_size
     if not 1 <= stride <= min(patch_hw):
@@ -100,7 +90,10 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
                 "flatten": False,
                 "output_fmt": Format.NHWC,
             }
-            changes.enter_context(changed(model, ["_pos_embed"], dynamic_img_size=True))
+            positions: dict[str, Any] = {"dynamic_img_size": True}
+            if getattr(model, "rope", None) is not None:
+                positions["rope"] = RotaryOfAnyGrid(model.rope)
+            changes.enter_context(changed(model, ["_pos_embed"], **positions))
         if attributes:
             methods = ["forward", "dynamic_feat_size"]
             changes.enter_context(changed(model.patch_embed, methods, **attributes))

@@ -1,99 +1,26 @@
-"""The places inside a block that can be read, by name.
-
-Shapes: B images, N tokens (prefix tokens first, then patches row by row), K heads, D embed dim.
-"""
+"""Which places inside a model's blocks can be read, by name."""
 
 from __future__ import annotations
 
-from enum import Enum
-
-from timm.layers import Attention, GluMlp, Mlp, SwiGLU
 from torch import nn
 
 from crate_interp.errors import InputError
-from crate_interp.models.subspace import SubspaceAttention
+from crate_interp.models.anatomy import Anatomy, Atoms, Site, anatomy_of
+from crate_interp.models.backbones import blocks_of
 
 __all__ = [
-    "ATTENTION_SITES",
-    "HEAD_SITES",
-    "PLACES",
-    "PROJECTION_SITES",
     "Site",
+    "anatomy_at",
     "atom_site",
+    "atoms_at",
     "available_sites",
     "blocks_of",
     "default_feature",
 ]
 
 
-class Site(str, Enum):
-    """A place inside a block whose tensor can be recorded."""
-
-    QUERY = "query"
-    """(B, N, D) queries as attention uses them, heads adjacent; normalised where a model does."""
-    KEY = "key"
-    """(B, N, D) keys as attention uses them, heads adjacent."""
-    VALUE = "value"
-    """(B, N, D) values, heads adjacent."""
-    SUBSPACE = "subspace"
-    """(B, N, D) the shared projection U(LN(z)) of CRATE families: query, key and value at once."""
-    ATTENTION = "attention"
-    """(B, K, N, N) attention after the softmax; each row sums to one. Quadratic memory."""
-    CLS_ATTENTION = "cls_attention"
-    """(B, K, N) the class token's row of ATTENTION, computed alone."""
-    HEADS = "heads"
-    """(B, N, D) what each head hands to the output projection, heads adjacent; after the gate or
-    norm of a model that has one."""
-    TOKENS_IN = "tokens_in"
-    """(B, N, D) the residual stream entering the block."""
-    TOKENS = "tokens"
-    """(B, N, D) the residual stream leaving the block."""
-    CODES = "codes"
-    """Sparse codes: (B, N, 4D) ODL's a2 in CRATE-alpha, (B, N, D) ISTA's output in CRATE."""
-    NEURONS = "neurons"
-    """(B, N, hidden) activations of a timm ViT's MLP, gated where it has gates: what its second
-    layer reads. CRATE families have none."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> Site | None:
-        name = str(value).lower()
-        return next((site for site in cls if site.value == name), None)
-
-
-ATTENTION_SITES = frozenset({Site.ATTENTION, Site.CLS_ATTENTION})
-PROJECTION_SITES = frozenset({Site.QUERY, Site.KEY, Site.VALUE, Site.SUBSPACE}) | ATTENTION_SITES
-HEAD_SITES = frozenset({Site.HEADS, Site.SUBSPACE})
-"""Sites that can be changed and whose channels are heads."""
-
-PLACES: dict[Site, tuple[str, bool]] = {
-    Site.SUBSPACE: ("attn.qkv", False),
-    Site.HEADS: ("attn.proj", True),
-    Site.TOKENS_IN: ("", True),
-    Site.TOKENS: ("", False),
-    Site.CODES: ("mlp.codes", False),
-    Site.NEURONS: ("mlp.fc2", True),
-}
-"""Sites that are a tensor of the model itself, and so can be changed: the module below the block,
-and whether the tensor enters it (or leaves it)."""
-
-
-def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
-    """The blocks of a timm-style vision transformer.
-
-    Raises:
-        InputError: The model has none.
-    """
-    blocks = getattr(model, "blocks", None)
-    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not hasattr(model, "patch_embed"):
-        raise InputError(
-            f"expected a vision transformer with `patch_embed` and `blocks`, found "
-            f"{type(model).__name__}; of a model of two towers, pass the vision tower"
-        )
-    return blocks
-
-
-def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
-    """The sites that can be recorded at one block of `model`, in the order of `Site`.
+def anatomy_at(model: nn.Module, block: int = -1) -> Anatomy:
+    """The anatomy of one block of a model.
 
     Raises:
         InputError: The model has no such block, or no blocks.
@@ -103,44 +30,49 @@ def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
         raise InputError(
             f"block {block} is out of range: the model has blocks 0 to {len(blocks) - 1}"
         )
-    module = blocks[block]
-    sites = {Site.TOKENS_IN, Site.TOKENS}
-    attention = getattr(module, "attn", None)
-    # Only these two classes: a subclass may compute its attention otherwise.
-    if type(attention) in (Attention, SubspaceAttention):
-        sites |= {Site.QUERY, Site.KEY, Site.VALUE, Site.ATTENTION, Site.HEADS}
-        if getattr(model, "cls_token", None) is not None:
-            sites.add(Site.CLS_ATTENTION)
-        if isinstance(attention, SubspaceAttention):
-            sites.add(Site.SUBSPACE)
-    mlp = getattr(module, "mlp", None)
-    if isinstance(getattr(mlp, "codes", None), nn.Module):
-        sites.add(Site.CODES)
-    if type(mlp) in (Mlp, GluMlp, SwiGLU):
-        sites.add(Site.NEURONS)
-    return tuple(site for site in Site if site in sites)
+    return anatomy_of(blocks[block])
+
+
+def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
+    """The sites that can be recorded at one block of `model`, in the order of `Site`.
+
+    Raises:
+        InputError: As `anatomy_at`.
+    """
+    sites = anatomy_at(model, block).sites
+    if getattr(model, "cls_token", None) is not None:
+        return sites
+    return tuple(site for site in sites if site is not Site.CLS_ATTENTION)
 
 
 def default_feature(model: nn.Module, block: int = -1) -> Site:
     """What the papers compare patches by: CRATE's shared subspace projection, otherwise the keys.
 
     Raises:
-        InputError: As `available_sites`.
+        InputError: As `anatomy_at`.
     """
     return Site.SUBSPACE if Site.SUBSPACE in available_sites(model, block) else Site.KEY
+
+
+def atoms_at(model: nn.Module, block: int = -1) -> Atoms:
+    """The sparse codes of a block in CRATE families, otherwise the neurons of its MLP.
+
+    Raises:
+        InputError: No such block, or one with neither.
+    """
+    atoms = anatomy_at(model, block).atoms
+    if atoms is None:
+        raise InputError(
+            f"{type(model).__name__} has neither sparse codes nor neurons at block {block}; it has "
+            f"{', '.join(site.value for site in available_sites(model, block))}"
+        )
+    return atoms
 
 
 def atom_site(model: nn.Module, block: int = -1) -> Site:
     """Where the atoms of a block are read: `codes` in CRATE families, otherwise `neurons`.
 
     Raises:
-        InputError: No such block, or one with neither.
+        InputError: As `atoms_at`.
     """
-    available = available_sites(model, block)
-    for site in (Site.CODES, Site.NEURONS):
-        if site in available:
-            return site
-    raise InputError(
-        f"{type(model).__name__} has neither sparse codes nor neurons at block {block}; it has "
-        f"{', '.join(site.value for site in available)}"
-    )
+    return atoms_at(model, block).site

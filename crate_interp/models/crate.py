@@ -18,6 +18,7 @@ from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from crate_interp.models.anatomy import Anatomy, Atoms, Place, Site
 from crate_interp.models.families import (
     ALIASES,
     DEMO,
@@ -27,7 +28,7 @@ from crate_interp.models.families import (
     register_family,
 )
 from crate_interp.models.patches import CratePatchEmbed
-from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
+from crate_interp.models.subspace import SubspaceAttention, anatomy_of_crate, refuse_arguments
 
 __all__ = ["ISTA", "Crate", "CrateBlock"]
 
@@ -136,6 +137,17 @@ class CrateBlock(nn.Module):
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         out: Tensor = self.mlp(self.norm2(x))
         return out
+
+    def anatomy(self) -> Anatomy:
+        """Say what can be read and changed: a code is a channel of the stream that leaves."""
+        dictionary = self.mlp.weight
+
+        def identity() -> Float[Tensor, "D D"]:
+            return torch.eye(len(dictionary), device=dictionary.device)
+
+        place = Place("mlp.codes")
+        atoms = Atoms(Site.CODES, len(dictionary), place, identity, self.mlp.threshold)
+        return anatomy_of_crate(self.attn, atoms)
 
 
 class Crate(VisionTransformer):

@@ -16,6 +16,7 @@ from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from crate_interp.models.anatomy import Anatomy, Atoms, Place, Site
 from crate_interp.models.crate import BASE, LARGE, SMALL
 from crate_interp.models.families import (
     ALIASES,
@@ -25,7 +26,7 @@ from crate_interp.models.families import (
     pretrained_cfg,
     register_family,
 )
-from crate_interp.models.subspace import SubspaceAttention, refuse_arguments
+from crate_interp.models.subspace import SubspaceAttention, anatomy_of_crate, refuse_arguments
 
 __all__ = ["ODL", "CrateAlpha", "CrateAlphaBlock"]
 
@@ -154,6 +155,18 @@ class CrateAlphaBlock(nn.Module):
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
         return out
+
+    def anatomy(self) -> Anatomy:
+        """Say what can be read and changed: D1 of ODL writes the codes into the stream."""
+        dictionary = self.mlp.D1
+        atoms = Atoms(
+            Site.CODES,
+            dictionary.shape[1],
+            Place("mlp.codes"),
+            dictionary.detach,
+            self.mlp.threshold,
+        )
+        return anatomy_of_crate(self.attn, atoms)
 
 
 def _unbiased_patch_embed(**arguments: Any) -> PatchEmbed:

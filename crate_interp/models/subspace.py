@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,17 @@ from timm.layers import use_fused_attn
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
+from crate_interp.models.anatomy import (
+    Anatomy,
+    Atoms,
+    Heads,
+    Place,
+    QueryKeyValue,
+    Site,
+    split_heads,
+)
 
-__all__ = ["SubspaceAttention", "refuse_arguments"]
+__all__ = ["SubspaceAttention", "anatomy_of_crate", "refuse_arguments"]
 
 # Options of timm's VisionTransformer that would change what a block computes and that no CRATE has.
 UNSUPPORTED = ("qk_norm", "init_values", "scale_attn_norm", "scale_mlp_norm")
@@ -98,3 +108,20 @@ class SubspaceAttention(nn.Module):
             out = self.attn_drop(attention.softmax(dim=-1)) @ subspace
         added: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
         return added
+
+
+def anatomy_of_crate(attention: SubspaceAttention, atoms: Atoms) -> Anatomy:
+    """Anatomy of a block that attends with `SubspaceAttention` at `attn`.
+
+    Args:
+        attention: Attention of the block.
+        atoms: Sparse codes of the block.
+    """
+
+    def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
+        (heads,) = split_heads(subspace, 1, attention.head_dim)
+        return QueryKeyValue(heads, heads, heads)
+
+    source = Place("attn.qkv", units=attention.num_heads, width=attention.head_dim)
+    heads = Heads(attention.num_heads, attention.head_dim, source, split)
+    return Anatomy(heads, atoms, {Site.SUBSPACE: source})

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from timm.data import resolve_model_data_config
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from crate_interp.data import ImageSet, open_coco, open_images
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.models import has_fast_bfloat16
+from crate_interp.models.backbones import Backbone
 from crate_interp.models.memory import usable_memory
 from crate_interp.options.choices import BatchSize, Feature, Precision, PrecisionChoice
 from crate_interp.runs.options import ImageOptions, ModelOptions, WeightsOptions
@@ -181,7 +181,7 @@ def loading_options(config: WeightsOptions) -> dict[str, Any]:
 
 def load_model(
     config: ModelOptions | Any,
-) -> tuple[VisionTransformer, Path | None]:
+) -> tuple[Backbone, Path | None]:
     """Load the model of a command's options, on the CPU.
 
     Returns:

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal, cast
 
 from jaxtyping import Float, Shaped
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from crate_interp.models.backbones import Backbone
 from crate_interp.training.augmentation import Normalisation, Transform
 from crate_interp.training.batches import label_as_target
 from crate_interp.training.data import TrainingData, open_data
@@ -58,9 +58,9 @@ class Objective(ABC):
         """Make the model to train, with its initial weights, float32, on the CPU."""
         return build_model(self.recipe, self.data.num_classes)
 
-    def backbone(self, model: nn.Module) -> VisionTransformer:
+    def backbone(self, model: nn.Module) -> Backbone:
         """Give the part of a model that `load_backbone` reads from the exported file."""
-        return cast("VisionTransformer", model)
+        return cast("Backbone", model)
 
     def normalisation(self, model: nn.Module) -> Normalisation:
         """Give mean and standard deviation of RGB in [0, 1] for the model's input."""

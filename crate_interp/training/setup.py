@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -16,6 +15,7 @@ from torch import nn
 
 from crate_interp.errors import InputError
 from crate_interp.files import is_file
+from crate_interp.models.backbones import Backbone
 from crate_interp.training.data import TrainingData
 from crate_interp.training.recipe import Recipe
 from crate_interp.weights import (
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-def build_model(recipe: Recipe, num_classes: int) -> VisionTransformer:
+def build_model(recipe: Recipe, num_classes: int) -> Backbone:
     """Make the vision transformer of a recipe, in training mode, float32, on the CPU.
 
     Args:
@@ -109,9 +109,7 @@ def adapt_model(model: Any, recipe: Recipe) -> None:
                 module.fused_attn = False  # its backward pass is slow on a CPU
 
 
-def export_record(
-    recipe: Recipe, backbone: VisionTransformer, data: TrainingData
-) -> dict[str, str]:
+def export_record(recipe: Recipe, backbone: Backbone, data: TrainingData) -> dict[str, str]:
     """Give the metadata of an exported file that say which model it holds, and its classes."""
     config: Any = backbone.pretrained_cfg
     record = ModelRecord(

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import InputError, shorten
+from crate_interp.models.backbones import Backbone, is_backbone
 from crate_interp.models.memory import usable_memory
 from crate_interp.weights.arguments import check_arguments
 from crate_interp.weights.names import ModelName
@@ -35,7 +35,7 @@ _MOST_PARAMETERS = 10_000_000_000  # the largest ViT of timm has 1.9e9
 _DEFAULTS = {"dynamic_img_size": True}
 
 
-def create_backbone(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
+def create_backbone(name: ModelName, **timm_arguments: Any) -> Backbone:
     """Make a backbone with random weights, in evaluation mode.
 
     Args:
@@ -43,15 +43,15 @@ def create_backbone(name: ModelName, **timm_arguments: Any) -> VisionTransformer
         **timm_arguments: As for `load_backbone`.
 
     Raises:
-        InputError: Not a VisionTransformer, an argument that timm refuses, or parameters that do
+        InputError: No backbone, an argument that timm refuses, or parameters that do
             not fit into the memory.
     """
     return create_as_planned(create_on_meta(name, **timm_arguments), name, timm_arguments)
 
 
 def create_as_planned(
-    planned: VisionTransformer, name: ModelName, timm_arguments: dict[str, Any]
-) -> VisionTransformer:
+    planned: Backbone, name: ModelName, timm_arguments: dict[str, Any]
+) -> Backbone:
     """Make a backbone with random weights, in evaluation mode, that was made on meta before.
 
     Args:
@@ -69,10 +69,10 @@ def create_as_planned(
             f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
         )
     model = timm.create_model(str(name), **{**_DEFAULTS, **timm_arguments})
-    return cast("VisionTransformer", model.eval())
+    return cast("Backbone", model.eval())
 
 
-def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
+def create_on_meta(name: ModelName, **timm_arguments: Any) -> Backbone:
     """Make a backbone without memory for its parameters, in milliseconds, to look at its sizes.
 
     Args:
@@ -80,7 +80,7 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
         **timm_arguments: As for `load_backbone`.
 
     Raises:
-        InputError: Not a VisionTransformer, or an argument that timm refuses.
+        InputError: No backbone, or an argument that timm refuses.
     """
     check_arguments(timm_arguments, str(name))
     arguments = {**_DEFAULTS, **timm_arguments}
@@ -90,12 +90,13 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> VisionTransformer:
             model = timm.create_model(str(name), **arguments)
         except TIMM_REFUSALS as error:
             model = timm.create_model(str(name))  # the arguments are not to blame for the class
-            if isinstance(model, VisionTransformer):
+            if is_backbone(model):
                 raise InputError(f"{refused}: {error}") from error
-    if not isinstance(model, VisionTransformer):
+    if not is_backbone(model):
         raise InputError(
             f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
-            "timm's VisionTransformer class (ViT, DeiT, DINO, DINOv2, CLIP, MAE, SigLIP)"
+            "timm's VisionTransformer or Eva class (ViT, DeiT, DINO, DINOv2, DINOv3, CLIP, MAE, "
+            "SigLIP, EVA)"
         )
     grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
     if grid is not None and min(grid) < 1:

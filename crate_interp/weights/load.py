@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import is_file
+from crate_interp.models.backbones import Backbone
 from crate_interp.weights.checkpoint import Checkpoint, errors_of
 from crate_interp.weights.create import (
     create_as_planned,
@@ -45,12 +45,13 @@ def load_backbone(
     std: Sequence[float] | None = None,
     allow_nonfinite: bool = False,
     **timm_arguments: Any,
-) -> VisionTransformer:
+) -> Backbone:
     """Make a backbone by name, with its published weights, those of a file, or random ones.
 
     Args:
-        name: An alias (`crate_alpha_L8`), any timm VisionTransformer (`vit_small_patch8_224.dino`),
-            or the path of one of our safetensors files, which knows its model.
+        name: An alias (`crate_alpha_L8`), any VisionTransformer or Eva of timm
+            (`vit_small_patch8_224.dino`, `vit_small_patch16_dinov3`), or the path of one of our
+            safetensors files, which knows its model.
         weights: A weight file in any official layout, instead of the published weights, or what
             `read_checkpoint` read of one; or `random`: untrained, the same each time (seed 0).
         pretrained: Load weights; otherwise they are random, drawn from torch's global generator.
@@ -67,7 +68,7 @@ def load_backbone(
         The model in evaluation mode, float32, on the CPU.
 
     Raises:
-        InputError: Unknown name, not a VisionTransformer, or an argument that is no size or is out
+        InputError: Unknown name, no backbone, or an argument that is no size or is out
             of its range.
         CheckpointError: The weights cannot be had, read, or do not fit the model.
     """
@@ -92,7 +93,7 @@ def load_with_file(
     *,
     allow_nonfinite: bool = False,
     **timm_arguments: Any,
-) -> tuple[VisionTransformer, Checkpoint]:
+) -> tuple[Backbone, Checkpoint]:
     """Load a backbone, and give the file that it comes from, for what else lies in it.
 
     Args:
@@ -144,7 +145,7 @@ def _are_random(weights: Pathlike | Checkpoint | None) -> bool:
 
 def _without_weights(
     name: Pathlike, weights: Pathlike | Checkpoint | None, arguments: dict[str, Any]
-) -> VisionTransformer:
+) -> Backbone:
     untrained = _are_random(weights)
     named = None if names_a_file(name) else resolve_name(str(name))
     if named is None or (weights is not None and not untrained):
@@ -222,7 +223,7 @@ def _say_normalisation(config: Mapping[str, Any], path: Path, name: ModelName) -
     )
 
 
-def _refuse_another_size(model: VisionTransformer, checkpoint: Checkpoint) -> None:
+def _refuse_another_size(model: Backbone, checkpoint: Checkpoint) -> None:
     """Refuse a file that a model is far too large for, before there is memory for the model."""
     there = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     needed = parameters_of(model) - parameters_of(model.get_classifier())

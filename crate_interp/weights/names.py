@@ -13,7 +13,7 @@ from crate_interp.models.families import ALIASES
 
 __all__ = ["ALIASES", "ModelName", "nearest_names", "our_architectures", "resolve_name"]
 
-VIT_MODULES = ("vision_transformer", "deit")  # where timm keeps its VisionTransformer models
+VIT_MODULES = ("vision_transformer", "deit", "eva")  # where timm keeps its backbones of our kind
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from crate_interp.data import draw_scene
 from crate_interp.hooks import Site, atom_site, choose_classes, scores_from
 from crate_interp.segmentation import maskcut
 
+EVA = "eva02_tiny_patch14_224"
 ARCHITECTURES = ["vit_tiny_patch16_224", "crate_tiny_patch16_224", "crate_alpha_tiny_patch16_224"]
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32}
 
@@ -38,7 +39,7 @@ def pixels():
 def entering(model, block):
     with torch.no_grad(), record(model, ["tokens_in"], [block]) as recorder:
         model(pixels())
-    return recorder.activations["tokens_in", block]
+    return recorder.activations
 
 
 def without(model, site, block, unit):
@@ -63,32 +64,34 @@ def demo():
     return models, rgb
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, EVA])
 @pytest.mark.parametrize("extra", [{}, {"global_pool": "avg", "class_token": False}])
 @torch.no_grad()
 def test_scores_from_the_middle_are_those_of_the_model(architecture, extra):
     model = make(architecture, **extra)
     expected = model(pixels())
     for block in range(3):
-        torch.testing.assert_close(scores_from(model, entering(model, block), block), expected)
+        passed = entering(model, block)
+        found = scores_from(model, passed["tokens_in", block], block, passed.arguments)
+        torch.testing.assert_close(found, expected)
     with record(model, ["tokens"]) as recorder:
         model(pixels())
-    found = scores_from(model, recorder.activations["tokens", -1], 3)
+    passed = recorder.activations
+    found = scores_from(model, passed["tokens", -1], 3, passed.arguments)
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 64])
 @pytest.mark.parametrize(
     ("architecture", "site"),
-    [*((name, "heads") for name in ARCHITECTURES), (ARCHITECTURES[0], "neurons")]
+    [*((name, "heads") for name in [*ARCHITECTURES, EVA]), (ARCHITECTURES[0], "neurons")]
     + [(ARCHITECTURES[2], "codes")],
 )
 @torch.no_grad()
 def test_logit_effects_are_differences_of_scores(architecture, site, at_once):
     model, units = make(architecture), [2, 0, 1]
     for block in (0, 2):
-        tokens = entering(model, block)
-        found = logit_effects(model, tokens, 4, Site(site), block, units, at_once)
+        found = logit_effects(model, entering(model, block), 4, Site(site), block, units, at_once)
         for effect, unit in zip(found, units, strict=True):
             expected = model(pixels()) - without(model, site, block, unit)(pixels())
             torch.testing.assert_close(effect, expected[0, 4], rtol=1e-9, atol=1e-12)
@@ -136,8 +139,7 @@ def test_estimates_come_near_to_what_is_measured_and_leave_the_model_alone(demo)
             model(image)
     estimated = estimate_logit_effects(model, image, number, Site.CODES, [2])[0]
     strongest = estimated.abs().argsort(descending=True)[:16].tolist()
-    tokens = recorder.activations["tokens_in", 2]
-    measured = logit_effects(model, tokens, number, Site.CODES, 2, strongest)
+    measured = logit_effects(model, recorder.activations, number, Site.CODES, 2, strongest)
     correlation = np.corrcoef(estimated[strongest], measured)[0, 1]
     assert correlation > 0.9
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -177,7 +179,7 @@ def test_the_written_energy_is_that_of_each_atoms_share_of_the_output():
 
 def test_what_cannot_be_measured_is_refused(demo):
     model = make("crate_alpha_tiny_patch16_224")
-    tokens = entering(model, 1)
+    activations = entering(model, 1)
     for units, number, message in [
         ([3], 0, "heads 3 at block 1: expected numbers from 0 to 2"),
         ([0], 10, "class 10: expected 0 to 9"),
@@ -185,7 +187,7 @@ def test_what_cannot_be_measured_is_refused(demo):
         ([], 0, "found none"),
     ]:
         with pytest.raises(InputError, match=message):
-            logit_effects(model, tokens, number, Site.HEADS, 1, units)
+            logit_effects(model, activations, number, Site.HEADS, 1, units)
     with pytest.raises(InputError, match="class 10"):
         estimate_logit_effects(model, pixels(), 10, Site.HEADS, [1])
     with pytest.raises(InputError, match="block 2: expected 0 to 1, because MaskCut"):
@@ -205,6 +207,6 @@ def test_what_cannot_be_measured_is_refused(demo):
 def test_a_model_without_a_classifier_is_refused(architecture, extra):
     model = timm.create_model(architecture, **TINY, **extra).eval()
     with pytest.raises(InputError, match="gives no class scores"):
-        logit_effects(model, torch.zeros(1, 17, 48), 0, Site.HEADS, 0, [0])
+        logit_effects(model, entering(model.double(), 0), 0, Site.HEADS, 0, [0])
     with pytest.raises(InputError, match="gives no class scores"):
-        estimate_logit_effects(model, torch.zeros(1, 3, 32, 32), 0, Site.HEADS, [0])
+        estimate_logit_effects(model, pixels(), 0, Site.HEADS, [0])

@@ -55,9 +55,9 @@ def reference(activations, image, spacing, source):
     ],
 )
 def test_statistics_match_loops(name, spacing, patch, one_thread):
-    heads, activations = recorded(name)
+    _, activations = recorded(name)
     source = 0 if patch is None else 1 + patch[0] * activations.grid_hw[1] + patch[1]
-    found = attention_statistics(activations, heads, spacing, patch)
+    found = attention_statistics(activations, spacing, patch)
     for image in range(2):
         distance, entropy, rollout = reference(activations, image, spacing, source)
         np.testing.assert_allclose(found.distance[image], distance, rtol=1e-5)
@@ -67,9 +67,9 @@ def test_statistics_match_loops(name, spacing, patch, one_thread):
 
 
 def test_more_tokens_than_a_chunk_and_known_attention():
-    heads, activations = recorded("demo", (68, 68))  # 290 tokens, chunks of 256
+    _, activations = recorded("demo", (68, 68))  # 290 tokens, chunks of 256
     blind = {key: torch.zeros_like(tensor) for key, tensor in activations.items()}
-    found = attention_statistics(replace(activations, tensors=blind), heads, (4, 4))
+    found = attention_statistics(replace(activations, tensors=blind), (4, 4))
     expected = uniform_distance((17, 17), (4, 4))
     np.testing.assert_allclose(found.distance, expected, rtol=1e-5)
     np.testing.assert_allclose(found.entropy, math.log(290), rtol=1e-6)
@@ -87,9 +87,9 @@ def test_uniform_distance_is_the_mean_of_all_pairs(grid_hw):
 
 
 def test_a_block_that_is_missing_and_an_empty_grid_are_errors():
-    heads, activations = recorded("demo")
+    _, activations = recorded("demo")
     without = {key: value for key, value in activations.items() if key != ("key", 1)}
     with pytest.raises(InputError, match=r"expected key of all 4 blocks, found none of \[1\]"):
-        attention_statistics(replace(activations, tensors=without), heads)
+        attention_statistics(replace(activations, tensors=without))
     with pytest.raises(InputError, match="expected a patch or more"):
         uniform_distance((0, 3))

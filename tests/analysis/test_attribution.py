@@ -19,6 +19,8 @@ ARCHITECTURES = {
     "qk_norm": ("vit_tiny_patch16_224", {"qk_norm": True}),
     "crate": ("crate_tiny_patch16_224", {}),
     "crate_alpha": ("crate_alpha_tiny_patch16_224", {}),
+    "eva02": ("eva02_tiny_patch14_224", {"global_pool": "token"}),
+    "rope_mixed": ("vit_base_patch16_rope_mixed_224", {"global_pool": "token"}),
 }
 CLASSES = torch.tensor([7, 2])
 
@@ -91,11 +93,11 @@ def test_explicit_attention_gives_what_fused_attention_gives(name):
     attention = model.blocks[1].attn
     tokens = torch.randn(2, 17, 48, dtype=torch.float64)
     expected = attention(tokens)
-    with attribution._explicit_attention(attention) as maps:
+    with attribution._ExplicitAttention() as explicit:
         found = attention(tokens)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(maps[0].sum(-1), torch.ones(2, 3, 17).double())
-    with pytest.raises(RuntimeError, match="stop"), attribution._explicit_attention(attention):
+    torch.testing.assert_close(explicit.attention.sum(-1), torch.ones(2, 3, 17).double())
+    with pytest.raises(RuntimeError, match="stop"), attribution._ExplicitAttention():
         raise RuntimeError("stop")
     assert attention.fused_attn
     assert not attention.attn_drop._forward_hooks

@@ -220,4 +220,4 @@ def test_functions_take_what_was_recorded_there():
     assert principal_component(features, found.grid_hw).mask.any()
     assert attention_masks(features.abs()).any()
     assert layer_objective(model, found).objective.shape == (1, 4)
-    assert attention_statistics(found, 4).entropy.shape == (1, 4, 4)
+    assert attention_statistics(found).entropy.shape == (1, 4, 4)

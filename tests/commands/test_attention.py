@@ -67,7 +67,7 @@ def test_numbers_are_those_of_the_recorder(pictures, tmp_path, capsys):
         np.testing.assert_allclose(found["maps"], expected[-1], rtol=1e-4, atol=1e-7)
         masks = attention_masks(torch.from_numpy(found["maps"]).flatten(1)).unflatten(1, (6, 6))
         assert (found["masks"] == masks.numpy()).all()
-        statistics = attention_statistics(activations, 4, (4, 4))
+        statistics = attention_statistics(activations, (4, 4))
         np.testing.assert_allclose(found["distance"], statistics.distance[0], rtol=1e-4)
         np.testing.assert_allclose(found["entropy"], statistics.entropy[0], rtol=1e-4)
         rollout = statistics.rollout[0, :, 1:].numpy()

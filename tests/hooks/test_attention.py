@@ -1,5 +1,7 @@
 """Attention from queries and keys, against the whole maps that the recorder gives."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -36,7 +38,7 @@ def test_maps_are_rows_of_the_whole_map(name, arguments):
     prefix = activations.num_prefix_tokens
     for block in (0, -1):
         whole = activations["attention", block]
-        found = attention_map(activations, heads, block)
+        found = attention_map(activations, block)
         expected = activations["cls_attention", block][..., prefix:].reshape(
             2, heads, rows, columns
         )
@@ -44,36 +46,36 @@ def test_maps_are_rows_of_the_whole_map(name, arguments):
         for patch in ((0, 0), (1, 2), (rows - 1, columns - 1)):
             token = prefix + patch[0] * columns + patch[1]
             assert attention_token(activations, patch) == token
-            found = attention_map(activations, heads, block, patch)
+            found = attention_map(activations, block, patch)
             expected = whole[:, :, token, prefix:].reshape(2, heads, rows, columns)
             torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_chunks_are_the_whole_map_in_order(rows):
-    heads, activations = recorded()
-    chunks = list(attention_chunks(activations, heads, -1, rows=rows))
+    _, activations = recorded()
+    chunks = list(attention_chunks(activations, -1, rows=rows))
     count = activations["query", -1].shape[1]
     assert [number for at, _ in chunks for number in range(at.start, at.stop)] == [*range(count)]
     assert max(attention.shape[2] for _, attention in chunks) == min(rows, count)
     whole = torch.cat([attention for _, attention in chunks], dim=2)
     torch.testing.assert_close(whole, activations["attention", -1])
-    assert not list(attention_chunks(activations, heads, -1, slice(3, 3)))
+    assert not list(attention_chunks(activations, -1, slice(3, 3)))
 
 
 def test_what_is_not_there_is_refused():
     heads, activations = recorded()
     with pytest.raises(InputError, match=r"\(6, 0\) .* out of range: .* \(0, 0\) to \(5, 7\)"):
-        attention_map(activations, heads, patch=(6, 0))
+        attention_map(activations, patch=(6, 0))
     with pytest.raises(InputError, match=r"\(0, -1\) .* out of range"):
-        attention_map(activations, heads, patch=(0, -1))
+        attention_map(activations, patch=(0, -1))
     with pytest.raises(InputError, match="num_heads: 5 do not divide"):
-        attention_map(activations, 5)
+        attention_map(replace(activations, num_heads=5))
     with pytest.raises(KeyError, match=r"\('query', 1\) was not recorded"):
-        attention_map(activations, heads, 1)
+        attention_map(activations, 1)
     heads, activations = recorded(
         "vit_base_patch16_224", class_token=False, global_pool="avg", **SMALL
     )
     with pytest.raises(InputError, match="no class token"):
-        attention_map(activations, heads)
-    assert attention_map(activations, heads, patch=(0, 0)).shape == (2, heads, 3, 4)
+        attention_map(activations)
+    assert attention_map(activations, patch=(0, 0)).shape == (2, heads, 3, 4)

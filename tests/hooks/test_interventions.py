@@ -27,6 +27,8 @@ ARCHITECTURES = {
     "crate": ("crate_tiny_patch16_224", {}),
     "crate_alpha": ("crate_alpha_tiny_patch16_224", {}),
     "crate_mae": ("crate_mae_base_patch16_224", {}),
+    "eva02": ("eva02_tiny_patch14_224", {}),
+    "dinov3": ("vit_small_patch16_dinov3", {}),
 }
 WHITE = ["crate", "crate_alpha", "crate_mae"]
 
@@ -93,7 +95,7 @@ def test_scaled_subspaces_are_scaled_rows_of_the_shared_projection(name, factor)
     torch.testing.assert_close(found, model(images), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["plain", "registers", "crate_alpha"])
+@pytest.mark.parametrize("name", ["plain", "registers", "crate_alpha", "eva02", "dinov3"])
 def test_zero_atoms_are_zero_columns_of_the_dictionary(name):
     model, images = make(name), pixels()
     site = atom_site(model, 1)

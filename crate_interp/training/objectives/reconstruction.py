@@ -11,11 +11,11 @@ from typing import cast
 
 from jaxtyping import Bool, Float
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.models import CrateMaeAutoencoder
+from crate_interp.models.backbones import Backbone
 from crate_interp.models.mae import CrateMae, CrateMaeDecoder
 from crate_interp.models.masking import draw_mask, hidden_patches, reconstruction_errors
 from crate_interp.training.augmentation import Transform
@@ -64,7 +64,7 @@ class Reconstruction(Objective):
             load_decoder_into(decoder, read_checkpoint(initial))
         return CrateMaeAutoencoder(encoder, decoder, recipe.normalised_target)
 
-    def backbone(self, model: nn.Module) -> VisionTransformer:
+    def backbone(self, model: nn.Module) -> Backbone:
         """Give the encoder."""
         return cast("CrateMaeAutoencoder", model).encoder
 

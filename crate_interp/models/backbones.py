@@ -1,0 +1,104 @@
+"""What makes a network a backbone: a patch embedding, blocks of tokens, positions of any grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, TypeGuard
+
+from timm.layers import HybridEmbed
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from crate_interp.errors import InputError
+
+__all__ = [
+    "Backbone",
+    "RotaryOfAnyGrid",
+    "blocks_of",
+    "has_stem",
+    "is_backbone",
+    "patch_grid_of",
+    "takes_any_grid",
+]
+
+
+Backbone = VisionTransformer | Eva
+"""Classes of timm that everything here can look into; EVA and DINOv3 are of class `Eva`."""
+
+
+def is_backbone(model: nn.Module) -> TypeGuard[Backbone]:
+    """Whether a model is a `Backbone`, or of another class with the same parts."""
+    blocks = getattr(model, "blocks", None)
+    return isinstance(blocks, (nn.Sequential, nn.ModuleList)) and takes_any_grid(model)
+
+
+def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
+    """The blocks of a timm-style vision transformer.
+
+    Raises:
+        InputError: The model has none.
+    """
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not hasattr(model, "patch_embed"):
+        raise InputError(
+            f"expected a vision transformer with `patch_embed` and `blocks`, found "
+            f"{type(model).__name__}; of a model of two towers, pass the vision tower"
+        )
+    return blocks
+
+
+def takes_any_grid(model: Any) -> bool:
+    """Whether a model with blocks can resample its positions to the patch grid of an image.
+
+    timm's `VisionTransformer` and `Eva` can.
+    """
+    embedding = getattr(model, "patch_embed", None)
+    return (
+        hasattr(model, "dynamic_img_size")
+        and hasattr(model, "_pos_embed")
+        and hasattr(embedding, "patch_size")
+        and hasattr(embedding, "proj")
+    )
+
+
+class RotaryOfAnyGrid(nn.Module):
+    """Rotary position for the patch grid of each image, from a module made for one grid.
+
+    Args:
+        rope: Rotary position of a timm model that was not made with `dynamic_img_size`.
+    """
+
+    def __init__(self, rope: nn.Module) -> None:
+        super().__init__()
+        self.rope: Any = rope
+
+    def get_embed(self, shape: Sequence[int]) -> Tensor:
+        """Sines and cosines of a grid of this many rows and columns."""
+        rope = self.rope
+        if rope.get_embed(shape=[1, 3]).shape[-2] != 3:  # it gives its own grid, whatever is asked
+            rope = deepcopy(rope)
+            rope.update_feat_shape(list(shape))
+        embedding: Tensor = rope.get_embed(shape=list(shape))
+        return embedding
+
+
+def has_stem(patch_embed: Any) -> bool:
+    """Whether patches are cut from the features of a convolutional stem, not from the image."""
+    return isinstance(patch_embed, HybridEmbed)
+
+
+def patch_grid_of(patch_embed: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patch tokens for an input of `input_hw` pixels."""
+    if has_stem(patch_embed):
+        rows, columns = patch_embed.dynamic_feat_size(input_hw)
+        return int(rows), int(columns)
+    pads = getattr(patch_embed, "dynamic_img_pad", False)
+    rows, columns = (
+        (size + (-size % patch if pads else 0) - patch) // stride + 1
+        for size, patch, stride in zip(
+            input_hw, patch_embed.patch_size, patch_embed.proj.stride, strict=True
+        )
+    )
+    return rows, columns
