@@ -132,8 +132,8 @@ class CrateClip(nn.Module):
         """Tell which text each image goes with: softmax(exp(logit_scale) cos(image, text)).
 
         Args:
-            image_embeddings: Of `encode_image`.
-            text_embeddings: Of `encode_text`, one of each class.
+            image_embeddings: What `encode_image` returns.
+            text_embeddings: What `encode_text` returns, one row per class.
 
         Returns:
             Probabilities of the texts, for each image.

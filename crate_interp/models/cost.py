@@ -30,8 +30,8 @@ class ForwardCost:
 
     Attributes:
         parameters: Numbers in the model's parameters, tables of positions included.
-        multiply_adds: Of convolutions, linear layers and both attention products, as papers count;
-            norms, softmax and element-wise steps are left out.
+        multiply_adds: Those of convolutions, linear layers and both attention products, as papers
+            count; norms, softmax and element-wise steps are left out.
         activations: Numbers that convolutions and linear layers put out, as timm's published tables
             count; attention maps are left out.
     """

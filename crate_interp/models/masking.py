@@ -28,7 +28,7 @@ def hidden_patches(patches: int, mask_ratio: float) -> int:
     """Count the patches to hide: the ratio's share, rounded.
 
     Args:
-        patches: Of an image.
+        patches: Number of patches of an image.
         mask_ratio: Share to hide, between 0 and 1.
 
     Raises:
@@ -49,9 +49,9 @@ def draw_mask(
     """Choose the patches of an image to hide, every set of that many being as likely.
 
     Args:
-        patches: Of the image.
+        patches: Number of patches of the image.
         mask_ratio: Share to hide, as for `hidden_patches`.
-        generator: Of random numbers, on the CPU; `None`: torch's global one.
+        generator: Generator of random numbers, on the CPU; `None`: torch's global one.
 
     Returns:
         True for the hidden ones.
@@ -132,7 +132,7 @@ def reconstruction_errors(
     """Mean squared error of the hidden patches of each image; seen ones do not count.
 
     Args:
-        predicted: Of all patches.
+        predicted: Predicted pixels of all patches.
         images: As the model saw them.
         mask: True for the hidden patches, as many in every image.
         patch_size: Height and width of a patch, pixels.

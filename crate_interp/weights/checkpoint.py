@@ -108,8 +108,8 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Returns:
         Keyword arguments for `timm.create_model`: `embed_dim`, `depth`, `patch_size`, `img_size`
-        (of a square image), `num_classes` (outputs of the head, 0 without one), and where they can
-        be told, `num_heads` (JAX files) and `pre_logits` (CRATE). What the weights do not tell is
+        (of a square image), `num_classes` (outputs of the head, 0 without one), and where the
+        weights say it, `num_heads` (JAX files) and `pre_logits` (CRATE). What they do not say is
         missing.
 
     Raises:

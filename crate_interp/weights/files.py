@@ -36,7 +36,7 @@ _MAX_HEADER = 16 << 20  # bytes of a safetensors header: thousands of tensors ha
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Checkpoint:
-    """Read a weight file; its kind is told by its content, not by its name.
+    """Read a weight file; its content says of which kind it is, not its name.
 
     JAX `.npz` (only `params/*` is read, or everything where no key has that prefix; bfloat16 is
     kept), PyTorch files (also inside `state_dict`, `model`, or DINO's `teacher`, with the prefixes
@@ -149,8 +149,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         keys = array_sizes(path)
         # The optimizer's state beside params/ is larger than the weights: it is never read.
-        wanted = [key for key in keys if key.startswith("params/")] or [*keys]
-        arrays = read_arrays(path, limit, wanted)
+        members = [key for key in keys if key.startswith("params/")] or [*keys]
+        arrays = read_arrays(path, limit, members)
     except InputError as error:
         raise CheckpointError(str(error).removeprefix(f"{path}: ")) from error
     return {key.removeprefix("params/"): _as_tensor(key, array) for key, array in arrays.items()}

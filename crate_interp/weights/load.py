@@ -57,7 +57,7 @@ def load_backbone(
         pretrained: Load weights; otherwise they are random, drawn from torch's global generator.
         mean: Mean of RGB in [0, 1], subtracted from the input; by default what the file says, or
             the named model's.
-        std: Standard deviation of RGB in [0, 1], the input is divided by; as `mean`.
+        std: Standard deviation of RGB in [0, 1], which the input is divided by; as `mean`.
         allow_nonfinite: Take weights that are NaN or infinite, too.
         **timm_arguments: For `timm.create_model`, for instance `embed_dim=48, depth=2`. Two
             defaults differ from timm's: `dynamic_img_size=True`, so that images of any whole number
@@ -112,13 +112,13 @@ def load_with_file(
     if named and is_published and local_weights(named) is None:
         planned = create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
     checkpoint = _opened(name, weights, allow_nonfinite)
-    record, arguments, told = checkpoint.record, timm_arguments, {}
+    record, arguments, recorded = checkpoint.record, timm_arguments, {}
     if named is None:
         named = _recorded_name(checkpoint)
     elif not is_published:
         named = _without_foreign_tag(str(name), named)
     if record and record.model.partition(".")[0] == named.architecture:
-        told = {"mean": record.mean, "std": record.std}
+        recorded = {"mean": record.mean, "std": record.std}
         if record.model_args:
             planned, arguments = None, {**record.model_args, **timm_arguments}
     with nullcontext() if is_published else errors_of(checkpoint.path):
@@ -127,8 +127,8 @@ def load_with_file(
     model = create_as_planned(planned, named, arguments)
     load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
     config, given = cast("dict[str, Any]", model.pretrained_cfg), statistics or {}
-    config.update({**told, "num_classes": model.num_classes, **given})
-    if weights is not None and not told and len(given) < 2:
+    config.update({**recorded, "num_classes": model.num_classes, **given})
+    if weights is not None and not recorded and len(given) < 2:
         _say_normalisation(config, checkpoint.path, named)
     return model, checkpoint
 

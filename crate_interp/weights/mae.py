@@ -77,11 +77,11 @@ def _renamed_decoder(checkpoint: Checkpoint) -> Renamed:
 
 
 def mae_file_of(model: CrateMaeAutoencoder) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Give what our file of a model holds: its tensors, and what `load_mae` needs to be told.
+    """Give what our file of a model holds: its tensors, and what `load_mae` needs to know.
 
     Returns:
         Tensors by name, and metadata beside those of `ModelRecord`.
     """
     decoder = {OUR_PREFIX + key: value for key, value in model.decoder.state_dict().items()}
-    told = {"normalised_target": json.dumps(model.normalised_target)}
-    return {**model.encoder.state_dict(), **decoder}, told
+    metadata = {"normalised_target": json.dumps(model.normalised_target)}
+    return {**model.encoder.state_dict(), **decoder}, metadata

@@ -24,8 +24,8 @@ class ModelRecord:
         model: `architecture.tag`.
         model_args: Keyword arguments that differ from the named model's: sizes alone.
         num_classes: Outputs of the head, 0 without one.
-        mean: Of RGB in [0, 1], subtracted from the input.
-        std: Of RGB in [0, 1], the input is divided by.
+        mean: Mean of RGB in [0, 1], subtracted from the input.
+        std: Standard deviation of RGB in [0, 1], which the input is divided by.
     """
 
     model: str

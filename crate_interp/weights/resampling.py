@@ -110,7 +110,7 @@ def resample_positions(
     """Resample the position embeddings of a square grid to the grid of a model.
 
     Args:
-        positions: Of the class token, where the model has one for it, and of the patches.
+        positions: Those of the class token, if the model has one for it, and of the patches.
         model: A timm VisionTransformer or one of ours.
         way: See the module.
         any_grid: Whether the grid they are of may be another than square; as many patches as the
