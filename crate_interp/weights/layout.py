@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.plugins import load_plugin, plugins
 
 __all__ = [
     "LAYOUTS",
@@ -91,6 +92,8 @@ LAYOUTS: dict[str, Layout] = {}
 def register_layout(layout: Layout) -> Layout:
     """Add a layout to the table in which `load_backbone` looks; one of the same name is replaced.
 
+    Other packages name a `Layout` as an entry point of the group `crate_interp.layouts`.
+
     A file is of the layout with the most marks of those that it has all marks of; among layouts of
     as many marks, of the one with the most rules.
 
@@ -163,7 +166,10 @@ def rename(state_dict: Mapping[str, Tensor]) -> Renamed:
 
     Raises:
         CheckpointError: A tensor is not of the form that the layout has.
+        InputError: What another package adds to the table is no layout.
     """
+    for entry in plugins("layouts").values():
+        register_layout(load_plugin(entry, Layout))
     layouts = [layout for layout in LAYOUTS.values() if layout.is_of(state_dict)]
     layout = max(layouts, key=lambda layout: (len(layout.marks), len(layout.rules)))
     aside = {key for key in state_dict if any(re.fullmatch(a, key) for a in layout.aside)}

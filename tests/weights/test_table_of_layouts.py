@@ -76,3 +76,27 @@ def test_a_load_renames_once_and_plans_once_on_meta(monkeypatch, reference, size
     load_backbone("demo")
     load_backbone("crate_alpha_B8", reference / ALPHA, **sizes)
     assert sorted(calls) == ["create_model"] * 2 + ["create_model on meta"] * 2 + ["rename"] * 2
+
+
+@pytest.mark.parametrize("value", ["Layout", "nothing"])
+def test_an_installed_package_adds_a_layout(value, table, sizes, tmp_path, monkeypatch):
+    package = tmp_path / "net_layout"
+    (package / "net_layout-1.dist-info").mkdir(parents=True)
+    (package / "net_layout-1.dist-info" / "METADATA").write_text("Name: net-layout\nVersion: 1\n")
+    entry = f"[crate_interp.layouts]\nnet = net_layout_{value}:{value}\n"
+    (package / "net_layout-1.dist-info" / "entry_points.txt").write_text(entry)
+    (package / f"net_layout_{value}.py").write_text(
+        "import crate_interp.weights as weights\n"
+        'rules = (weights.Rule("net/{any}", "{any}", lambda tensor: -tensor),)\n'
+        'Layout = weights.Layout("Net", ("net/norm.weight",), rules)\n'
+        "nothing = None\n"
+    )
+    monkeypatch.syspath_prepend(package)
+    model = timm.create_model(NAME, num_classes=0, **sizes)
+    foreign(tmp_path / "net.safetensors", model)
+    if value == "nothing":
+        with pytest.raises(InputError, match=r"layouts net of net-layout: expected a Layout"):
+            load_backbone(NAME, tmp_path / "net.safetensors", **sizes)
+    else:
+        again = load_backbone(NAME, tmp_path / "net.safetensors", **sizes)
+        assert torch.equal(again.pos_embed, model.pos_embed)
