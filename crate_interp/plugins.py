@@ -1,22 +1,77 @@
-"""What installed packages add to the tables of this one, by entry points."""
+"""Tables of what can be added in one file: by this package, and by installed ones."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 
-__all__ = ["load_plugin", "plugins"]
+__all__ = ["Table", "load_plugin", "plugins"]
+
+Kind = TypeVar("Kind")
 
 
-def plugins(table: str) -> dict[str, EntryPoint]:
-    """Find the entries that installed packages have for a table; nothing is imported.
+@dataclass(frozen=True)
+class Table(Generic[Kind]):
+    """Classes by name: one in each file of a package, and one for each entry point.
 
     Args:
-        table: Name of the table; packages name the group `crate_interp.TABLE`.
+        package: Package whose files are entries, each named as its file.
+        group: Installed packages add entries by the entry points `crate_interp.GROUP`.
+        kind: What every entry inherits from.
+        source: What names an entry, for messages.
     """
-    return {entry.name: entry for entry in entry_points(group=f"crate_interp.{table}")}
+
+    package: str
+    group: str
+    kind: Any  # an abstract class, which mypy takes for no type
+    source: str
+
+    def names(self) -> list[str]:
+        """Names of all entries, those of this package first; nothing is imported."""
+        own = self._own()
+        return [*own, *(name for name in sorted(plugins(self.group)) if name not in own)]
+
+    def __getitem__(self, name: str) -> type[Kind]:
+        """Import the entry of a name.
+
+        Raises:
+            InputError: There is none, or the package that has it is broken.
+        """
+        if name in self._own():
+            module = importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
+            return next(
+                entry
+                for entry in vars(module).values()
+                if isinstance(entry, type)
+                and issubclass(entry, self.kind)
+                and entry.__module__ == module.__name__
+            )
+        others = plugins(self.group)
+        if name not in others:
+            raise InputError(
+                f"{self.source}: expected one of {', '.join(self.names())}, found {shorten(name)}"
+            )
+        return load_plugin(others[name], self.kind)  # type: ignore[no-any-return]
+
+    def _own(self) -> list[str]:
+        spec = importlib.util.find_spec(self.package)
+        folders = [] if spec is None else [*(spec.submodule_search_locations or ())]
+        return [module.name.replace("_", "-") for module in pkgutil.iter_modules(folders)]
+
+
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """Find what installed packages have for a table, by name; nothing is imported.
+
+    Args:
+        group: Packages name the entry point group `crate_interp.GROUP`.
+    """
+    return {entry.name: entry for entry in entry_points(group=f"crate_interp.{group}")}
 
 
 def load_plugin(entry: EntryPoint, kind: type) -> Any:

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, get_type_hints
 import numpy as np
 
 from crate_interp import data, evaluation, segmentation, structures, visualization
+from crate_interp.data.export import EXPORTS
 from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand, Reading
 from crate_interp.runs.journal import Entry, JournalEntry
-from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture
+from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture, Text
 from crate_interp.runs.picture_names import file_stems
 from crate_interp.segmentation.segmenter import (
+    SEGMENTERS,
     Segmenter,
     image_name,
-    segmenter_kind,
-    segmenter_names,
 )
 
 if TYPE_CHECKING:
-    from crate_interp.data import ImageSet, ResizedImage
+    from crate_interp.data import ExportedImage, ImageSet, ResizedImage
     from crate_interp.engine import StageClock
     from crate_interp.evaluation import CocoScores
     from crate_interp.runs.run import Run, SeenImage
@@ -97,10 +97,18 @@ class SegmentCommand(ImageCommand):
     visualize: Natural = option(
         "draw overlays of the first images, and a sheet of them", 16, presentation=True
     )
+    export: list[str] = option(
+        "formats of the masks, for other tools: coco (annotations.json), or another package's",
+        ["coco"],
+        several=str,
+        presentation=True,
+    )
     strict: bool = option("stop at the first image that cannot be read", False, presentation=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.export:
+            EXPORTS[name]  # refuses what there is not
         if (self.coco is None) == (self.images is None):
             raise InputError("give either --coco SPLIT or --images DIR_OR_FILES")
         if self.annotations is not None and self.images is None:
@@ -127,7 +135,7 @@ class SegmentCommand(ImageCommand):
                 self.model,
             )
         options = {name: getattr(self, name) for name in self.segmenter_fields}
-        segmenter = segmenter_kind(self.method)(**options).for_model(model)
+        segmenter = SEGMENTERS[self.method](**options).for_model(model)
         chosen = {name: getattr(segmenter, name) for name in self.segmenter_fields}
         return _Reading(segmenter.sites, segmenter.blocks, settings=chosen, segmenter=segmenter)
 
@@ -181,7 +189,10 @@ class SegmentCommand(ImageCommand):
 
     def _outputs(self, run: Run, results: list[Any], title: str) -> Iterator[Output]:
         yield Json("results", results)
-        yield Json("annotations", _annotation_file(run, self.title))
+        for name in self.export:
+            title = f"{self.title} masks of {run.images.name}"
+            for file, content in EXPORTS[name]().files(_exported(run.entries), title):
+                yield Text(file, content)
         shown = run.entries[: self.visualize]
         paths = {record.image_id: record.path for record in run.images.records}
         stems = file_stems([entry["file_name"] for entry in shown], {"sheet"})
@@ -219,7 +230,7 @@ class Segment(SegmentCommand):
                 name = arguments[at + 1]
             elif argument.startswith("--method="):
                 name = argument.removeprefix("--method=")
-        help_text = f"segmenter: {', '.join(segmenter_names())}"
+        help_text = f"segmenter: {', '.join(SEGMENTERS.names())}"
         return with_options_of(name, cls, [("method", str, option(help_text, "maskcut"))])
 
 
@@ -236,7 +247,7 @@ def with_options_of(
     Raises:
         InputError: There is no segmenter of that name.
     """
-    kind: Any = segmenter_kind(method)
+    kind: Any = SEGMENTERS[method]
     hints = get_type_hints(kind, include_extras=True)
     names = tuple(own.name for own in fields(kind))
     options = [(own.name, hints[own.name], _copied(own)) for own in fields(kind)]
@@ -300,26 +311,10 @@ def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, 
     return {name: score(iou_type=iou_type) for iou_type, name in types}
 
 
-def _annotation_file(run: Run, title: str) -> dict[str, Any]:
-    """The masks as a COCO annotation file of one category, to train a detector on."""
-    annotations: list[dict[str, Any]] = []
-    for entry in run.entries:
-        instances = _instances_of(entry)
-        annotations += data.annotations_of(instances, entry["image_id"], len(annotations) + 1)
-    return {
-        "info": {"description": f"{title} masks of {run.images.name}, found without labels"},
-        "images": [
-            {
-                "id": entry["image_id"],
-                "file_name": entry["file_name"],
-                "height": entry["hw"][0],
-                "width": entry["hw"][1],
-            }
-            for entry in run.entries
-        ],
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "object"}],
-    }
+def _exported(entries: Iterable[Entry]) -> Iterator[ExportedImage]:
+    for entry in entries:
+        place = (entry["image_id"], entry["file_name"], entry["hw"])
+        yield data.ExportedImage(*place, _instances_of(entry))
 
 
 def _instances_of(entry: Entry) -> Instances:

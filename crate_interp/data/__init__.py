@@ -9,6 +9,7 @@ from crate_interp.data.coco import (
     open_coco,
 )
 from crate_interp.data.coco_files import read_coco
+from crate_interp.data.export import Export, ExportedImage
 from crate_interp.data.folders import list_images
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.image_sets import open_images
@@ -40,6 +41,8 @@ __all__ = [
     "VOC_CLASSES",
     "VOID",
     "ClassFolders",
+    "Export",
+    "ExportedImage",
     "ImageReadError",
     "ImageRecord",
     "ImageSet",

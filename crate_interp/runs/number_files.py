@@ -34,6 +34,7 @@ __all__ = [
     "versions",
     "weights_of",
     "write_arrays",
+    "write_file",
     "write_json",
     "write_table",
 ]
@@ -146,10 +147,24 @@ def write_json(path: Path, content: Any, advice: str = "") -> None:
         InputError: The file cannot be written.
     """
     text = _json_of(content, indent=1 if isinstance(content, dict) else None)
+    write_file(path, text + "\n", advice)
+
+
+def write_file(path: Path, content: str | bytes, advice: str = "") -> None:
+    """Write a file; it appears whole or not.
+
+    Args:
+        path: Where to; folders that are missing are made.
+        content: Text, which becomes UTF-8, or bytes.
+        advice: As for `naming`.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     with naming(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with write_whole(path, "w") as file:
-            file.write(text + "\n")
+        with write_whole(path, "w" if isinstance(content, str) else "wb") as file:
+            file.write(content)
 
 
 @contextmanager

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from crate_interp.files import write_whole
 from crate_interp.runs.figure_files import save_figure
-from crate_interp.runs.number_files import naming, write_arrays, write_json, write_table
+from crate_interp.runs.number_files import write_arrays, write_file, write_json, write_table
 from crate_interp.runs.options import FigureOptions
-from crate_interp.runs.outputs import Arrays, Drawing, Json, Output, Table
+from crate_interp.runs.outputs import Arrays, Drawing, Json, Output, Table, Text
 
 __all__ = ["write_output"]
 
@@ -34,7 +34,11 @@ def write_output(
     Raises:
         InputError: A file cannot be written.
     """
-    path = folder / output.name  # names may have dots: a suffix is added, not replaced
+    path = folder / output.name
+    if isinstance(output, Text):
+        write_file(path, output.content)
+        return [path]
+    # A name may have dots: a suffix is added, not replaced.
     if isinstance(output, Drawing):
         return save_figure(output.figure, _with_suffix(path, "png"), options)
     if isinstance(output, Arrays):
@@ -48,10 +52,9 @@ def write_output(
         write_json(path, output.content)
     else:
         path = _with_suffix(path, "png")
-        with naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with write_whole(path) as file:
-                Image.fromarray(output.rgb).save(file, "PNG")
+        content = io.BytesIO()
+        Image.fromarray(output.rgb).save(content, "PNG")
+        write_file(path, content.getvalue())
     return [path]
 
 

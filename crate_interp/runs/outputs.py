@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from crate_interp.visualization import Figure
 
-__all__ = ["Arrays", "Conclusion", "Drawing", "Json", "Output", "Picture", "Table"]
+__all__ = ["Arrays", "Conclusion", "Drawing", "Json", "Output", "Picture", "Table", "Text"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,15 @@ class Picture:
     rgb: UInt8[np.ndarray, "H W 3"]
 
 
-Output: TypeAlias = Drawing | Arrays | Table | Json | Picture
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A file of any format; its name has its suffix."""
+
+    name: str
+    content: str | bytes
+
+
+Output: TypeAlias = Drawing | Arrays | Table | Json | Picture | Text
 
 
 @dataclass(frozen=True)

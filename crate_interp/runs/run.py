@@ -23,7 +23,7 @@ from crate_interp.runs.figure_files import list_files
 from crate_interp.runs.inference import batch_size_of, peak_memory_mb, workers_of
 from crate_interp.runs.journal import Entry
 from crate_interp.runs.output_files import write_output
-from crate_interp.runs.outputs import Conclusion, Drawing, Json
+from crate_interp.runs.outputs import Conclusion, Drawing, Json, Text
 from crate_interp.runs.progress import progress_bar
 from crate_interp.runs.provenance import default_output, provenance_of
 from crate_interp.runs.run_folder import RunFolder, open_run_folder
@@ -231,6 +231,9 @@ def _write(run: Run, conclusion: Conclusion) -> None:
         if isinstance(item, Json) and command.run_folder:
             run.folder.write_json(f"{item.name}.json", item.content)
             continue
+        if isinstance(item, Text) and command.run_folder:
+            run.folder.write_file(item.name, item.content)
+            continue
         files = write_output(item, folder, provenance, command)
         if isinstance(item, Drawing):
             print(list_files(files))
@@ -242,7 +245,8 @@ def _write(run: Run, conclusion: Conclusion) -> None:
             "summary.json",
             {**conclusion.results, "failed": run.failed, **timing, **provenance},
         )
-        print(f"all numbers are in {output}")
+        each = ", ".join(f"{k} {v:.3f}" for k, v in timing["seconds"]["per_image"].items())
+        print(f"seconds an image: {each}\nall numbers are in {output}")
     elif numbers:
         print(f"numbers: {list_files(numbers[:_LISTED])}" + _more(len(numbers) - _LISTED))
     if run.failed:

@@ -31,7 +31,7 @@ from crate_interp.files import (
     write_whole,
 )
 from crate_interp.runs.journal import Entry, JournalEntry
-from crate_interp.runs.number_files import naming, write_json
+from crate_interp.runs.number_files import naming, write_file, write_json
 
 __all__ = ["RunFolder", "hold_folder", "open_run_folder"]
 
@@ -141,6 +141,14 @@ class RunFolder:
             InputError: As `append`.
         """
         write_json(self.path / name, content, _ADVICE)
+
+    def write_file(self, name: str, content: str | bytes) -> None:
+        """Write a file of the run as a whole or not at all.
+
+        Raises:
+            InputError: As `append`.
+        """
+        write_file(self.path / name, content, _ADVICE)
 
 
 def _tell_of(damaged: Sequence[str], journal: Path) -> None:

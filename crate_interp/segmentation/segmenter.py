@@ -6,19 +6,16 @@ frozen dataclass whose fields are its options on the command line.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from crate_interp.errors import InputError, shorten
 from crate_interp.options import option
 from crate_interp.options.choices import Feature
 from crate_interp.options.ranges import Index
-from crate_interp.plugins import load_plugin, plugins
+from crate_interp.plugins import Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
     from crate_interp.structures import Activations, ImageGeometry, Instances
 
-__all__ = ["FeatureSegmenter", "Segmenter", "image_name", "segmenter_kind", "segmenter_names"]
+__all__ = ["SEGMENTERS", "FeatureSegmenter", "Segmenter", "image_name"]
 
 image_name: ContextVar[str] = ContextVar("image_name", default="image")  # for messages
 
@@ -110,31 +107,6 @@ class FeatureSegmenter(Segmenter):
         return self
 
 
-def segmenter_names() -> list[str]:
-    """Names of all segmenters: those that come with the package, and those of other packages."""
-    return [*_own(), *(name for name in sorted(plugins("segmenters")) if name not in _own())]
-
-
-def segmenter_kind(name: str) -> type[Segmenter]:
-    """Find a segmenter by its name.
-
-    Raises:
-        InputError: There is none of that name, or the package that has it is broken.
-    """
-    if name in _own():
-        module = importlib.import_module(f"crate_interp.segmentation.segmenters.{name}")
-        kind: type[Segmenter] = module.SEGMENTER
-        return kind
-    others = plugins("segmenters")
-    if name not in others:
-        raise InputError(
-            f"method: expected one of {', '.join(segmenter_names())}, found {shorten(name)}"
-        )
-    plugin: type[Segmenter] = load_plugin(others[name], Segmenter)
-    return plugin
-
-
-def _own() -> list[str]:
-    from crate_interp.segmentation import segmenters
-
-    return [module.name for module in pkgutil.iter_modules(segmenters.__path__)]
+SEGMENTERS: Table[Segmenter] = Table(
+    "crate_interp.segmentation.segmenters", "segmenters", Segmenter, "method"
+)

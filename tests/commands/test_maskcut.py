@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from crate_interp.cli import main
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision
 from crate_interp.files import write_whole
+from crate_interp.hooks import Observer
 from crate_interp.runs import number_files
 from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.segmentation import maskcut_batch
@@ -222,8 +224,8 @@ def test_a_picture_without_a_mask_is_named_with_the_reason(pictures, tmp_path, m
     assert run(tmp_path, tmp_path / "run", "--workers", "0") == 0
     assert f"{tmp_path / 'red.png'}: constant image: all pairs of patches are alike" in caplog.text
     monkeypatch.setattr(
-        "crate_interp.segmentation.predictor.refine_masks",
-        lambda image, masks, **_: masks[:0],
+        "crate_interp.segmentation.refinement._refine",
+        lambda image, masks, *_: (masks, np.zeros(len(masks), bool)),
     )
     one = pictures / "1.png"
     assert run(pictures, tmp_path / "crf", "--workers", "0", "--refine", "crf", images=one) == 0
@@ -236,7 +238,7 @@ import os, resource, signal, sys
 from crate_interp.cli import main
 from crate_interp.runs import run_folder
 point, count = sys.argv[1], int(sys.argv[2])
-append, write_json = run_folder.RunFolder.append, run_folder.RunFolder.write_json
+append, write_file = run_folder.RunFolder.append, run_folder.RunFolder.write_file
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
 def counted_append(self, entry):
     global count
@@ -252,9 +254,9 @@ def counted_append(self, entry):
     append(self, entry)
 def counted_write(self, name, content):
     if point == name: kill()
-    write_json(self, name, content)
+    write_file(self, name, content)
 run_folder.RunFolder.append = counted_append
-run_folder.RunFolder.write_json = counted_write
+run_folder.RunFolder.write_file = counted_write
 sys.exit(main(sys.argv[3:]))
 """
 
@@ -335,12 +337,12 @@ def test_a_batch_that_is_cut_together_gives_the_same_files(pictures, whole, tmp_
     """What a GPU does, and the CPU can."""
     batches = []
 
-    def cut(predictor, features):
+    def cut(features, *options):
         batches.append(len(features))
-        return maskcut_batch(features, predictor.observer.grid_hw, predictor.tau)
+        return maskcut_batch(features, *options)
 
-    monkeypatch.setattr("crate_interp.commands.maskcut._are_cut_together", lambda _: True)
-    monkeypatch.setattr(MaskCut, "cut", cut)
+    monkeypatch.setattr("crate_interp.commands.segment._are_cut_together", lambda _: True)
+    monkeypatch.setattr("crate_interp.segmentation.maskcut_batch", cut)
     output = tmp_path / "run"
     assert run(pictures, output, *annotated(pictures), "--visualize", "0") == 0
     assert batches == [3, 3, 1]
@@ -354,15 +356,18 @@ def test_an_image_whose_features_are_not_finite_fails_alone(
     pictures, whole, tmp_path, monkeypatch, workers
 ):
     """Half precision may overflow."""
-    features = MaskCut.features
+    each = Observer.each
 
-    def spoilt(predictor, images):
-        found = features(predictor, images).clone()
+    def spoilt(observer, images, sites, blocks):
+        recorded = each(observer, images, sites, blocks)
         if len(images) == 3:
-            found[1, :, 5] = np.nan
-        return found
+            of_second = {key: tensor.clone() for key, tensor in recorded[1].items()}
+            for tensor in of_second.values():
+                tensor[:, recorded[1].num_prefix_tokens + 5] = np.nan
+            recorded[1] = replace(recorded[1], tensors=of_second)
+        return recorded
 
-    monkeypatch.setattr(MaskCut, "features", spoilt)
+    monkeypatch.setattr(Observer, "each", spoilt)
     output = tmp_path / "run"
     assert run(pictures, output, *annotated(pictures), "--workers", workers) == 1
     failed = {
@@ -389,7 +394,7 @@ def test_a_finished_run_is_not_done_again(pictures, tmp_path, monkeypatch):
     output = tmp_path / "run"
     assert run(pictures, output, "--visualize", "0") == 0
     before = (output / "results.json").read_bytes()
-    monkeypatch.setattr(MaskCut, "features", lambda *_: pytest.fail("ran the model again"))
+    monkeypatch.setattr(Observer, "each", lambda *_: pytest.fail("ran the model again"))
     assert run(pictures, output, "--visualize", "0") == 0
     assert (output / "results.json").read_bytes() == before
 

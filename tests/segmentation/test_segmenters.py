@@ -6,7 +6,7 @@ import pytest
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
 from crate_interp.segmentation import attention_masks, maskcut, principal_component, tokencut
-from crate_interp.segmentation.segmenter import segmenter_kind, segmenter_names
+from crate_interp.segmentation.segmenter import SEGMENTERS
 from crate_interp.weights import load_backbone
 
 
@@ -44,12 +44,12 @@ def by_algorithm(name, observer, rgb, grid):
 
 
 def test_the_table_has_what_the_package_comes_with():
-    assert set(segmenter_names()) >= {"maskcut", "tokencut", "attention", "pca"}
+    assert set(SEGMENTERS.names()) >= {"maskcut", "tokencut", "attention", "pca"}
 
 
 @pytest.mark.parametrize("name", ["maskcut", "tokencut", "attention", "pca"])
 def test_a_segmenter_gives_what_its_algorithm_gives(name, observer, rgb):
-    segmenter = segmenter_kind(name)().for_model(observer.model)
+    segmenter = SEGMENTERS[name]().for_model(observer.model)
     activations, geometry = recorded(observer, segmenter, rgb)
     instances = segmenter(activations, geometry)
     assert instances.frame == "grid"
@@ -62,7 +62,7 @@ def test_a_segmenter_gives_what_its_algorithm_gives(name, observer, rgb):
 @pytest.mark.parametrize("name", ["maskcut", "tokencut", "pca"])
 def test_a_constant_image_has_no_mask(name, observer):
     rgb = np.full((60, 80, 3), 90, np.uint8)
-    segmenter = segmenter_kind(name)().for_model(observer.model)
+    segmenter = SEGMENTERS[name]().for_model(observer.model)
     activations, geometry = recorded(observer, segmenter, rgb)
     constant = {key: tensor[:, :1].expand(tensor.shape) for key, tensor in activations.items()}
     activations.tensors.clear()
@@ -71,7 +71,7 @@ def test_a_constant_image_has_no_mask(name, observer):
 
 
 def test_the_masks_of_all_heads_score_their_share_of_the_attention(observer, rgb):
-    segmenter = segmenter_kind("attention")(head="all", keep=1.0)
+    segmenter = SEGMENTERS["attention"](head="all", keep=1.0)
     instances = segmenter(*recorded(observer, segmenter, rgb))
     assert len(instances) == 3
     assert instances.masks.all()
@@ -88,4 +88,4 @@ def test_the_masks_of_all_heads_score_their_share_of_the_attention(observer, rgb
 )
 def test_what_there_is_not_is_refused(name, options, message, observer):
     with pytest.raises(InputError, match=message):
-        segmenter_kind(name)(**options).for_model(observer.model)
+        SEGMENTERS[name](**options).for_model(observer.model)

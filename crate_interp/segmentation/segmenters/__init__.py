@@ -1,1 +1,1 @@
-"""One segmenter a file; `crate_interp.segmentation.segmenter` finds them by the file's name."""
+"""One segmenter a file, named as its file; the table is `segmentation.segmenter.SEGMENTERS`."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crate_interp.structures import Activations, ImageGeometry, Instances
 
-__all__ = ["SEGMENTER", "AttentionSegmenter"]
+__all__ = ["AttentionSegmenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,3 @@ class AttentionSegmenter(Segmenter):
         scores = (maps * kept).sum(dim=1) / maps.sum(dim=1).clamp_min(1e-12)
         masks = kept.cpu().numpy().reshape(-1, *geometry.grid_hw)
         return structures.Instances(masks, scores.double().cpu().numpy(), frame="grid")
-
-
-SEGMENTER = AttentionSegmenter

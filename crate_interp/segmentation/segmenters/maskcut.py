@@ -16,7 +16,7 @@ from crate_interp.segmentation.segmenter import FeatureSegmenter, image_name
 if TYPE_CHECKING:
     from crate_interp.structures import Activations, ImageGeometry, Instances
 
-__all__ = ["SEGMENTER", "MaskCutSegmenter"]
+__all__ = ["MaskCutSegmenter"]
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +60,3 @@ class MaskCutSegmenter(FeatureSegmenter):
             )
         masks = cut.masks.cpu().numpy().reshape(-1, *geometry.grid_hw)
         return structures.Instances(masks[masks.any(axis=(1, 2))], frame="grid")
-
-
-SEGMENTER = MaskCutSegmenter

@@ -11,7 +11,7 @@ from crate_interp.segmentation.segmenter import FeatureSegmenter
 if TYPE_CHECKING:
     from crate_interp.structures import Activations, ImageGeometry, Instances
 
-__all__ = ["SEGMENTER", "PrincipalSegmenter"]
+__all__ = ["PrincipalSegmenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,3 @@ class PrincipalSegmenter(FeatureSegmenter):
         split = segmentation.principal_component(features, geometry.grid_hw)
         masks = split.mask[None].cpu().numpy()
         return structures.Instances(masks[masks.any(axis=(1, 2))], frame="grid")
-
-
-SEGMENTER = PrincipalSegmenter

@@ -14,7 +14,7 @@ from crate_interp.segmentation.segmenter import FeatureSegmenter, image_name
 if TYPE_CHECKING:
     from crate_interp.structures import Activations, ImageGeometry, Instances
 
-__all__ = ["SEGMENTER", "TokenCutSegmenter"]
+__all__ = ["TokenCutSegmenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,3 @@ class TokenCutSegmenter(FeatureSegmenter):
         )
         masks = cut.mask[None].cpu().numpy()
         return structures.Instances(masks[masks.any(axis=(1, 2))], frame="grid")
-
-
-SEGMENTER = TokenCutSegmenter
