@@ -39,7 +39,6 @@ _LEGACY: dict[str, type] = {
     "models": config.ModelsConfig,
     "convert": config.ConvertConfig,
     "reconstruct": config.ReconstructConfig,
-    "layers": config.LayersConfig,
     "train": config.TrainConfig,
     "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,

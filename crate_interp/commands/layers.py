@@ -1,33 +1,39 @@
-"""The command `layers`: what the blocks of models compress and how sparse they code, as curves."""
+"""What the blocks of models compress and how sparse they code, as curves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import nn
 
-from crate_interp.analysis import LayerObjective, layer_objective, objective_sites
-from crate_interp.config import LayersConfig
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage
-from crate_interp.engine import StageClock
-from crate_interp.errors import InputError
-from crate_interp.hooks import Site, anatomy_at, blocks_of
-from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
-from crate_interp.runs.inference import describe_model
-from crate_interp.runs.number_files import about_of, write_table
-from crate_interp.runs.observation import load_observer, observe, open_pictures
-from crate_interp.structures import Activations
-from crate_interp.visualization import Curve, CurvePanel, draw_curves
-from crate_interp.weights import create_on_meta, names_a_file, resolve_name
+from crate_interp import analysis, hooks, visualization, weights
+from crate_interp.errors import InputError, shorten
+from crate_interp.options import option
+from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.journal import JournalEntry
+from crate_interp.runs.outputs import Conclusion, Drawing, Table
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import nn
+
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations
+    from crate_interp.visualization import CurvePanel
+
+    Numbers = dict[str, Float[np.ndarray, "B L"]]
+
+__all__ = ["Layers"]
+
+
+class _Entry(JournalEntry, total=False):
+    coding_rate: list[float]
+    sparsity: list[float]
+    objective: list[float]
+
 
 # What is measured, and its title in the figure, which has non-zeros as the papers do.
 QUANTITIES = {
@@ -38,127 +44,122 @@ QUANTITIES = {
 COLUMNS = ("model", "image", "block", "compressed", "coding_rate", "counted", "sparsity")
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """What was measured of one model, one row an image, one column a block.
+@dataclass
+class _Reading(Reading):
+    """What is read of a model, and its thresholds λ in words; empty for a model without."""
 
-    Attributes:
-        name: Of the model, in the figure and the file.
-        sites: What was read of it.
-        file_names: Of the images.
-        thresholds: λ of the blocks, in words; empty for a model that has none.
-        numbers: By name: `coding_rate`, and `sparsity` and `objective` where there are any.
-        about: What they were made of.
-    """
-
-    name: str
-    sites: tuple[Site, ...]
-    file_names: list[str]
-    thresholds: str
-    numbers: dict[str, Float[np.ndarray, "B L"]]
-    about: Mapping[str, Any]
+    thresholds: str = ""
 
 
-def run(config: LayersConfig) -> int:
-    """Draw the curves, as PNG and PDF, and write the numbers of each image and block as CSV.
+@dataclass(frozen=True, kw_only=True)
+class Layers(ImageFilesCommand):
+    """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
 
-    Returns:
-        0, or 1 if an image could not be read.
+    group: ClassVar[str] = "look inside"
+    output_is_file: ClassVar[bool] = True
+    entry: ClassVar[type] = _Entry
 
-    Raises:
-        InputError: No image, none that can be read, or a model that there is not.
-    """
-    check_figure_path(config.output)
-    configs = [replace(config, model=name) for name in config.model.split(",")]
-    _check_models(configs)
-    images = open_pictures(config)
-    measured = [_measure(model, images) for model in configs]
-    found = min(len(one.file_names) for one in measured)
-    x_label = f"block (band: standard deviation of {found} images)" if found > 1 else "block"
-    panels = _panels_of(measured)
-    figure = draw_curves(panels, x_label, _note_of(measured), config.width_inches)
-    drawn = save_figure(figure, config.output, config)
-    table = config.output.with_suffix(".csv")
-    columns = (*COLUMNS, "objective")
-    rows = [[row.get(name, "") for name in columns] for one in measured for row in _rows_of(one)]
-    write_table(table, columns, rows, {"models": [one.about for one in measured]})
-    for one in measured:
-        for name, values in one.numbers.items():
-            first, last = (_mean_and_deviation(values)[0][block] for block in (0, -1))
-            print(f"{one.name}: {name} {first:.4g} in the first block, {last:.4g} in the last")
-    print(f"{list_files([*drawn, table])}: {found} images")
-    return int(found < len(images))
+    model: str = option("names of one model or more, separated by commas; see `models`")
+    output: Path = option("the figure, NAME.png; a CSV goes with it", presentation=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.model.split(",")
+        if not all(names):
+            raise InputError(
+                f"model: expected names separated by commas, found {shorten(self.model)}"
+            )
+        if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
+            raise InputError("--model-args and a file of --weights go with one model only")
 
-def _check_models(configs: Sequence[LayersConfig]) -> None:
-    """Refuse the last name before the first model has run."""
-    for config in configs:
-        if not names_a_file(config.model):
-            create_on_meta(resolve_name(config.model), **config.model_args)
-        elif not Path(config.model).is_file():
-            raise InputError(f"{config.model}: no such weight file")
-    names = [describe_model(config.model, config.weights) for config in configs]
-    if len(set(names)) < len(names):
-        raise InputError(f"model: expected each model once, found {', '.join(names)}")
+    def check(self) -> None:
+        """Refuse the last name before the first model has run."""
+        from crate_interp.runs.inference import describe_model
 
+        super().check()
+        for part in self.parts():
+            if not weights.names_a_file(part.model):
+                weights.create_on_meta(weights.resolve_name(part.model), **part.model_args)
+            elif not Path(part.model).is_file():
+                raise InputError(f"{part.model}: no such weight file")
+        names = [describe_model(part.model, part.weights) for part in self.parts()]
+        if len(set(names)) < len(names):
+            raise InputError(f"model: expected each model once, found {', '.join(names)}")
 
-def _measure(config: LayersConfig, images: ImageSet) -> _Measured:
-    observer = load_observer(config)
-    sites = objective_sites(observer.model)
-    blocks = range(len(blocks_of(observer.model)))
+    def parts(self) -> Sequence[Layers]:
+        """One command for each model."""
+        return [replace(self, model=name) for name in self.model.split(",")]
 
-    def finish(
-        _: ImageRecord, __: ResizedImage, activations: Activations, ___: StageClock
-    ) -> LayerObjective:
-        return layer_objective(observer.model, activations)
+    def reading(self, run: Run) -> _Reading:
+        """Read what the objective takes, of all blocks."""
+        model = run.observer.model
+        blocks = range(len(hooks.blocks_of(model)))
+        return _Reading(analysis.objective_sites(model), blocks, thresholds=_thresholds_of(model))
 
-    file_names: list[str] = []
-    found: list[LayerObjective] = []
-    outcomes = observe(observer, images.records, sites, blocks, finish, config)
-    with closing(outcomes):
-        for image in outcomes:
-            if image.result is not None:
-                file_names.append(image.record.file_name)
-                found.append(image.result)
-    if not found:
-        raise InputError(f"{images.name}: none of the {len(images)} images could be read")
-    numbers = {}
-    for name in QUANTITIES:
-        values = [getattr(one, name) for one in found]
-        if values[0] is not None:
-            numbers[name] = torch.cat(values).cpu().numpy()
-    name, about = describe_model(config.model, config.weights), about_of(config, observer)
-    return _Measured(name, sites, file_names, _thresholds_of(observer.model), numbers, about)
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Measure the blocks on one image."""
+        objective = analysis.layer_objective(run.observer.model, output)
+        values = {name: getattr(objective, name) for name in QUANTITIES}
+        return {name: value[0].tolist() for name, value in values.items() if value is not None}
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Draw the curves of all models, and write the numbers of each image and block."""
+        measured = [(part, _numbers_of(part)) for part in run.parts]
+        images = min(len(part.entries) for part in run.parts)
+        x_label = f"block (band: standard deviation of {images} images)" if images > 1 else "block"
+        panels, note = _panels_of(measured), _note_of(run.parts)
+        figure = visualization.draw_curves(panels, x_label, note, self.width_inches)
+        columns = (*COLUMNS, "objective")
+        rows = ([row.get(name, "") for name in columns] for row in _rows_of(measured))
+        lines = []
+        for part, numbers in measured:
+            for name, values in numbers.items():
+                first, last = (_mean_and_deviation(values)[0][block] for block in (0, -1))
+                lines.append(
+                    f"{part.settings['model']}: {name} {first:.4g} in the first block, "
+                    f"{last:.4g} in the last"
+                )
+        table = Table(run.stem, columns, rows)
+        return Conclusion([Drawing(run.stem, figure), table], "\n".join(lines))
 
 
 def _thresholds_of(model: nn.Module) -> str:
-    atoms = [anatomy_at(model, block).atoms for block in range(len(blocks_of(model)))]
+    atoms = [hooks.anatomy_at(model, block).atoms for block in range(len(hooks.blocks_of(model)))]
     thresholds = {one.threshold for one in atoms if one is not None and one.threshold is not None}
     return ", ".join(f"{value:g}" for value in sorted(thresholds))
 
 
-def _panels_of(measured: Sequence[_Measured]) -> list[CurvePanel]:
-    """One panel a quantity that some model has."""
+def _numbers_of(run: Run) -> Numbers:
+    """Quantities that the model has, one row per image, one column per block."""
+    names = [name for name in QUANTITIES if name in run.entries[0]]
+    return {name: np.array([entry[name] for entry in run.entries]) for name in names}
+
+
+def _panels_of(measured: Sequence[tuple[Run, Numbers]]) -> list[CurvePanel]:
+    """One panel for each quantity that some model has."""
     panels = []
     for quantity, title in QUANTITIES.items():
         curves = []
-        for one in measured:
-            if quantity in one.numbers:
-                values = one.numbers[quantity]
+        for run, numbers in measured:
+            if quantity in numbers:
+                values = numbers[quantity]
                 if quantity == "sparsity":
                     values = 100 * (1 - values)
                 mean, deviation = _mean_and_deviation(values)
                 x = np.arange(len(mean), dtype=float)
-                curves.append(Curve(_label_of(one), x, mean[:, None], deviation[:, None]))
+                label = _label_of(run)
+                curves.append(visualization.Curve(label, x, mean[:, None], deviation[:, None]))
         if curves:
-            panels.append(CurvePanel(title, curves))
+            panels.append(visualization.CurvePanel(title, curves))
     return panels
 
 
-def _note_of(measured: Sequence[_Measured]) -> str:
+def _note_of(runs: Sequence[Run]) -> str:
     """What the symbols of the titles stand for."""
     note = "N: tokens of an image. R, Rᶜ: coding rate of all tokens, and in the heads' subspaces."
-    thresholds = {one.name: one.thresholds for one in measured if one.thresholds}
+    thresholds = {
+        run.settings["model"]: run.reading.thresholds for run in runs if run.reading.thresholds
+    }
     if thresholds:
         note += (
             " ‖A‖₀: non-zero entries of the codes A, which have d for each token. λ: what an entry "
@@ -168,12 +169,13 @@ def _note_of(measured: Sequence[_Measured]) -> str:
     return note
 
 
-def _label_of(one: _Measured) -> str:
-    """The name of a model; of a ViT, also what was measured in place of subspaces and codes."""
-    if Site.SUBSPACE in one.sites:
-        return one.name
-    read = "keys; neurons above 0" if Site.NEURONS in one.sites else "keys"
-    return f"{one.name} ({read})"
+def _label_of(run: Run) -> str:
+    """Name of a model; for a ViT, also what is measured in place of subspaces and codes."""
+    sites = [hooks.Site(site).value for site in run.reading.sites]
+    if "subspace" in sites:
+        return str(run.settings["model"])
+    read = "keys; neurons above 0" if "neurons" in sites else "keys"
+    return f"{run.settings['model']} ({read})"
 
 
 def _mean_and_deviation(
@@ -185,13 +187,16 @@ def _mean_and_deviation(
     return values.mean(axis=0), values.std(axis=0, ddof=1)
 
 
-def _rows_of(one: _Measured) -> Iterator[dict[str, Any]]:
+def _rows_of(measured: Sequence[tuple[Run, Numbers]]) -> Iterator[dict[str, Any]]:
     """Lines of the file: of each image, each block."""
-    sites = {
-        "compressed": next(site.value for site in one.sites if site in (Site.SUBSPACE, Site.KEY)),
-        "counted": next((s.value for s in one.sites if s in (Site.CODES, Site.NEURONS)), ""),
-    }
-    for row, file_name in enumerate(one.file_names):
-        for block in range(one.numbers["coding_rate"].shape[1]):
-            numbers = {name: float(values[row, block]) for name, values in one.numbers.items()}
-            yield {"model": one.name, "image": file_name, "block": block, **sites, **numbers}
+    for run, numbers in measured:
+        sites = [hooks.Site(site).value for site in run.reading.sites]
+        read = {
+            "compressed": next(site for site in sites if site in ("subspace", "key")),
+            "counted": next((site for site in sites if site in ("codes", "neurons")), ""),
+        }
+        for row, entry in enumerate(run.entries):
+            for block in range(numbers["coding_rate"].shape[1]):
+                of_block = {name: float(values[row, block]) for name, values in numbers.items()}
+                named = {"model": run.settings["model"], "image": entry["file_name"]}
+                yield {**named, "block": block, **read, **of_block}

@@ -13,8 +13,6 @@ from crate_interp.config.inside import (
     AtomsConfig,
     AttentionConfig,
     AttributeConfig,
-    LayersConfig,
-    PcaConfig,
 )
 from crate_interp.config.models import (
     ConvertConfig,
@@ -48,7 +46,6 @@ from crate_interp.config.options import (
 from crate_interp.config.segmentation import (
     BenchmarkConfig,
     EvaluateConfig,
-    MaskCutConfig,
     SaliencyBenchmarkConfig,
     SemanticBenchmarkConfig,
     VocBenchmarkConfig,
@@ -82,13 +79,10 @@ __all__ = [
     "Foreground",
     "KeepBy",
     "LabelledBy",
-    "LayersConfig",
-    "MaskCutConfig",
     "ModelConfig",
     "ModelsConfig",
     "ObserveConfig",
     "OnError",
-    "PcaConfig",
     "Precision",
     "PrecisionChoice",
     "ProfileConfig",

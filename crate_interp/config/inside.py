@@ -9,9 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from crate_interp.config.options import (
     AttentionFigure,
-    Feature,
     FigureConfig,
-    Foreground,
     KeepBy,
     ObserveConfig,
 )
@@ -30,8 +28,6 @@ __all__ = [
     "AtomsConfig",
     "AttentionConfig",
     "AttributeConfig",
-    "LayersConfig",
-    "PcaConfig",
 ]
 
 Few = Annotated[int, Range(1, 1000)]  # atoms or patches that are drawn or kept
@@ -120,40 +116,6 @@ def _numbers_of(text: str) -> list[int] | None:
     parts = [part.strip() for part in text.split(",")]
     numbers = all(re.fullmatch("[0-9]{1,9}", part) for part in parts)
     return [int(part) for part in parts] if numbers else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PcaConfig(ObserveConfig):
-    """Colour the patches of images by their principal components: alike parts, alike colours."""
-
-    one_grid: ClassVar[str] = "pca.npz has one grid for all images"
-
-    feature: Feature = option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
-    block: Index = option("block to read, from 0; negative counts from the last", -1)
-    foreground: Foreground = option(
-        "grey of the first component, 0 to 1, above which a patch is coloured (auto: by Otsu's "
-        "method; none: all patches are)",
-        "auto",
-    )
-    output: Path = option("the figure, NAME.png; an npz goes with it")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayersConfig(ObserveConfig):
-    """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
-
-    model: str = option("names of one model or more, separated by commas; see `models`")
-    output: Path = option("the figure, NAME.png; a CSV goes with it")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = self.model.split(",")
-        if not all(names):
-            raise InputError(
-                f"model: expected names separated by commas, found {shorten(self.model)}"
-            )
-        if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
-            raise InputError("--model-args and a file of --weights go with one model only")
 
 
 @dataclass(frozen=True, kw_only=True)

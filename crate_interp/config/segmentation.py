@@ -11,19 +11,16 @@ from crate_interp.config.options import (
     KeepBy,
     LabelledBy,
     ModelConfig,
-    Refine,
     Resolution,
-    Solver,
     Unit,
 )
 from crate_interp.errors import InputError
 from crate_interp.options import option
-from crate_interp.options.ranges import Cosine, Index, Natural, Range, Seed, Share
+from crate_interp.options.ranges import Cosine, Index, Range, Seed, Share
 
 __all__ = [
     "BenchmarkConfig",
     "EvaluateConfig",
-    "MaskCutConfig",
     "SaliencyBenchmarkConfig",
     "SemanticBenchmarkConfig",
     "VocBenchmarkConfig",
@@ -32,39 +29,6 @@ __all__ = [
 Masks = Annotated[int, Range(1, 1000)]
 Rows = Annotated[int, Range(0, 100)]  # of a figure
 Patches = Annotated[int, Range(1, 100_000_000)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskCutConfig(ModelConfig):
-    """Find objects with MaskCut, without labels, and score them as COCO does."""
-
-    continues: ClassVar[bool] = True
-
-    coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
-    coco_root: Path | None = option("folder of the COCO splits and annotations", None)
-    images: list[Path] | None = option(
-        "image files or folders, instead of --coco", None, several=Path
-    )
-    recursive: bool = option("search the folders in the folders, too", False)
-    annotations: Path | None = option("COCO annotations of --images, to score against", None)
-    output: Path | None = option("run folder (default: runs/maskcut-MODEL-DATA)", None)
-    tau: Cosine = option("patches are alike above this cosine similarity", 0.15)
-    max_masks: Masks = option("masks an image, at most", 3)
-    feature: Feature = option("what to compare (auto: subspace for CRATE, key for ViT)", "auto")
-    block: Index = option("block to read, from 0; negative counts from the last", -1)
-    refine: Refine = option(
-        "refinement at input resolution; pydensecrf needs the extra crf", "none"
-    )
-    solver: Solver = option("eigenvector solver", "lanczos")
-    visualize: Natural = option("draw overlays of the first images, and a sheet of them", 16)
-    strict: bool = option("stop at the first image that cannot be read", False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.coco is None) == (self.images is None):
-            raise InputError("give either --coco SPLIT or --images DIR_OR_FILES")
-        if self.annotations is not None and self.images is None:
-            raise InputError("--annotations goes with --images; --coco brings its own")
 
 
 @dataclass(frozen=True)

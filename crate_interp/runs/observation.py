@@ -8,7 +8,7 @@ from contextlib import closing
 from operator import methodcaller
 from typing import TypeVar
 
-from crate_interp.config import BenchmarkConfig, ModelConfig, PcaConfig
+from crate_interp.config import BenchmarkConfig, ModelConfig
 from crate_interp.data import ImageRecord, ResizedImage
 from crate_interp.engine import Finished, StageClock, process_images
 from crate_interp.hooks import Observer, Site
@@ -28,7 +28,7 @@ Output = TypeVar("Output")
 Result = TypeVar("Result")
 
 
-def feature_of(config: BenchmarkConfig | PcaConfig, observer: Observer) -> Site:
+def feature_of(config: BenchmarkConfig, observer: Observer) -> Site:
     """Find the site of an option `--feature`."""
     return site_of(config.feature, config.block, observer)
 

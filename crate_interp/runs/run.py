@@ -235,7 +235,7 @@ def _write(run: Run, conclusion: Conclusion) -> None:
             run.folder.write_file(item.name, item.content)
             continue
         files = write_output(item, folder, provenance, command)
-        if isinstance(item, Drawing):
+        if isinstance(item, Drawing) and not command.output_is_file:
             print(list_files(files))
         else:
             numbers += files
@@ -248,7 +248,8 @@ def _write(run: Run, conclusion: Conclusion) -> None:
         each = ", ".join(f"{k} {v:.3f}" for k, v in timing["seconds"]["per_image"].items())
         print(f"seconds an image: {each}\nall numbers are in {output}")
     elif numbers:
-        print(f"numbers: {list_files(numbers[:_LISTED])}" + _more(len(numbers) - _LISTED))
+        more = _more(len(numbers) - _LISTED)
+        print(f"{list_files(numbers[:_LISTED])}{more}: {len(run.entries)} images")
     if run.failed:
         where = ": see `failed` in summary.json" if command.run_folder else ""
         print(f"{len(run.failed)} images failed{where}")

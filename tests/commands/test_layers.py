@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crate_interp import visualization
 from crate_interp.analysis import layer_objective, objective_sites
 from crate_interp.cli import main
-from crate_interp.commands import layers
 from crate_interp.data import read_image
 from crate_interp.hooks import Observer
 from crate_interp.weights import load_backbone
@@ -124,8 +124,8 @@ def test_layers_draws_non_zeros_and_explains_lambda(folder, tmp_path, monkeypatc
         seen.update(panels={panel.title: panel.curves for panel in panels}, note=note)
         return figure(panels, x_label, note, width)
 
-    figure = layers.draw_curves
-    monkeypatch.setattr(layers, "draw_curves", keep)
+    figure = visualization.draw_curves
+    monkeypatch.setattr(visualization, "draw_curves", keep)
     output = tmp_path / "figure.png"
     command = ["layers", str(folder), "--model", "demo", "--output", str(output)]
     assert main([*command, "--size", "24", "--format", "png", *OPTIONS]) == 0

@@ -14,6 +14,7 @@ from crate_interp.runs.run_folder import RunFolder
 # What each command is given besides the pictures and the output; `{}` stands for the pictures.
 COMMANDS = {
     "pca": ["{}", "--model", "demo"],
+    "layers": ["{}", "--model", "demo,demo_vit"],
     "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
     "segment": ["--images", "{}", "--model", "demo_vit", "--method", "attention"],
 }

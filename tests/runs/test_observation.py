@@ -50,7 +50,7 @@ def test_demo_names_the_scenes_unless_there_is_such_a_folder(folder, monkeypatch
     class Opened:
         records: tuple
 
-    monkeypatch.setattr("crate_interp.runs.observation.open_coco", lambda _: Opened((1, 2, 3)))
+    monkeypatch.setattr("crate_interp.runs.inference.open_coco", lambda _: Opened((1, 2, 3)))
     monkeypatch.chdir(folder)
     assert open_pictures(config_of(Path("demo"), limit=2)).records == (1, 2)
     (folder / "demo").mkdir()
