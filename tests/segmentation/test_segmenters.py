@@ -9,7 +9,6 @@ from crate_interp.segmentation import attention_masks, maskcut, principal_compon
 from crate_interp.segmentation.segmenter import SEGMENTERS
 from crate_interp.weights import load_backbone
 
-
 TAU = 0.8  # the demo ViT's keys are alike, the object's a little less
 
 
