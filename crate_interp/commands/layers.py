@@ -57,6 +57,7 @@ class Layers(ImageFilesCommand):
 
     group: ClassVar[str] = "look inside"
     output_is_file: ClassVar[bool] = True
+    several_models: ClassVar[bool] = True
     entry: ClassVar[type] = _Entry
 
     model: str = option("names of one model or more, separated by commas; see `models`")

@@ -89,12 +89,14 @@ class ImageCommand(Command, ModelOptions):
         run_folder: Whether the output is a folder that keeps journal and settings, and so refuses
             other settings. Otherwise they are kept beside it until the output is complete.
         output_is_file: Whether the output is the figure `NAME.png`, and not a folder.
+        several_models: Whether `parts` may give several commands.
     """
 
     continues: ClassVar[bool] = True
     entry: ClassVar[type] = JournalEntry
     run_folder: ClassVar[bool] = False
     output_is_file: ClassVar[bool] = False
+    several_models: ClassVar[bool] = False
 
     output: Path | None
 

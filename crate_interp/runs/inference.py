@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ def open_pictures(config: ImageOptions) -> ImageSet:
     """
     scenes = config.images == [Path("demo")] and not Path("demo").exists()
     images = open_coco("demo") if scenes else open_images(config.images, recursive=config.recursive)
-    return images.limit(config.limit)
+    return replace(images, records=images.records[: config.limit])
 
 
 def statistics_of(model: nn.Module) -> dict[str, list[float]]:

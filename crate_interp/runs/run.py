@@ -222,7 +222,7 @@ def _write(run: Run, conclusion: Conclusion) -> None:
     command, output = run.command, run.output
     folder = output.parent if command.output_is_file else output
     provenance = run.provenance
-    if len(run.parts) > 1:
+    if command.several_models:
         provenance = {"models": [part.provenance for part in run.parts]}
     if conclusion.text:
         print(conclusion.text)

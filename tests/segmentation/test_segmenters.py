@@ -79,7 +79,7 @@ def test_a_constant_image_has_no_mask(name, observer):
 def test_the_masks_of_all_heads_score_their_share_of_the_attention(observer, rgb):
     segmenter = SEGMENTERS["attention"](head="all", keep=1.0)
     instances = segmenter(*recorded(observer, segmenter, rgb))
-    assert len(instances) == 3
+    assert len(instances) == 4
     assert instances.masks.all()
     np.testing.assert_allclose(instances.scores, 1, atol=1e-6)
 
