@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
 from crate_interp import data, evaluation, segmentation, structures, visualization
 from crate_interp.data.export import EXPORTS
 from crate_interp.errors import InputError
-from crate_interp.options import option
+from crate_interp.options import option, part_of, with_options_of
 from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand, Reading
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations, Instances
 
-__all__ = ["Segment", "SegmentCommand", "with_options_of"]
+__all__ = ["Segment", "SegmentCommand"]
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +75,6 @@ class SegmentCommand(ImageCommand):
     run_folder: ClassVar[bool] = True
     method: ClassVar[str]
     title: ClassVar[str]  # name of the segmenter in figures
-    segmenter_fields: ClassVar[tuple[str, ...]]
 
     coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
     coco_root: Path | None = option(
@@ -134,9 +133,9 @@ class SegmentCommand(ImageCommand):
                 "(TokenCut's CorLoc on VOC07: 16.2; with DINO: 68.8)",
                 self.model,
             )
-        options = {name: getattr(self, name) for name in self.segmenter_fields}
-        segmenter = SEGMENTERS[self.method](**options).for_model(model)
-        chosen = {name: getattr(segmenter, name) for name in self.segmenter_fields}
+        kind: Any = SEGMENTERS[self.method]
+        segmenter = part_of(self, kind).for_model(model)
+        chosen = {own.name: getattr(segmenter, own.name) for own in fields(kind)}
         return _Reading(segmenter.sites, segmenter.blocks, settings=chosen, segmenter=segmenter)
 
     def forward(
@@ -231,46 +230,8 @@ class Segment(SegmentCommand):
             elif argument.startswith("--method="):
                 name = argument.removeprefix("--method=")
         help_text = f"segmenter: {', '.join(SEGMENTERS.names())}"
-        return with_options_of(name, cls, [("method", str, option(help_text, "maskcut"))])
-
-
-def with_options_of(
-    method: str, command: type[SegmentCommand], more: Sequence[tuple[str, Any, Any]] = ()
-) -> type[Command]:
-    """Give a command the options of a segmenter.
-
-    Args:
-        method: Name of the segmenter.
-        command: The command.
-        more: Other fields: name, type and field.
-
-    Raises:
-        InputError: There is no segmenter of that name.
-    """
-    kind: Any = SEGMENTERS[method]
-    hints = get_type_hints(kind, include_extras=True)
-    names = tuple(own.name for own in fields(kind))
-    options = [(own.name, hints[own.name], _copied(own)) for own in fields(kind)]
-    made: type[Command] = make_dataclass(
-        command.__name__,
-        [*more, *options],
-        bases=(command,),
-        namespace={
-            **({} if more else {"method": method}),
-            "title": getattr(command, "title", method),
-            "segmenter_fields": names,
-            "__doc__": command.__doc__,
-            "__module__": command.__module__,
-        },
-        frozen=True,
-        kw_only=True,
-    )
-    return made
-
-
-def _copied(own: Field[Any]) -> Any:
-    """Make a field anew, as one belongs to one dataclass."""
-    return option(default=own.default, **own.metadata)
+        method = "method", str, option(help_text, "maskcut")
+        return with_options_of(cls, [SEGMENTERS[name]], [method], title=name)
 
 
 def _iou_types(annotations: Mapping[str, Any]) -> dict[Any, str]:

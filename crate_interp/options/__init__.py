@@ -3,7 +3,7 @@
 Standard library only, so that the command line can describe itself without loading torch.
 """
 
-from crate_interp.options.fields import option
+from crate_interp.options.fields import option, part_of, with_options_of
 from crate_interp.options.ranges import Range, check_ranges
 
-__all__ = ["Range", "check_ranges", "option"]
+__all__ = ["Range", "check_ranges", "option", "part_of", "with_options_of"]

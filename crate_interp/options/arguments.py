@@ -148,7 +148,8 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
             arguments |= {"nargs": "+", "action": "extend"}
         title = option.metadata.get("group", "")
         group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-        group.add_argument(_name_of(option), dest=option.name, **arguments)
+        also = [f"--{name}" for name in option.metadata.get("also", [])]
+        group.add_argument(_name_of(option), *also, dest=option.name, **arguments)
     return parser
 
 
@@ -169,7 +170,7 @@ def _help_of(option: dataclasses.Field[Any]) -> str:
     if option.default_factory is not dataclasses.MISSING:
         default = option.default_factory()
     if isinstance(default, list):
-        default = " ".join(default)
+        default = " ".join(map(str, default))
     if _is_required(option):
         text += " (required)"
     elif default not in (None, False, {}) and "(default" not in text:
@@ -227,6 +228,7 @@ def _values_of_file(
         raise InputError(f"{path}: expected a mapping of options, found {shorten(content)}")
     values: dict[str, Any] = {}
     names = {name.rstrip("_"): name for name in options}
+    names |= {also: name for name in options for also in options[name].metadata.get("also", [])}
     for key, value in content.items():
         if key.rstrip("_") not in names:
             near = difflib.get_close_matches(key[:100], names, n=1)
