@@ -49,7 +49,7 @@ class Command(ABC):
         return cls
 
     @classmethod
-    def name(cls) -> str:
+    def command_name(cls) -> str:
         """Name on the command line: `benchmark voc2012` for `commands/benchmark/voc2012.py`."""
         return cls.__module__.rpartition("commands.")[2].replace("_", "-").replace(".", " ")
 

@@ -130,7 +130,7 @@ class Run:
             done=done,
         )
         bar = progress_bar(
-            desc=self.command.name(), total=len(records), initial=len(done), unit="image"
+            desc=self.command.command_name(), total=len(records), initial=len(done), unit="image"
         )
         writing = 0.0
         with closing(outcomes), bar as progress:
@@ -204,7 +204,7 @@ def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStac
     provenance = provenance_of(command, observer, images)
     output = command.output
     if output is None:
-        output = default_output(command.name().replace(" ", "-"), command.model, images)
+        output = default_output(command.command_name().replace(" ", "-"), command.model, images)
     run = Run(command, observer, images, output, provenance)
     run.reading = command.reading(run)
     provenance["settings"] |= run.reading.settings
