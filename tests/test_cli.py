@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crate_interp.cli import COMMANDS, main
-from crate_interp.config import ConvertConfig
+from crate_interp.commands.convert import Convert
 
 ROOT = Path(__file__).parents[1]
 
@@ -215,7 +215,7 @@ def test_the_command_line_comes_before_the_file_and_that_before_the_defaults(tmp
 def test_values_have_the_types_of_their_options(monkeypatch):
     arguments = ["convert", "a.pth", "--model", "1e3", "--model-args", '{"depth": 2}', "b"]
     config = configuration_of(monkeypatch, "convert", arguments)
-    assert config == ConvertConfig(Path("a.pth"), Path("b"), "1e3", {"depth": 2})
+    assert config == Convert(Path("a.pth"), Path("b"), "1e3", {"depth": 2})
     arguments = ["train", "r.yaml", "--set", "a=1", "b=2", "--output", "o", "--set", "c=3"]
     assert configuration_of(monkeypatch, "train", arguments).set == ["a=1", "b=2", "c=3"]
     arguments = [
@@ -321,12 +321,12 @@ def test_memory_that_is_not_enough_is_one_line(monkeypatch, capsys):
 SPEAKING = """
 import sys
 from crate_interp.cli import main
-from crate_interp.commands import models
+from crate_interp.commands.models import Models
 def run(_):
     print("caf\\u00e9 \\udcff")
     for _ in range(20000): print("a line")
     return 0
-models.run = run
+Models.run = run
 sys.exit(main(["models"]))
 """
 

@@ -243,13 +243,13 @@ from engine_readers import read
 from crate_interp.cli import main
 from crate_interp.data import ImageRecord
 from crate_interp.engine import process_images
-from crate_interp.commands import models
+from crate_interp.commands.models import Models
 def run(_):
     records = [ImageRecord(number, "plain", Path("x")) for number in range(1, 10**6)]
     options = {"batch_size": 1, "workers": 2}
     print("starts", flush=True)
     for _ in process_images(records, read, lambda images, stage: images, print, **options): pass
-models.run = run
+Models.run = run
 sys.exit(main(["models"]))
 """
 

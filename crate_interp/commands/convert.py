@@ -1,78 +1,87 @@
-"""The command `convert`: a weight file of any layout to safetensors that know their model."""
+"""A weight file of any layout, converted to safetensors that know their model."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from crate_interp.config import ConvertConfig
+from crate_interp import hooks, weights
 from crate_interp.errors import InputError
-from crate_interp.hooks import Site, count_units
-from crate_interp.runs.inference import loading_options, statistics_of
-from crate_interp.weights import (
-    Checkpoint,
-    ModelName,
-    ModelRecord,
-    architecture_of,
-    create_on_meta,
-    load_backbone,
-    read_checkpoint,
-    resolve_name,
-    weight_source,
-    weights_checksum,
-    write_safetensors,
-)
-from crate_interp.weights.arguments import check_arguments
-from crate_interp.weights.checkpoint import errors_of
+from crate_interp.options import check_ranges, option
+from crate_interp.runs.command import Command
+from crate_interp.runs.options import WeightsOptions
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from crate_interp.weights import Checkpoint, ModelName
+
+__all__ = ["Convert"]
 
 KEPT = ("classes", "training", "normalised_target")  # what our files say beside their record
 
 
-def run(config: ConvertConfig) -> int:
-    """Convert one weight file and say what was written.
+@dataclass(frozen=True)
+class Convert(Command, WeightsOptions):
+    """Turn a weight file of any official layout into safetensors.
 
     Sizes in which the file differs from the named model are read off its weights and recorded, so
     that `load_backbone(OUTPUT)` makes the same model again.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: The output is the input, or no safetensors; an unknown model.
-        CheckpointError: The input cannot be read, or is not of that model.
     """
-    _check_output(config.input, config.output)
-    checkpoint = read_checkpoint(config.input, allow_nonfinite=config.allow_nonfinite)
-    sha256 = weights_checksum(config.input)
-    asked = resolve_name(config.model)
-    check_arguments(config.model_args, str(asked))
-    name = _recorded_name(config.model, asked, checkpoint, sha256)
-    model_args = _model_args(asked, name, checkpoint, config.model_args)
-    model = load_backbone(config.model, checkpoint, **model_args, **loading_options(config))
-    record = ModelRecord(
-        model=str(name),
-        model_args=model_args,
-        num_classes=model.num_classes,
-        **{key: tuple(values) for key, values in statistics_of(model).items()},
+
+    group: ClassVar[str] = "manage"
+
+    input: Path = option("weight file (.npz, .pth, .pth.tar, safetensors)", positional=True)
+    output: Path = option("the safetensors file to write", positional=True)
+    model: str = option("model name or alias of the weights")
+    model_args: dict[str, Any] = option(
+        "sizes that differ from the named model's and that the file does not tell (JSON, for "
+        "instance '{\"num_heads\": 3}')",
+        {},
     )
-    source = {"file": config.input.name, "sha256": sha256}
-    metadata = record.to_metadata() | {"source": json.dumps(source)} | _kept_metadata(checkpoint)
-    # A text tower or a decoder is no part of the backbone: such a file keeps its names, and all of
-    # its tensors, so that `load_clip` and `load_mae` take it too.
-    is_whole = set(checkpoint.renamed.keys.values()) == checkpoint.state_dict.keys()
-    tensors = model.state_dict() if is_whole else checkpoint.state_dict
-    with errors_of(config.input):
-        checkpoint.check_numbers(tensors)
-    write_safetensors(config.output, tensors, metadata)
-    values = sum(tensor.numel() for tensor in tensors.values()) / 1e6
-    print(
-        f"{config.output}: {name}, {len(tensors)} tensors of {values:.2f} M values, "
-        f"{model.num_classes} outputs, from {config.input.name}"
-    )
-    return 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def run(self) -> int:
+        """Convert the file and say what was written.
+
+        Raises:
+            InputError: The output is the input, or no safetensors; an unknown model.
+            CheckpointError: The input cannot be read, or is not of that model.
+        """
+        from crate_interp.runs.inference import loading_options, statistics_of
+
+        _check_output(self.input, self.output)
+        checkpoint = weights.read_checkpoint(self.input, allow_nonfinite=self.allow_nonfinite)
+        sha256 = weights.weights_checksum(self.input)
+        asked = weights.resolve_name(self.model)
+        weights.check_arguments(self.model_args, str(asked))
+        name = _recorded_name(self.model, asked, checkpoint, sha256)
+        model_args = _model_args(asked, name, checkpoint, self.model_args)
+        model = weights.load_backbone(self.model, checkpoint, **model_args, **loading_options(self))
+        record = weights.ModelRecord(
+            model=str(name),
+            model_args=model_args,
+            num_classes=model.num_classes,
+            **{key: tuple(values) for key, values in statistics_of(model).items()},
+        )
+        source = {"file": self.input.name, "sha256": sha256}
+        metadata = record.to_metadata() | {"source": json.dumps(source)}
+        metadata |= _kept_metadata(checkpoint)
+        # A text tower or a decoder is no part of the backbone: such a file keeps its names, and all
+        # of its tensors, so that `load_clip` and `load_mae` take it too.
+        is_whole = set(checkpoint.renamed.keys.values()) == checkpoint.state_dict.keys()
+        tensors = model.state_dict() if is_whole else checkpoint.state_dict
+        with weights.errors_of(self.input):
+            checkpoint.check_numbers(tensors)
+        weights.write_safetensors(self.output, tensors, metadata)
+        values = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+        print(
+            f"{self.output}: {name}, {len(tensors)} tensors of {values:.2f} M values, "
+            f"{model.num_classes} outputs, from {self.input.name}"
+        )
+        return 0
 
 
 def _check_output(source: Path, output: Path) -> None:
@@ -84,37 +93,37 @@ def _check_output(source: Path, output: Path) -> None:
 
 def _recorded_name(given: str, asked: ModelName, checkpoint: Checkpoint, sha256: str) -> ModelName:
     """The name with its tag where file or user say so, or the file is the release of that tag."""
-    source, record = weight_source(asked), checkpoint.record
+    source, record = weights.weight_source(asked), checkpoint.record
     is_release = source is not None and source.sha256 == sha256
     says_so = "." in given or (record is not None and record.model == str(asked))
-    return asked if is_release or says_so else ModelName(asked.architecture, None)
+    return asked if is_release or says_so else weights.ModelName(asked.architecture, None)
 
 
 def _model_args(
     asked: ModelName, name: ModelName, checkpoint: Checkpoint, given: dict[str, Any]
 ) -> dict[str, Any]:
     """The arguments that make the model of a file, where the recorded name's would be another."""
-    told = dict(checkpoint.record.model_args) if checkpoint.record else {}
-    found = {**architecture_of(checkpoint), **told, **given}
-    found.pop("num_classes")  # `load_backbone` takes what the file has
-    meant, usual = _sizes_of(asked), _sizes_of(name)
-    if "num_heads" not in found:
-        if found.get("embed_dim", meant["embed_dim"]) != meant["embed_dim"]:
+    recorded = checkpoint.record.model_args if checkpoint.record else {}
+    sizes = {**weights.architecture_of(checkpoint), **recorded, **given}
+    sizes.pop("num_classes")  # `load_backbone` takes what the file has
+    asked_sizes, default_sizes = _sizes_of(asked), _sizes_of(name)
+    if "num_heads" not in sizes:
+        if sizes.get("embed_dim", asked_sizes["embed_dim"]) != asked_sizes["embed_dim"]:
             raise InputError(
-                f"{checkpoint.path}: has embed_dim {found['embed_dim']} where {asked} has "
-                f"{meant['embed_dim']}, and weights do not tell the number of heads; give it with "
-                "--model-args '{\"num_heads\": ...}'"
+                f"{checkpoint.path}: has embed_dim {sizes['embed_dim']} where {asked} has "
+                f"{asked_sizes['embed_dim']}, and weights do not tell the number of heads; give it "
+                "with --model-args '{\"num_heads\": ...}'"
             )
-        found["num_heads"] = meant["num_heads"]
-    return {key: value for key, value in found.items() if usual.get(key) != value}
+        sizes["num_heads"] = asked_sizes["num_heads"]
+    return {key: value for key, value in sizes.items() if default_sizes.get(key) != value}
 
 
 def _sizes_of(name: ModelName) -> dict[str, int]:
-    model: Any = create_on_meta(name)
+    model: Any = weights.create_on_meta(name)
     return {
         "embed_dim": model.embed_dim,
         "depth": len(model.blocks),
-        "num_heads": count_units(model, Site.HEADS, 0),
+        "num_heads": hooks.count_units(model, hooks.Site.HEADS, 0),
         "patch_size": model.patch_embed.patch_size[0],
         "img_size": model.patch_embed.img_size[0],
     }
@@ -122,7 +131,7 @@ def _sizes_of(name: ModelName) -> dict[str, int]:
 
 def _kept_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     """What a file says of its training and classes: ours again, or the values beside weights."""
-    theirs = checkpoint.metadata
+    metadata = checkpoint.metadata
     if checkpoint.record:
-        return {key: theirs[key] for key in KEPT if key in theirs}
-    return {"training": json.dumps(theirs)} if theirs else {}
+        return {key: metadata[key] for key in KEPT if key in metadata}
+    return {"training": json.dumps(metadata)} if metadata else {}

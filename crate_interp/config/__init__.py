@@ -15,9 +15,6 @@ from crate_interp.config.inside import (
     AttributeConfig,
 )
 from crate_interp.config.models import (
-    ConvertConfig,
-    DownloadConfig,
-    ModelsConfig,
     ProfileConfig,
 )
 from crate_interp.config.options import (
@@ -67,9 +64,7 @@ __all__ = [
     "AttributeConfig",
     "BatchSize",
     "BenchmarkConfig",
-    "ConvertConfig",
     "CurvesConfig",
-    "DownloadConfig",
     "EvaluateClassifierConfig",
     "EvaluateConfig",
     "Feature",
@@ -80,7 +75,6 @@ __all__ = [
     "KeepBy",
     "LabelledBy",
     "ModelConfig",
-    "ModelsConfig",
     "ObserveConfig",
     "OnError",
     "Precision",

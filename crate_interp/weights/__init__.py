@@ -2,16 +2,18 @@
 
 import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
 
-from crate_interp.weights.checkpoint import Checkpoint, architecture_of
+from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.checkpoint import Checkpoint, architecture_of, errors_of
 from crate_interp.weights.clip import load_clip
 from crate_interp.weights.create import create_backbone, create_on_meta
 from crate_interp.weights.files import read_checkpoint, write_safetensors
 from crate_interp.weights.layout import Layout, Rule, register_layout
 from crate_interp.weights.load import RANDOM, load_backbone, names_a_file, resolve_weights
 from crate_interp.weights.mae import load_mae
-from crate_interp.weights.names import ModelName, resolve_name
+from crate_interp.weights.names import ALIASES, ModelName, list_names, resolve_name
 from crate_interp.weights.records import ModelRecord
 from crate_interp.weights.sources import (
+    find_local_weights,
     is_available_locally,
     parameters_checksum,
     weight_source,
@@ -19,6 +21,7 @@ from crate_interp.weights.sources import (
 )
 
 __all__ = [
+    "ALIASES",
     "RANDOM",
     "Checkpoint",
     "Layout",
@@ -26,9 +29,13 @@ __all__ = [
     "ModelRecord",
     "Rule",
     "architecture_of",
+    "check_arguments",
     "create_backbone",
     "create_on_meta",
+    "errors_of",
+    "find_local_weights",
     "is_available_locally",
+    "list_names",
     "load_backbone",
     "load_clip",
     "load_mae",

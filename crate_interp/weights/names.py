@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import timm
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, model_entrypoint
@@ -11,7 +13,14 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, model_entr
 from crate_interp.errors import InputError
 from crate_interp.models.families import ALIASES
 
-__all__ = ["ALIASES", "ModelName", "nearest_names", "our_architectures", "resolve_name"]
+__all__ = [
+    "ALIASES",
+    "ModelName",
+    "list_names",
+    "nearest_names",
+    "our_architectures",
+    "resolve_name",
+]
 
 VIT_MODULES = ("vision_transformer", "deit", "eva")  # where timm keeps its backbones of our kind
 
@@ -91,6 +100,46 @@ def our_architectures() -> list[str]:
         for name in timm.list_models()
         if str(model_entrypoint(name).__module__).partition(".")[0] == "crate_interp"
     ]
+
+
+def list_names(pattern: str | None = None) -> list[ModelName]:
+    """List models with each of their weights, those of this package first.
+
+    Args:
+        pattern: Alias, architecture or architecture.tag, with * and ? for any letters; without
+            one, the models of this package and those that have an alias.
+
+    Raises:
+        InputError: No model matches; the message offers the nearest.
+    """
+    if pattern is None:
+        names = _with_weights(our_architectures()) | set(map(resolve_name, ALIASES))
+    else:
+        names = _matching(pattern.strip().lower())
+    if not names:
+        nearest = ", ".join(nearest_names(str(pattern).replace("*", ""))) or "none"
+        raise InputError(
+            f"no model matches {pattern!r} (* and ? stand for any); nearest: {nearest}"
+        )
+    return sorted(names, key=lambda name: (not name.architecture.startswith("crate"), str(name)))
+
+
+def _matching(pattern: str) -> set[ModelName]:
+    listed = _with_weights([*our_architectures(), *timm.list_models(module=VIT_MODULES)])
+    aliased = {resolve_name(alias) for alias in ALIASES if fnmatchcase(alias.lower(), pattern)}
+    return aliased | {
+        name
+        for name in listed
+        if fnmatchcase(str(name), pattern) or fnmatchcase(name.architecture, pattern)
+    }
+
+
+def _with_weights(architectures: Iterable[str]) -> set[ModelName]:
+    return {
+        ModelName(architecture, full_name.partition(".")[2] or None)
+        for architecture in architectures
+        for full_name in get_arch_pretrained_cfgs(architecture) or [architecture]
+    }
 
 
 def _is_listed(architecture: str) -> bool:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from crate_interp.commands import convert
-from crate_interp.config import ConvertConfig
+from crate_interp.commands.convert import Convert
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.weights import (
     load_backbone,
@@ -46,10 +45,8 @@ def metadata_of(path):
 )
 def test_convert_round_trip_is_exact(reference, tmp_path, capsys, file, name, model_args):
     output = tmp_path / "out.safetensors"
-    config = ConvertConfig(
-        reference / file, output, name, model_args, allow_nonfinite=file == CLIPA
-    )
-    assert convert.run(config) == 0
+    config = Convert(reference / file, output, name, model_args, allow_nonfinite=file == CLIPA)
+    assert config.run() == 0
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert f"from {file}" in printed
@@ -67,7 +64,7 @@ def test_convert_round_trip_is_exact(reference, tmp_path, capsys, file, name, mo
 
 def test_convert_records_model_sizes_source_and_training(reference, tmp_path):
     output = tmp_path / "out.safetensors"
-    convert.run(ConvertConfig(reference / CRATE, output, "crate_S16", HEADS))
+    Convert(reference / CRATE, output, "crate_S16", HEADS).run()
     metadata = metadata_of(output)
     assert metadata["model"] == "crate_small_patch16_224"  # whose file it is, nobody knows
     assert json.loads(metadata["model_args"]) == SIZES
@@ -78,7 +75,7 @@ def test_convert_records_model_sizes_source_and_training(reference, tmp_path):
     assert "epoch" in json.loads(metadata["training"])
 
     # once more, from our own file: nothing but the source may change
-    convert.run(ConvertConfig(output, tmp_path / "again.safetensors", "crate_S16"))
+    Convert(output, tmp_path / "again.safetensors", "crate_S16").run()
     again = metadata_of(tmp_path / "again.safetensors")
     assert json.loads(again.pop("source"))["file"] == "out.safetensors"
     metadata.pop("source")
@@ -87,9 +84,9 @@ def test_convert_records_model_sizes_source_and_training(reference, tmp_path):
 
 def test_convert_keeps_text_tower_and_decoder(reference, tmp_path):
     clip_file, mae_file = tmp_path / "clip.safetensors", tmp_path / "mae.safetensors"
-    clip = ConvertConfig(reference / CLIPA, clip_file, "crate_alpha_CLIPA_L14", HEADS)
-    convert.run(dataclasses.replace(clip, allow_nonfinite=True))
-    convert.run(ConvertConfig(reference / MAE, mae_file, "crate_mae_B16", HEADS))
+    clip = Convert(reference / CLIPA, clip_file, "crate_alpha_CLIPA_L14", HEADS)
+    dataclasses.replace(clip, allow_nonfinite=True).run()
+    Convert(reference / MAE, mae_file, "crate_mae_B16", HEADS).run()
     for official, converted in ((CLIPA, clip_file), (MAE, mae_file)):
         expected = read_checkpoint(reference / official).state_dict
         found = read_checkpoint(converted).state_dict
@@ -117,7 +114,7 @@ def test_convert_drops_dinos_wrappers(tmp_path):
     teacher = {f"module.backbone.{key}": value for key, value in model.state_dict().items()}
     torch.save({"teacher": teacher, "epoch": 3}, tmp_path / "dino.pth")
     output = tmp_path / "out.safetensors"
-    convert.run(ConvertConfig(tmp_path / "dino.pth", output, "dino_vits8", HEADS))
+    Convert(tmp_path / "dino.pth", output, "dino_vits8", HEADS).run()
     again = load_backbone(output).state_dict()
     assert all(torch.equal(again[key], value) for key, value in model.state_dict().items())
 
@@ -135,7 +132,7 @@ def test_convert_drops_dinos_wrappers(tmp_path):
 )
 def test_convert_refuses_wrong_input(reference, tmp_path, name, model_args, output, message):
     with pytest.raises(InputError, match=message):
-        convert.run(ConvertConfig(reference / TORCH, tmp_path / output, name, model_args))
+        Convert(reference / TORCH, tmp_path / output, name, model_args).run()
     assert not list(tmp_path.iterdir())
 
 
@@ -145,9 +142,9 @@ def test_convert_refuses_to_overwrite_its_input_and_empty_files(reference, tmp_p
     (tmp_path / "link.safetensors").symlink_to(source)
     for output in (source, tmp_path / "link.safetensors"):
         with pytest.raises(InputError, match="is the input"):
-            convert.run(ConvertConfig(source, output, "crate_alpha_B8", HEADS))
+            Convert(source, output, "crate_alpha_B8", HEADS).run()
     assert source.read_bytes() == (reference / TORCH).read_bytes()
     (tmp_path / "empty.pth").write_bytes(b"")
-    config = ConvertConfig(tmp_path / "empty.pth", tmp_path / "o.safetensors", "crate_alpha_B8")
+    config = Convert(tmp_path / "empty.pth", tmp_path / "o.safetensors", "crate_alpha_B8")
     with pytest.raises(CheckpointError, match=r"empty\.pth"):
-        convert.run(config)
+        config.run()

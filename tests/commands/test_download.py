@@ -6,8 +6,7 @@ import zipfile
 
 import pytest
 
-from crate_interp.commands.download import run
-from crate_interp.config import DownloadConfig
+from crate_interp.commands.download import Download
 from crate_interp.data.download import DATASETS, Archive
 from crate_interp.errors import InputError
 
@@ -17,7 +16,7 @@ def test_list_says_what_goes_where_and_what_is_here(tmp_path, capsys):
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
     annotations.mkdir()
     (annotations / "instances_val2017.json").touch()
-    assert run(DownloadConfig(list=True, root=tmp_path)) == 0
+    assert Download(list=True, root=tmp_path).run() == 0
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     folder = str(tmp_path / "coco")
     assert lines["coco-val2017"] == ["coco-val2017", "1.1", "GB", "no", folder]
@@ -25,7 +24,7 @@ def test_list_says_what_goes_where_and_what_is_here(tmp_path, capsys):
     assert "demo" in lines
     for number in range(5000):
         (tmp_path / "coco" / "val2017" / f"{number}.jpg").touch()
-    run(DownloadConfig(list=True, root=tmp_path))
+    Download(list=True, root=tmp_path).run()
     assert "coco-val2017        1.1 GB  yes" in capsys.readouterr().out
 
 
@@ -41,13 +40,13 @@ def test_a_data_set_is_fetched_and_named(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "coco"
     folder.mkdir()
     (folder / "small.zip").write_bytes(content)  # as if it were fetched already
-    assert run(DownloadConfig(name="small", root=tmp_path)) == 0
+    assert Download(name="small", root=tmp_path).run() == 0
     assert f"small is in {folder}" in capsys.readouterr().out
     assert (folder / "small" / "1.jpg").read_bytes() == b"picture"
 
 
 def test_unknown_and_missing_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="no data set is called 'coco'"):
-        run(DownloadConfig(name="coco", root=tmp_path))
+        Download(name="coco", root=tmp_path).run()
     with pytest.raises(InputError, match="name a data set"):
-        DownloadConfig()
+        Download()

@@ -5,8 +5,7 @@ import re
 import huggingface_hub
 import pytest
 
-from crate_interp.commands import models
-from crate_interp.config import ModelsConfig
+from crate_interp.commands.models import Models
 from crate_interp.errors import InputError
 from crate_interp.weights.names import ALIASES, our_architectures
 
@@ -18,7 +17,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def table(capsys, pattern: str | None) -> list[list[str]]:
-    assert models.run(ModelsConfig(pattern)) == 0
+    assert Models(pattern).run() == 0
     lines = capsys.readouterr().out.splitlines()
     return [re.split(r" {2,}", line) for line in lines]
 
@@ -82,4 +81,4 @@ def test_models_says_what_is_on_this_machine(capsys, empty_cache):
 @pytest.mark.parametrize("pattern", ["crate_alpa_*", "", "resnet50"])
 def test_models_refuses_a_pattern_that_matches_nothing(pattern):
     with pytest.raises(InputError, match=r"no model matches .*nearest:"):
-        models.run(ModelsConfig(pattern))
+        Models(pattern).run()

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors import safe_open
 
 import crate_interp
+from crate_interp import weights
 from crate_interp.cli import main
-from crate_interp.commands import convert
+from crate_interp.commands.convert import Convert
 from crate_interp.commands.published import published_attention_miou, published_saliency
-from crate_interp.config import ConvertConfig, ObserveConfig, VocBenchmarkConfig
+from crate_interp.config import ObserveConfig, VocBenchmarkConfig
 from crate_interp.runs import inference
 from crate_interp.runs.inference import describe_model, load_model, release_of
 from crate_interp.weights import create_backbone, load_backbone, resolve_name, weights_checksum
@@ -95,8 +96,8 @@ def test_normalisation_that_is_given_or_told_is_not_said(mine, tmp_path, caplog)
     )
     assert inference.statistics_of(load_model(options)[0]) == given
     output = tmp_path / "out.safetensors"
-    options = ConvertConfig(mine, output, "dino_vits8", {"num_heads": 2}, **given)
-    assert convert.run(options) == 0
+    options = Convert(mine, output, "dino_vits8", {"num_heads": 2}, **given)
+    assert options.run() == 0
     assert inference.statistics_of(load_backbone(output)) == given
     assert not [record for record in caplog.records if record.name.startswith("crate")]
 
@@ -142,7 +143,7 @@ def test_statistics_that_are_none_are_refused(more, message, mine, tmp_path, cap
 )
 def test_convert_gives_a_file_no_tag_that_is_not_its_own(name, recorded, mine, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
-    assert convert.run(ConvertConfig(mine, output, name, {"num_heads": 2})) == 0
+    assert Convert(mine, output, name, {"num_heads": 2}).run() == 0
     with safe_open(output, "pt") as file:
         assert file.metadata()["model"] == recorded
     assert f"{recorded}, " in capsys.readouterr().out
@@ -151,9 +152,9 @@ def test_convert_gives_a_file_no_tag_that_is_not_its_own(name, recorded, mine, t
 
 def test_convert_knows_a_release_by_its_checksum(mine, tmp_path, monkeypatch):
     source = WeightSource("x", link="y", sha256=weights_checksum(mine))
-    monkeypatch.setattr(convert, "weight_source", lambda name: source)
+    monkeypatch.setattr(weights, "weight_source", lambda name: source)
     output = tmp_path / "out.safetensors"
-    convert.run(ConvertConfig(mine, output, "dino_vits8", {"num_heads": 2}))
+    Convert(mine, output, "dino_vits8", {"num_heads": 2}).run()
     with safe_open(output, "pt") as file:
         assert file.metadata()["model"] == "vit_small_patch8_224.dino"
 

@@ -5,8 +5,7 @@ import pytest
 import timm
 import torch
 
-from crate_interp.commands import convert
-from crate_interp.config import ConvertConfig
+from crate_interp.commands.convert import Convert
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models.mae import CrateMaeDecoder
 from crate_interp.weights import ModelRecord, load_backbone, read_checkpoint, write_safetensors
@@ -210,7 +209,7 @@ def test_our_file_gives_the_model_back(how, our_file, model, sizes):
 
 def test_our_file_converts_to_itself(our_file, tmp_path):
     again = tmp_path / "again.safetensors"
-    convert.run(ConvertConfig(our_file, again, ARCHITECTURE))
+    Convert(our_file, again, ARCHITECTURE).run()
     before, after = read_checkpoint(our_file), read_checkpoint(again)
     assert load_mae(again).normalised_target
     assert before.state_dict.keys() == after.state_dict.keys()
