@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crate_interp.analysis import Atlas, AtlasBuilder
-from crate_interp.commands.atlas_files import (
-    THUMBNAILS,
-    AtlasSource,
-    StoredAtlas,
-    new_atlas,
-    read_thumbnail,
-    write_atlas,
-    write_thumbnail,
-)
 from crate_interp.config import AtlasConfig
 from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_class_folders
 from crate_interp.data.coco_masks import draw_segmentation
@@ -29,14 +20,23 @@ from crate_interp.errors import InputError
 from crate_interp.evaluation.coco_input import prepare_ground_truth
 from crate_interp.hooks import Observer, atom_site, written_dictionary
 from crate_interp.hooks.sites import blocks_of
+from crate_interp.runs.atlas_files import (
+    THUMBNAILS,
+    AtlasSource,
+    StoredAtlas,
+    new_atlas,
+    write_atlas,
+    write_thumbnail,
+)
+from crate_interp.runs.atom_rows import atom_row, describe_site
 from crate_interp.runs.figure_files import save_figure
-from crate_interp.runs.inference import RANDOM, describe_model
+from crate_interp.runs.inference import RANDOM
 from crate_interp.runs.observation import load_observer, observe, open_pictures
 from crate_interp.structures import Activations, ImageGeometry
-from crate_interp.visualization import AtomCard, AtomRow, Thumbnail, atlas_page, atom_sheet
+from crate_interp.visualization import AtomCard, Thumbnail, atlas_page, atom_sheet
 from crate_interp.weights import parameters_checksum, resolve_weights, weights_checksum
 
-__all__ = ["atom_row", "describe_site", "run"]
+__all__ = ["run"]
 
 SHEET_ATOMS = 12
 FEW_IMAGES = 5  # an atom that fires in fewer is not chosen for the sheet
@@ -87,48 +87,6 @@ def run(config: AtlasConfig) -> int:
         drawn = save_figure(figure, folder / "sheet.png", config)
     _report(config.output, [file.name for file in drawn], atlas, failed)
     return 1 if failed else 0
-
-
-def describe_site(source: AtlasSource) -> str:
-    """Say in a heading whose atoms these are."""
-    weights = Path(source.weights) if source.weights else None
-    kind = "neurons" if source.site == "neurons" else "sparse-code atoms"
-    model = describe_model(source.model, weights)
-    return f"{model}: {kind} of block {source.block}, on {source.images}"
-
-
-def atom_row(
-    folder: Path,
-    stored: StoredAtlas,
-    atom: int,
-    value_map: Float[np.ndarray, "h w"] | None = None,
-    share: float | None = None,
-) -> AtomRow:
-    """Describe an atom for a sheet, with its patches from the thumbnails.
-
-    Args:
-        folder: Of the atlas.
-        stored: What is in it.
-        atom: From 0.
-        value_map: Its value in one image, instead of its mean map.
-        share: Its part in what the block writes there.
-    """
-    atlas, patches = stored.atlas, []
-    for number, patch in zip(atlas.top_images[atom], atlas.top_patches[atom], strict=True):
-        if number >= 0:
-            rgb = read_thumbnail(folder, stored, int(number))
-            geometry = replace(stored.source.geometry, original_hw=rgb.shape[:2])
-            place = divmod(int(patch), geometry.grid_hw[1])
-            patches.append((rgb, geometry.patch_box(*place)))
-    lines = [] if share is None else [f"{100 * share:.1f} % of what is written"]
-    lines.append(f"fires on {100 * atlas.patch_frequency[atom]:.2g} % of patches")
-    if atlas.best_class[atom] >= 0:
-        lines.append(stored.source.classes[atlas.best_class[atom]])
-        lines.append(f"selectivity {atlas.selectivity[atom]:.2f}")
-    name = "neuron" if stored.source.site == "neurons" else "atom"
-    return AtomRow(
-        f"{name} {atom}", lines, atlas.mean_map[atom] if value_map is None else value_map, patches
-    )
 
 
 def _open(config: AtlasConfig) -> _Labelled:

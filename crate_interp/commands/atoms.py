@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from crate_interp.commands.atlas import atom_row, describe_site
-from crate_interp.commands.atlas_files import StoredAtlas, read_atlas
 from crate_interp.config import AtomsConfig, ModelConfig
 from crate_interp.data import read_image
 from crate_interp.errors import InputError, shorten
@@ -19,6 +17,8 @@ from crate_interp.hooks import (
     atom_site,
     written_dictionary,
 )
+from crate_interp.runs.atlas_files import StoredAtlas, read_atlas
+from crate_interp.runs.atom_rows import atom_row, describe_site
 from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
 from crate_interp.runs.number_files import about_of, write_table
 from crate_interp.runs.observation import load_observer

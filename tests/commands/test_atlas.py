@@ -18,9 +18,9 @@ from crate_interp import InputError, Observer, load_backbone
 from crate_interp.analysis import Atlas
 from crate_interp.cli import main
 from crate_interp.commands import atlas as task
-from crate_interp.commands.atlas_files import read_atlas, read_thumbnail
 from crate_interp.data import decode_mask, open_coco
 from crate_interp.hooks import written_dictionary
+from crate_interp.runs.atlas_files import read_atlas, read_thumbnail
 from crate_interp.runs.run_folder import hold_folder
 
 SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 3}

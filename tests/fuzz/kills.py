@@ -29,7 +29,7 @@ import yaml
 from safetensors.torch import load_file
 
 from crate_interp.cli import main as crate_interp
-from crate_interp.commands.atlas_files import INDEX, read_atlas, read_thumbnail
+from crate_interp.runs.atlas_files import INDEX, read_atlas, read_thumbnail
 from crate_interp.training.checkpoint_files import read_checkpoint
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--batch-size", "2"]
