@@ -36,8 +36,6 @@ _LEGACY: dict[str, type] = {
     "benchmark semantic": config.SemanticBenchmarkConfig,
     "benchmark saliency": config.SaliencyBenchmarkConfig,
     "reconstruct": config.ReconstructConfig,
-    "train": config.TrainConfig,
-    "curves": config.CurvesConfig,
     "profile": config.ProfileConfig,
     "ablate": config.AblateConfig,
     "attribute": config.AttributeConfig,

@@ -36,7 +36,6 @@ from crate_interp.config.options import (
     Refine,
     Resolution,
     Solver,
-    Spent,
     Unit,
     WeightsConfig,
 )
@@ -48,10 +47,8 @@ from crate_interp.config.segmentation import (
     VocBenchmarkConfig,
 )
 from crate_interp.config.training import (
-    CurvesConfig,
     EvaluateClassifierConfig,
     ReconstructConfig,
-    TrainConfig,
 )
 
 __all__ = [
@@ -64,7 +61,6 @@ __all__ = [
     "AttributeConfig",
     "BatchSize",
     "BenchmarkConfig",
-    "CurvesConfig",
     "EvaluateClassifierConfig",
     "EvaluateConfig",
     "Feature",
@@ -86,8 +82,6 @@ __all__ = [
     "SaliencyBenchmarkConfig",
     "SemanticBenchmarkConfig",
     "Solver",
-    "Spent",
-    "TrainConfig",
     "Unit",
     "VocBenchmarkConfig",
     "WeightsConfig",

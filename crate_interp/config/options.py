@@ -48,7 +48,6 @@ __all__ = [
     "Refine",
     "Resolution",
     "Solver",
-    "Spent",
     "Unit",
     "WeightsConfig",
     "option",
@@ -56,7 +55,6 @@ __all__ = [
 
 AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
 LabelledBy = Literal["kmeans", "linear"]
-Spent = Literal["steps", "pictures", "seconds"]
 Unit = Literal["class", "object"]
 
 # They change how a figure looks, not what it says: a run may go on with others.

@@ -11,7 +11,6 @@ from crate_interp.config.options import (
     OnError,
     Pictures,
     Precision,
-    Spent,
     WeightsConfig,
 )
 from crate_interp.errors import InputError
@@ -19,49 +18,11 @@ from crate_interp.options import option
 from crate_interp.options.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
 
 __all__ = [
-    "CurvesConfig",
     "EvaluateClassifierConfig",
     "ReconstructConfig",
-    "TrainConfig",
 ]
 
 Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train a model by a recipe; a stopped run goes on with the same command."""
-
-    continues: ClassVar[bool] = True
-
-    recipe: Path = option(
-        "recipe: a YAML file, or the name of one that comes with the package, as train_demo",
-        positional=True,
-    )
-    output: Path = option("run folder: weights, checkpoints, metrics.csv")
-    set: list[str] | None = option(
-        "key=value: recipe keys to change, several of them if so", None, several=str
-    )
-
-
-@dataclass(frozen=True)
-class CurvesConfig(FigureConfig):
-    """Draw loss, accuracy and probes of training runs in one figure."""
-
-    continues: ClassVar[bool] = False
-
-    runs: list[Path] = option("run folders of `train`", positional=True, several=Path)
-    output: Path = option("the figure, NAME.png", Path("curves.png"))
-    x: Spent = option(
-        "what a run has spent; a run whose initial weights come from another run of the figure "
-        "starts where that one ends",
-        "steps",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.output.suffix.lower() != ".png":
-            raise InputError(f"output: expected a file name ending in .png, found {self.output}")
 
 
 @dataclass(frozen=True)

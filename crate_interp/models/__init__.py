@@ -6,6 +6,7 @@ from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (register
 from crate_interp.models.clipa import CrateClip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.mae import CrateMaeAutoencoder
+from crate_interp.models.memory import usable_memory
 from crate_interp.models.onednn import fast_inference, has_fast_bfloat16, inference_precision
 from crate_interp.models.zero_shot import embed_classes
 
@@ -19,4 +20,5 @@ __all__ = [
     "has_fast_bfloat16",
     "inference_precision",
     "tokenize",
+    "usable_memory",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "Refine",
     "Resolution",
     "Solver",
+    "Spent",
 ]
 
 Pictures = Annotated[int, Range(1, 65_536)]  # at once
@@ -34,3 +35,4 @@ OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf"]
 Resolution = Literal["full", "grid"]
 Solver = Literal["lanczos", "dense"]
+Spent = Literal["steps", "pictures", "seconds"]  # what a training run has spent

@@ -6,16 +6,21 @@ from crate_interp.training.loop import TrainingResult, train
 from crate_interp.training.metrics import Metrics
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.recipe_files import read_recipe
+from crate_interp.training.recorded_runs import Columns, RecordedRun, read_run, spent_before
 
 __all__ = [
+    "Columns",
     "Metrics",
     "Recipe",
+    "RecordedRun",
     "TrainingData",
     "TrainingResult",
     "TrainingState",
     "load_latest",
     "open_data",
     "read_recipe",
+    "read_run",
     "save_checkpoint",
+    "spent_before",
     "train",
 ]

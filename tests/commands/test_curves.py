@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crate_interp import visualization
 from crate_interp.cli import main
-from crate_interp.commands import curves
 
 HEADER = "step,loss,learning_rate,gradient_norm,accuracy,seconds"
 ROWS = ["10,2.5,1e-3,1.0,,4", "20,2.0,1e-3,1.0,0.25,8", "30,1.5,1e-3,1.0,0.5,14"]
@@ -32,14 +32,14 @@ def make_run(tmp_path):
 def drawn(monkeypatch):
     """Panels and x label of the last figure."""
     seen = {}
-    draw = curves.draw_curves
+    draw = visualization.draw_curves
 
     def keep(panels, x_label, **options):
         seen["x_label"] = x_label
         seen["panels"] = {panel.title: {c.run: c for c in panel.curves} for panel in panels}
         return draw(panels, x_label, **options)
 
-    monkeypatch.setattr(curves, "draw_curves", keep)
+    monkeypatch.setattr(visualization, "draw_curves", keep)
     return seen
 
 

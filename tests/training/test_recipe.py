@@ -8,8 +8,7 @@ import torch
 import yaml
 from timm.data import create_transform
 
-from crate_interp.commands.train import run
-from crate_interp.config import TrainConfig
+from crate_interp.commands.train import Train
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe, read_recipe
 from crate_interp.training.objectives.classification import build_loss, build_mixup
@@ -246,10 +245,10 @@ def test_stages_divide_the_updates_by_their_shares():
 
 @pytest.mark.parametrize("changes", [["image_size=16384"], ["batch_size=1000000", "steps=9"]])
 def test_a_batch_that_the_memory_does_not_hold_is_refused(tmp_path, changes, monkeypatch):
-    monkeypatch.setattr("crate_interp.commands.train.usable_memory", lambda: 24 * 10**9)
-    config = TrainConfig(Path("train_demo"), tmp_path / "run", changes)
+    monkeypatch.setattr("crate_interp.models.usable_memory", lambda: 24 * 10**9)
+    config = Train(Path("train_demo"), tmp_path / "run", changes)
     with pytest.raises(InputError, match=r"batch_size, image_size: .*24.0 GB, found .* images"):
-        run(config)
+        config.run()
     assert not (tmp_path / "run").exists()
 
 
