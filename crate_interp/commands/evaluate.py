@@ -1,112 +1,139 @@
-"""`crate-interp evaluate`: score a COCO results file."""
+"""Average precision of a COCO results file."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from crate_interp.commands.run_images import RunImages, find_run, with_ids_of
-from crate_interp.config import EvaluateConfig
-from crate_interp.data import coco_annotation_file, read_coco
-from crate_interp.data.coco_files import CocoFile, Id
+from crate_interp import data, evaluation
 from crate_interp.errors import InputError, shorten
-from crate_interp.evaluation import coco_average_precision, format_table, read_results
-from crate_interp.evaluation.coco_input import ResultsFile, has_masks
-from crate_interp.files import checked_as, parse_json_as
-from crate_interp.files.typed_json import read_bytes
+from crate_interp.options import option
+from crate_interp.runs.command import Command
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from crate_interp.data import CocoFile
+    from crate_interp.evaluation import ResultsFile
+    from crate_interp.runs.run_images import RunImages
+
+__all__ = ["Evaluate"]
 
 _logger = logging.getLogger(__name__)
 
 
-def run(config: EvaluateConfig) -> int:
-    """Print the AP table of boxes and masks, and return the exit code.
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Score a COCO results file: AP of boxes and masks.
 
-    The images are those of `--image-ids`; else those of the run whose folder the results lie in;
-    else all of the set.
-
-    Raises:
-        InputError: The results or the ground truth are missing or malformed, a result is for an
-            image that is not in the set, or results without categories are to be matched by them.
+    Masks are matched whatever their categories, unless `--category-aware` is given.
     """
-    ground_truth = read_coco(_annotation_file(config))
-    results = read_results(config.results)
-    of_run = find_run(config.results)
-    if of_run is not None and not of_run.annotated:
-        of_run, results = with_ids_of(ground_truth, of_run, results)
-    if config.category_aware:
-        _check_categories(ground_truth, results, of_run)
-    image_ids = _image_ids(config, ground_truth, results, of_run)
-    score = functools.partial(
-        coco_average_precision,
-        ground_truth,
-        results,
-        class_agnostic=not config.category_aware,
-        image_ids=image_ids,
+
+    group: ClassVar[str] = "score"
+
+    results: Path = option("results JSON as COCO defines it", positional=True)
+    coco: str | None = option("COCO split the results belong to, or `demo`", None)
+    coco_root: Path | None = option("folder of the COCO splits and annotations", None)
+    annotations: Path | None = option("a COCO annotation file, instead of --coco", None)
+    category_aware: bool = option("match categories, as for a trained detector", False)
+    image_ids: list[str] | None = option(
+        "score these images only: ids, a file of them (JSON list or text), or `all` (default: the "
+        "images of the run that wrote the results, if it lies beside them; else all)",
+        None,
+        several=str,
     )
-    box = score(iou_type="bbox")
-    boxes_only: str | None = None
-    if results.entries and not any("segmentation" in result for result in results.entries):
-        boxes_only = str(config.results)
-    elif not has_masks(ground_truth):
-        boxes_only = "the ground truth"
-    print(format_table(box, None if boxes_only else score(iou_type="segm")))
-    if boxes_only:
-        print(f"boxes only: {boxes_only} carries no masks")
-    return 0
 
+    def __post_init__(self) -> None:
+        if (self.coco is None) == (self.annotations is None):
+            raise InputError("give either --coco SPLIT or --annotations FILE")
 
-def _annotation_file(config: EvaluateConfig) -> Path:
-    if config.annotations is not None:
-        return config.annotations
-    if config.coco is None:
-        raise InputError("name a COCO split or an annotation file to score against")
-    return coco_annotation_file(config.coco, config.coco_root)
+    def run(self) -> int:
+        """Print the AP table of boxes and masks.
 
+        The images are those of `--image-ids`; else those of the run whose folder the results lie
+        in; else all of the set.
 
-def _image_ids(
-    config: EvaluateConfig, truth: CocoFile, results: ResultsFile, of_run: RunImages | None
-) -> Collection[int] | None:
-    """Ids of the images to score, `None` for all; warns where these may not be what one expects."""
-    known = {image["id"] for image in truth["images"]}
-    if config.image_ids == ["all"]:
+        Raises:
+            InputError: The results or the ground truth are missing or malformed, a result is for an
+                image that is not in the set, or results without categories are to be matched by
+                them.
+        """
+        from crate_interp.runs.run_images import find_run, with_ids_of
+
+        ground_truth = data.read_coco(self._annotation_file())
+        results = evaluation.read_results(self.results)
+        of_run = find_run(self.results)
+        if of_run is not None and not of_run.annotated:
+            of_run, results = with_ids_of(ground_truth, of_run, results)
+        if self.category_aware:
+            _check_categories(ground_truth, results, of_run)
+        score = functools.partial(
+            evaluation.coco_average_precision,
+            ground_truth,
+            results,
+            class_agnostic=not self.category_aware,
+            image_ids=self._image_ids(ground_truth, results, of_run),
+        )
+        box = score(iou_type="bbox")
+        boxes_only: str | None = None
+        if results.entries and not any("segmentation" in result for result in results.entries):
+            boxes_only = str(self.results)
+        elif not evaluation.has_masks(ground_truth):
+            boxes_only = "the ground truth"
+        print(evaluation.format_table(box, None if boxes_only else score(iou_type="segm")))
+        if boxes_only:
+            print(f"boxes only: {boxes_only} carries no masks")
+        return 0
+
+    def _annotation_file(self) -> Path:
+        if self.annotations is not None:
+            return self.annotations
+        return data.coco_annotation_file(str(self.coco), self.coco_root)
+
+    def _image_ids(
+        self, truth: CocoFile, results: ResultsFile, of_run: RunImages | None
+    ) -> Collection[int] | None:
+        """Ids of the images to score, `None` for all; warns where that may be unexpected."""
+        known = {image["id"] for image in truth["images"]}
+        if self.image_ids == ["all"]:
+            return None
+        if self.image_ids is not None:
+            chosen = _listed_ids(self.image_ids)
+            strange = sorted(chosen - known)
+            if strange or not chosen:
+                others = f"{len(strange)} others, such as {strange[0]}" if strange else "none"
+                raise InputError(f"--image-ids: expected images of {truth.path}, found {others}")
+            return chosen
+        if of_run is not None and known > of_run.names.keys():
+            _logger.warning(
+                "%s is a run on %d images: scored on these %d of the %d images of %s; "
+                "--image-ids all scores on all",
+                of_run.folder,
+                len(of_run.names),
+                len(of_run.names),
+                len(known),
+                truth.path,
+            )
+            return of_run.names.keys()
+        hit = {result["image_id"] for result in results.entries if _has_id(result)} & known
+        if of_run is None and hit and 2 * len(hit) < len(known):
+            _logger.warning(
+                "%s has results for %d images: scored on all %d images of %s; "
+                "--image-ids scores on some of them",
+                results.path,
+                len(hit),
+                len(known),
+                truth.path,
+            )
         return None
-    if config.image_ids is not None:
-        chosen = _listed_ids(config.image_ids)
-        strange = sorted(chosen - known)
-        if strange or not chosen:
-            found = f"{len(strange)} others, such as {strange[0]}" if strange else "none"
-            raise InputError(f"--image-ids: expected images of {truth.path}, found {found}")
-        return chosen
-    if of_run is not None and known > of_run.names.keys():
-        _logger.warning(
-            "%s is a run on %d images: scored on these %d of the %d images of %s; "
-            "--image-ids all scores on all",
-            of_run.folder,
-            len(of_run.names),
-            len(of_run.names),
-            len(known),
-            truth.path,
-        )
-        return of_run.names.keys()
-    hit = {result["image_id"] for result in results.entries if _has_id(result)} & known
-    if of_run is None and hit and 2 * len(hit) < len(known):
-        _logger.warning(
-            "%s has results for %d images: scored on all %d images of %s; "
-            "--image-ids scores on some of them",
-            results.path,
-            len(hit),
-            len(known),
-            truth.path,
-        )
-    return None
 
 
 def _listed_ids(words: list[str]) -> set[int]:
+    from crate_interp.data.coco_files import Id
+    from crate_interp.files import checked_as, parse_json_as, read_bytes
+
     if len(words) == 1 and not _is_number(words[0]):
         content = read_bytes(words[0])
         if content.lstrip().startswith(b"["):

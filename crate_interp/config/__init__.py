@@ -41,7 +41,6 @@ from crate_interp.config.options import (
 )
 from crate_interp.config.segmentation import (
     BenchmarkConfig,
-    EvaluateConfig,
     SaliencyBenchmarkConfig,
     SemanticBenchmarkConfig,
     VocBenchmarkConfig,
@@ -62,7 +61,6 @@ __all__ = [
     "BatchSize",
     "BenchmarkConfig",
     "EvaluateClassifierConfig",
-    "EvaluateConfig",
     "Feature",
     "FigureConfig",
     "FigureFormat",

@@ -14,13 +14,11 @@ from crate_interp.config.options import (
     Resolution,
     Unit,
 )
-from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.ranges import Cosine, Index, Range, Seed, Share
 
 __all__ = [
     "BenchmarkConfig",
-    "EvaluateConfig",
     "SaliencyBenchmarkConfig",
     "SemanticBenchmarkConfig",
     "VocBenchmarkConfig",
@@ -29,29 +27,6 @@ __all__ = [
 Masks = Annotated[int, Range(1, 1000)]
 Rows = Annotated[int, Range(0, 100)]  # of a figure
 Patches = Annotated[int, Range(1, 100_000_000)]
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Score a COCO results file: AP of boxes and masks, class-agnostic unless told otherwise."""
-
-    continues: ClassVar[bool] = False
-
-    results: Path = option("results JSON as COCO defines it", positional=True)
-    coco: str | None = option("COCO split the results belong to, or `demo`", None)
-    coco_root: Path | None = option("folder of the COCO splits and annotations", None)
-    annotations: Path | None = option("a COCO annotation file, instead of --coco", None)
-    category_aware: bool = option("match categories, as for a trained detector", False)
-    image_ids: list[str] | None = option(
-        "score these images only: ids, a file of them (JSON list or text), or `all` (default: the "
-        "images of the run that wrote the results, if it lies beside them; else all)",
-        None,
-        several=str,
-    )
-
-    def __post_init__(self) -> None:
-        if (self.coco is None) == (self.annotations is None):
-            raise InputError("give either --coco SPLIT or --annotations FILE")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from crate_interp.data.coco import (
     data_folder,
     open_coco,
 )
-from crate_interp.data.coco_files import read_coco
+from crate_interp.data.coco_files import CocoFile, read_coco
 from crate_interp.data.export import Export, ExportedImage
 from crate_interp.data.folders import list_images
 from crate_interp.data.image_files import ImageReadError
@@ -41,6 +41,7 @@ __all__ = [
     "VOC_CLASSES",
     "VOID",
     "ClassFolders",
+    "CocoFile",
     "Export",
     "ExportedImage",
     "ImageReadError",

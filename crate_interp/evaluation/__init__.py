@@ -12,7 +12,12 @@ from crate_interp.evaluation.attention_segmentation import (
 )
 from crate_interp.evaluation.classification import AccuracyScore, accuracy_score, class_ranks
 from crate_interp.evaluation.coco_ap import CocoScores, coco_average_precision, format_table
-from crate_interp.evaluation.coco_input import has_masks, prepare_ground_truth, read_results
+from crate_interp.evaluation.coco_input import (
+    ResultsFile,
+    has_masks,
+    prepare_ground_truth,
+    read_results,
+)
 from crate_interp.evaluation.confusion import (
     ImageConfusion,
     SemanticScore,
@@ -41,6 +46,7 @@ __all__ = [
     "ImageOverlaps",
     "ImageSaliency",
     "MeanIoU",
+    "ResultsFile",
     "SaliencyScore",
     "SemanticScore",
     "accuracy_score",

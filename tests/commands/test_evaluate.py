@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crate_interp.commands.evaluate import run
-from crate_interp.config import EvaluateConfig
+from crate_interp.commands.evaluate import Evaluate
 from crate_interp.data import annotations_of, results_of
 from crate_interp.errors import InputError
 from crate_interp.evaluation import coco_average_precision, format_table
@@ -48,13 +47,13 @@ def _results(root, entries):
 
 def test_evaluate_prints_the_table_of_boxes_and_masks(root, instances, capsys):
     path = _results(root, results_of(instances, 4))
-    assert run(EvaluateConfig(results=path, coco="tiny", coco_root=root)) == 0
+    assert Evaluate(results=path, coco="tiny", coco_root=root).run() == 0
     printed = capsys.readouterr().out
     truth = root / "annotations" / "instances_tiny.json"
     box, mask = (coco_average_precision(truth, path, iou_type=t) for t in ("bbox", "segm"))
     assert box.AP50 == mask.AP50 == pytest.approx(1.0)
     assert printed == format_table(box, mask) + "\n"
-    assert run(EvaluateConfig(results=path, annotations=truth)) == 0
+    assert Evaluate(results=path, annotations=truth).run() == 0
     assert capsys.readouterr().out == printed
 
 
@@ -62,14 +61,14 @@ def test_evaluate_reads_each_file_once(root, instances, monkeypatch, capsys):
     path = _results(root, results_of(instances, 4))
     read, opened = [], Path.open
     monkeypatch.setattr(Path, "open", lambda file, *mode: read.append(file) or opened(file, *mode))
-    run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+    Evaluate(results=path, coco="tiny", coco_root=root).run()
     assert sorted(read) == [root / "annotations" / "instances_tiny.json", path]
     assert "mask" in capsys.readouterr().out
 
 
 def test_evaluate_matches_categories_when_asked(root, instances, capsys):
     path = _results(root, results_of(instances, 4))
-    run(EvaluateConfig(results=path, coco="tiny", coco_root=root, category_aware=True))
+    Evaluate(results=path, coco="tiny", coco_root=root, category_aware=True).run()
     boxes = capsys.readouterr().out.splitlines()[1].split()
     assert boxes[:3] == ["box", "50.0", "50.0"]  # category 2 is never found
 
@@ -80,7 +79,7 @@ def test_evaluate_says_that_results_carry_no_masks(root, instances, capsys):
         for entry in results_of(instances, 4)
     ]
     path = _results(root, entries)
-    assert run(EvaluateConfig(results=path, coco="tiny", coco_root=root)) == 0
+    assert Evaluate(results=path, coco="tiny", coco_root=root).run() == 0
     printed = capsys.readouterr().out
     assert "boxes only" in printed
     assert "mask " not in printed
@@ -88,7 +87,7 @@ def test_evaluate_says_that_results_carry_no_masks(root, instances, capsys):
 
 def test_evaluate_of_no_results_scores_zero(root, capsys):
     path = _results(root, [])
-    assert run(EvaluateConfig(results=path, coco="tiny", coco_root=root)) == 0
+    assert Evaluate(results=path, coco="tiny", coco_root=root).run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["box", "0.0"], ["mask", "0.0"]]
 
@@ -96,7 +95,7 @@ def test_evaluate_of_no_results_scores_zero(root, capsys):
 def test_evaluate_refuses_results_of_other_images(root, instances):
     path = _results(root, results_of(instances, 6))
     with pytest.raises(InputError, match=r"results\.json: \[0\]: image_id 6"):
-        run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+        Evaluate(results=path, coco="tiny", coco_root=root).run()
 
 
 def test_evaluate_refuses_masks_here_and_there(root, instances):
@@ -104,7 +103,7 @@ def test_evaluate_refuses_masks_here_and_there(root, instances):
     del entries[1]["segmentation"]
     path = _results(root, entries)
     with pytest.raises(InputError, match=r"results\.json: \[1\]\.segmentation"):
-        run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+        Evaluate(results=path, coco="tiny", coco_root=root).run()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]"])
@@ -112,15 +111,15 @@ def test_evaluate_refuses_what_is_no_results_file(root, content):
     path = root / "results.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"results\.json"):
-        run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+        Evaluate(results=path, coco="tiny", coco_root=root).run()
 
 
 def test_evaluate_names_the_command_for_missing_annotations(root):
     path = _results(root, [])
     with pytest.raises(InputError, match="crate-interp download coco-val2017"):
-        run(EvaluateConfig(results=path, coco="val2017", coco_root=root))
+        Evaluate(results=path, coco="val2017", coco_root=root).run()
     with pytest.raises(InputError, match="missing"):
-        run(EvaluateConfig(results=path, annotations=root / "missing.json"))
+        Evaluate(results=path, annotations=root / "missing.json").run()
 
 
 def _run_folder(root, names, instances, annotated):
@@ -158,12 +157,12 @@ def test_evaluate_scores_a_limited_run_on_its_own_images(root, instances, capsys
     content = json.loads(truth.read_text())
     content["annotations"][0]["image_id"] = 5
     truth.write_text(json.dumps(content))
-    run(EvaluateConfig(results=path, annotations=truth))
+    Evaluate(results=path, annotations=truth).run()
     alone = capsys.readouterr().out
     assert alone == _table(truth, path, image_ids=[5])
     assert "a run on 1 images: scored on these 1 of the 2 images of" in caplog.text
     caplog.clear()
-    run(EvaluateConfig(results=path, annotations=truth, image_ids=["all"]))
+    Evaluate(results=path, annotations=truth, image_ids=["all"]).run()
     everywhere = capsys.readouterr().out
     assert everywhere == _table(truth, path) != alone
     assert not caplog.text
@@ -175,7 +174,7 @@ def test_evaluate_counts_images_of_a_run_that_failed(root, instances, capsys, ca
     content = json.loads(summary.read_text())
     content["failed"] = [{"image_id": 5, "file_name": "5.jpg", "reason": "damaged"}]
     summary.write_text(json.dumps(content))
-    run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+    Evaluate(results=path, coco="tiny", coco_root=root).run()
     truth = root / "annotations" / "instances_tiny.json"
     assert capsys.readouterr().out == _table(truth, path)
     assert not caplog.text
@@ -191,7 +190,7 @@ def test_evaluate_matches_a_run_without_annotations_by_file_name(
         image["file_name"] = file_name
     truth.write_text(json.dumps(content))
     path = _run_folder(root, {1: "5.jpg", 2: "4.jpg"}, instances, annotated=False)
-    run(EvaluateConfig(results=path, annotations=truth))
+    Evaluate(results=path, annotations=truth).run()
     numbered = json.loads(path.read_text())
     right = [{**entry, "image_id": {1: 5, 2: 4}[entry["image_id"]]} for entry in numbered]
     assert capsys.readouterr().out == _table(truth, right)
@@ -222,7 +221,7 @@ def test_evaluate_refuses_names_that_match_no_image_or_two(
     truth.write_text(json.dumps(content))
     path = _run_folder(root, names, instances, annotated=False)
     with pytest.raises(InputError, match=message):
-        run(EvaluateConfig(results=path, annotations=truth))
+        Evaluate(results=path, annotations=truth).run()
     assert not capsys.readouterr().out
 
 
@@ -232,7 +231,7 @@ def test_evaluate_names_the_damaged_file_of_a_run(root, instances, name, content
     path = _run_folder(root, {4: "4.jpg"}, instances, annotated=True)
     path.with_name(name).write_text(content)
     with pytest.raises(InputError, match=name.replace(".", r"\.")):
-        run(EvaluateConfig(results=path, coco="tiny", coco_root=root))
+        Evaluate(results=path, coco="tiny", coco_root=root).run()
 
 
 @pytest.mark.parametrize("words", [["5"], ["list.txt"], ["list.json"]])
@@ -241,7 +240,7 @@ def test_evaluate_scores_the_images_it_is_told(root, instances, capsys, monkeypa
     (root / "list.txt").write_text("5\n")
     (root / "list.json").write_text("[5]")
     path = _results(root, results_of(instances, 4))
-    run(EvaluateConfig(results=path, coco="tiny", coco_root=root, image_ids=words))
+    Evaluate(results=path, coco="tiny", coco_root=root, image_ids=words).run()
     truth = root / "annotations" / "instances_tiny.json"
     assert capsys.readouterr().out == _table(truth, path, image_ids=[5])
 
@@ -265,7 +264,7 @@ def test_evaluate_refuses_other_image_ids(root, instances, monkeypatch, words, m
     (root / "binary").write_bytes(b"\xff\xfe\xff")
     path = _results(root, results_of(instances, 4))
     with pytest.raises(InputError, match=message):
-        run(EvaluateConfig(results=path, coco="tiny", coco_root=root, image_ids=words))
+        Evaluate(results=path, coco="tiny", coco_root=root, image_ids=words).run()
 
 
 def test_evaluate_warns_of_results_for_few_images(root, instances, capsys, caplog):
@@ -274,7 +273,7 @@ def test_evaluate_warns_of_results_for_few_images(root, instances, capsys, caplo
     content["images"].append({**content["images"][0], "id": 6, "file_name": "6.jpg"})
     truth.write_text(json.dumps(content))
     path = _results(root, results_of(instances, 4))
-    run(EvaluateConfig(results=path, annotations=truth))
+    Evaluate(results=path, annotations=truth).run()
     assert "has results for 1 images: scored on all 3 images of" in caplog.text
     assert capsys.readouterr().out == _table(truth, path)
 
@@ -285,12 +284,12 @@ def test_evaluate_refuses_to_match_categories_that_results_do_not_have(
     options = {"coco": "tiny", "coco_root": root, "category_aware": True}
     path = _run_folder(root, {4: "4.jpg"}, instances, annotated=True)
     with pytest.raises(InputError, match="is a run of MaskCut, whose masks have no categories"):
-        run(EvaluateConfig(results=path, **options))
+        Evaluate(results=path, **options).run()
     moved = _results(root, json.loads(path.read_text()))
     with pytest.raises(InputError, match=r"every result is of category 1, .* of 2 categories"):
-        run(EvaluateConfig(results=moved, **options))
+        Evaluate(results=moved, **options).run()
     scored = _results(root, results_of(instances, 4))
-    run(EvaluateConfig(results=scored, **options))
+    Evaluate(results=scored, **options).run()
     assert "every result is of category 1" in caplog.text
     assert capsys.readouterr().out
 
@@ -302,5 +301,5 @@ def test_evaluate_prints_odd_names_and_categories(root, instances, capsys):
     content["images"][0]["file_name"] = "\u2028\x07.jpg"
     truth.write_text(json.dumps(content))
     path = _results(root, results_of(instances, 4))
-    assert run(EvaluateConfig(results=path, annotations=truth)) == 0
+    assert Evaluate(results=path, annotations=truth).run() == 0
     assert "mask" in capsys.readouterr().out
