@@ -71,8 +71,8 @@ class Pca(ImageFilesCommand):
         source = f"{run.settings['model']}, {run.settings['feature']} of block {block}"
         count = len(run.entries)
         note = _describe(components, source, count)
-        pictures = [entry["picture"] for entry in run.entries[:SHOWN]]
-        shown = slice(SHOWN)
+        pictures = [entry["picture"] for entry in run.pictured]
+        shown = slice(len(pictures))
         figure = visualization.pca_figure(
             pictures,
             components.grey[shown],

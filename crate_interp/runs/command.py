@@ -90,6 +90,7 @@ class ImageCommand(Command, ModelOptions):
             other settings. Otherwise they are kept beside it until the output is complete.
         output_is_file: Whether the output is the figure `NAME.png`, and not a folder.
         several_models: Whether `parts` may give several commands.
+        one_by_one: Whether `forward` gets one image at a time, and uses `batch_size` as it likes.
     """
 
     continues: ClassVar[bool] = True
@@ -97,6 +98,7 @@ class ImageCommand(Command, ModelOptions):
     run_folder: ClassVar[bool] = False
     output_is_file: ClassVar[bool] = False
     several_models: ClassVar[bool] = False
+    one_by_one: ClassVar[bool] = False
 
     output: Path | None
 

@@ -20,7 +20,7 @@ from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
 from crate_interp.runs.command import ImageCommand, Reading
 from crate_interp.runs.figure_files import list_files
-from crate_interp.runs.inference import batch_size_of, peak_memory_mb, workers_of
+from crate_interp.runs.inference import peak_memory_mb, workers_of
 from crate_interp.runs.journal import Entry
 from crate_interp.runs.output_files import write_output
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Text
@@ -110,7 +110,7 @@ class Run:
         """
         observer, journal = self.observer, self.folder.journal(name)
         records, done = self.images.records, journal.finished()
-        pictured = frozenset(record.image_id for record in records[: self.reading.pictures])
+        pictured = self._pictured_ids()
 
         def finish(
             record: ImageRecord, image: ResizedImage, output: Any, stage: StageClock
@@ -125,7 +125,7 @@ class Run:
             partial(_read, size=observer.input_size, pictured=pictured),
             partial(forward or self.command.forward, self),
             finish,
-            batch_size=batch_size_of(self.command.batch_size, observer),
+            batch_size=1 if self.command.one_by_one else self.settings["batch_size"],
             workers=workers_of(self.command.workers),
             done=done,
         )
@@ -154,9 +154,19 @@ class Run:
         return self.entries
 
     @property
+    def pictured(self) -> list[Entry]:
+        """Entries of the images whose pictures `measure` got; they are the first of `entries`."""
+        pictured = self._pictured_ids()
+        return [entry for entry in self.entries if entry["image_id"] in pictured]
+
+    @property
     def stem(self) -> str:
         """Name of the outputs of a command whose output is a file, without suffix."""
         return self.output.stem
+
+    def _pictured_ids(self) -> frozenset[int]:
+        records = self.images.records[: self.reading.pictures]
+        return frozenset(record.image_id for record in records)
 
     def _fail(self, record: ImageRecord, error: InputError) -> None:
         if getattr(self.command, "strict", False):

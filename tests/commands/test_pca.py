@@ -73,6 +73,15 @@ def test_pca_twice_gives_the_same_bytes_and_leaves_no_other_file(folder, tmp_pat
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_pca_draws_the_pictures_that_are_left_of_the_first_ones(folder, tmp_path, monkeypatch):
+    (folder / "a.png").write_bytes(b"no picture")
+    monkeypatch.setattr("crate_interp.commands.pca.SHOWN", 2)
+    output = tmp_path / "out" / "figure.png"
+    command = ["pca", str(folder), "--model", "demo", "--output", str(output), *OPTIONS]
+    assert main(command) == 1
+    assert list(numbers_of(output.with_suffix(".npz"))["file_names"]) == ["b.png", "c.png"]
+
+
 def test_pca_goes_on_without_a_damaged_picture_and_says_so(folder, tmp_path, capsys):
     (folder / "b.png").write_bytes(b"no picture")
     output = tmp_path / "out" / "figure.png"
