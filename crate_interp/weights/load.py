@@ -72,25 +72,20 @@ def load_backbone(
             of its range.
         CheckpointError: The weights cannot be had, read, or do not fit the model.
     """
-    statistics = {
-        key: checked_statistics(key, value)
-        for key, value in (("mean", mean), ("std", std))
-        if value is not None
-    }
     if pretrained and not _are_random(weights):
-        return load_with_file(
-            name, weights, statistics, allow_nonfinite=allow_nonfinite, **timm_arguments
-        )[0]
+        options: dict[str, Any] = {"allow_nonfinite": allow_nonfinite, "mean": mean, "std": std}
+        return load_with_file(name, weights, **options, **timm_arguments)[0]
     model = _without_weights(name, weights, timm_arguments)
-    cast("dict[str, Any]", model.pretrained_cfg).update(statistics)
+    cast("dict[str, Any]", model.pretrained_cfg).update(_statistics(mean, std))
     return model
 
 
 def load_with_file(
     name: Pathlike,
     weights: Pathlike | Checkpoint | None = None,
-    statistics: Mapping[str, Sequence[float]] | None = None,
     *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     allow_nonfinite: bool = False,
     **timm_arguments: Any,
 ) -> tuple[Backbone, Checkpoint]:
@@ -99,7 +94,8 @@ def load_with_file(
     Args:
         name: As for `load_backbone`, like the others.
         weights: A file, or what was read from it; `None` for the published weights.
-        statistics: `mean` and `std`, where they are not those of the file or the model.
+        mean: Mean of RGB in [0, 1], where it is not that of the file or the model.
+        std: Standard deviation of RGB in [0, 1]; as `mean`.
         allow_nonfinite: Take weights that are NaN or infinite, too.
         **timm_arguments: For `timm.create_model`.
 
@@ -107,6 +103,7 @@ def load_with_file(
         InputError: As `load_backbone`.
         CheckpointError: As `load_backbone`.
     """
+    given = _statistics(mean, std)
     named = None if names_a_file(name) else resolve_name(str(name))
     is_published, planned = named is not None and weights is None, None
     if named and is_published and local_weights(named) is None:
@@ -126,11 +123,19 @@ def load_with_file(
     _refuse_another_size(planned, checkpoint)
     model = create_as_planned(planned, named, arguments)
     load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
-    config, given = cast("dict[str, Any]", model.pretrained_cfg), statistics or {}
+    config = cast("dict[str, Any]", model.pretrained_cfg)
     config.update({**recorded, "num_classes": model.num_classes, **given})
     if weights is not None and not recorded and len(given) < 2:
         _say_normalisation(config, checkpoint.path, named)
     return model, checkpoint
+
+
+def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
+    return {
+        key: checked_statistics(key, value)
+        for key, value in (("mean", mean), ("std", std))
+        if value is not None
+    }
 
 
 def _opened(name: Pathlike, weights: Pathlike | Checkpoint | None, nonfinite: bool) -> Checkpoint:

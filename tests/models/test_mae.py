@@ -228,3 +228,10 @@ def test_our_file_without_a_decoder_is_refused(our_file, tmp_path):
     write_safetensors(path, cut, checkpoint.metadata)
     with pytest.raises(CheckpointError, match=r"missing: decoder\.blocks\.0\.norm1\.bias"):
         load_mae(path)
+
+
+def test_the_input_of_an_autoencoder_is_normalised_as_asked(reference):
+    file = reference / "crate_mae_d48_l2_h3_p8_i32.pth"
+    sizes = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
+    model = load_mae(ARCHITECTURE, file, mean=[0.1, 0.2, 0.3], std=None, **sizes)
+    assert tuple(model.encoder.pretrained_cfg["mean"]) == (0.1, 0.2, 0.3)
