@@ -47,7 +47,6 @@ from crate_interp.config.segmentation import (
 )
 from crate_interp.config.training import (
     EvaluateClassifierConfig,
-    ReconstructConfig,
 )
 
 __all__ = [
@@ -74,7 +73,6 @@ __all__ = [
     "Precision",
     "PrecisionChoice",
     "ProfileConfig",
-    "ReconstructConfig",
     "Refine",
     "Resolution",
     "SaliencyBenchmarkConfig",

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from crate_interp.config.options import (
-    FigureConfig,
     OnError,
     Pictures,
     Precision,
     WeightsConfig,
 )
-from crate_interp.errors import InputError
 from crate_interp.options import option
-from crate_interp.options.ranges import AtLeastOne, Range, ReadProcesses, Seed, Side, check_ranges
+from crate_interp.options.ranges import AtLeastOne, Range, ReadProcesses, Side, check_ranges
 
 __all__ = [
     "EvaluateClassifierConfig",
-    "ReconstructConfig",
 ]
 
 Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
@@ -65,36 +62,3 @@ class EvaluateClassifierConfig(WeightsConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self)
-
-
-@dataclass(frozen=True)
-class ReconstructConfig(WeightsConfig, FigureConfig):
-    """Hide patches of images and draw what a CRATE-MAE predicts of them."""
-
-    continues: ClassVar[bool] = False
-
-    images: list[Path] = option("image files or folders", positional=True, several=Path)
-    output: Path = option("the figure, NAME.png")
-    recursive: bool = option("search the folders in the folders, too", False)
-    model: str | None = option(
-        "CRATE-MAE: name, alias, or one of our safetensors files; see `models`", None
-    )
-    weights: Path | None = option(
-        "weight file in the official layout, not the released one; ours goes without --model", None
-    )
-    model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
-    mask_ratio: Hidden = option("share of the patches to hide", 0.75)
-    seed: Seed = option("of the choice of patches", 0)
-    size: Side | None = option(
-        "side of the square that the middle of an image is resized to (default: the model's)", None
-    )
-    normalised_target: Literal["auto", "yes", "no"] = option(
-        "whether the model predicts patches less their mean and over their deviation (auto: what "
-        "the file says; official files do not: no)",
-        "auto",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.model is None and self.weights is None:
-            raise InputError("give --model NAME, --weights FILE, or both")

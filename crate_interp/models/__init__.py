@@ -6,6 +6,7 @@ from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (register
 from crate_interp.models.clipa import CrateClip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.mae import CrateMaeAutoencoder
+from crate_interp.models.masking import draw_mask
 from crate_interp.models.memory import usable_memory
 from crate_interp.models.onednn import fast_inference, has_fast_bfloat16, inference_precision
 from crate_interp.models.zero_shot import embed_classes
@@ -14,6 +15,7 @@ __all__ = [
     "CrateClip",
     "CrateMaeAutoencoder",
     "ForwardCost",
+    "draw_mask",
     "embed_classes",
     "fast_inference",
     "forward_cost",

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from crate_interp import visualization
 from crate_interp.cli import main
-from crate_interp.commands import reconstruct
 from crate_interp.models.masking import draw_mask
 from crate_interp.weights import load_mae
 
@@ -44,8 +44,8 @@ def drawn(monkeypatch):
         seen.update(originals=originals, hidden=hidden, predictions=predictions, note=note)
         return figure(originals, hidden, predictions, note, *options)
 
-    figure = reconstruct.reconstruction_figure
-    monkeypatch.setattr(reconstruct, "reconstruction_figure", keep)
+    figure = visualization.reconstruction_figure
+    monkeypatch.setattr(visualization, "reconstruction_figure", keep)
     return seen
 
 
