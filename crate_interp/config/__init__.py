@@ -14,9 +14,6 @@ from crate_interp.config.inside import (
     AttentionConfig,
     AttributeConfig,
 )
-from crate_interp.config.models import (
-    ProfileConfig,
-)
 from crate_interp.config.options import (
     FIGURE_OPTIONS,
     AttentionFigure,
@@ -72,7 +69,6 @@ __all__ = [
     "OnError",
     "Precision",
     "PrecisionChoice",
-    "ProfileConfig",
     "Refine",
     "Resolution",
     "SaliencyBenchmarkConfig",

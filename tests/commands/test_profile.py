@@ -9,14 +9,14 @@ from torch import nn
 
 from crate_interp.cli import main
 from crate_interp.commands import profile
-from crate_interp.config import ProfileConfig
 from crate_interp.models import forward_cost
+from crate_interp.runs import speed
 from crate_interp.weights import create_on_meta, resolve_name
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, one_thread):
-    monkeypatch.setattr(profile, "_TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(speed, "_TIMED_SECONDS", 0.0)
 
 
 def test_profile_prints_and_writes_the_table(tmp_path, capsys):
@@ -51,16 +51,16 @@ def test_speed_is_the_median_after_warm_up(monkeypatch):
     ticks = itertools.chain.from_iterable(
         (100.0 * n, 100.0 * n + d) for n, d in enumerate(durations)
     )
-    monkeypatch.setattr(profile.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
     model = nn.Linear(1, 1)
     model.register_forward_hook(lambda *_: calls.append(1))
-    seconds = profile._seconds_a_run(model, torch.zeros(1, 1), "float32")
+    seconds = speed._seconds_a_run(model, torch.zeros(1, 1), "float32")
     assert seconds == 2.0
     assert len(calls) == 3 + 10
 
 
 @pytest.mark.skipif(
-    profile._memory(torch.device("cpu"), largest=True) is None, reason="no /proc/self/status here"
+    speed._memory(torch.device("cpu"), largest=True) is None, reason="no /proc/self/status here"
 )
 def test_peak_memory_is_that_of_weights_and_forward_pass(monkeypatch):
     class Model(nn.Module):
@@ -71,10 +71,10 @@ def test_peak_memory_is_that_of_weights_and_forward_pass(monkeypatch):
         def forward(self, images):
             return (images.sum() + torch.ones(20_000_000)).sum()
 
-    monkeypatch.setattr(profile, "create_backbone", lambda name, **sizes: Model())
-    config = ProfileConfig(["demo"], size=32, device="cpu")
+    monkeypatch.setattr(speed, "create_backbone", lambda name, **sizes: Model())
+    name, shape, device = resolve_name("demo"), (1, 3, 32, 32), torch.device("cpu")
     for _ in range(2):  # memory of an earlier model does not hide that of the next
-        _, memory = profile._measure(resolve_name("demo"), {}, config, torch.device("cpu"))
+        _, memory = speed.measure_speed(name, {}, shape, "float32", device)
         assert memory * 1.01 >= 40e6 + 80e6
         assert memory < 40e6 + 2 * 80e6 + 20e6
 
