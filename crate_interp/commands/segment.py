@@ -73,6 +73,7 @@ class SegmentCommand(ImageCommand):
 
     entry: ClassVar[type] = _Entry
     run_folder: ClassVar[bool] = True
+    timed: ClassVar[bool] = True
     method: ClassVar[str]
     title: ClassVar[str]  # name of the segmenter in figures
 

@@ -91,6 +91,7 @@ class ImageCommand(Command, ModelOptions):
         output_is_file: Whether the output is the figure `NAME.png`, and not a folder.
         several_models: Whether `parts` may give several commands.
         one_by_one: Whether `forward` gets one image at a time, and uses `batch_size` as it likes.
+        timed: Whether `summary.json` has the seconds of the stages, which no two runs share.
     """
 
     continues: ClassVar[bool] = True
@@ -99,6 +100,7 @@ class ImageCommand(Command, ModelOptions):
     output_is_file: ClassVar[bool] = False
     several_models: ClassVar[bool] = False
     one_by_one: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     output: Path | None
 
@@ -118,6 +120,10 @@ class ImageCommand(Command, ModelOptions):
         Raises:
             InputError: There is no image.
         """
+
+    def default_name(self) -> str:
+        """Start of the name of the run folder, where the user gives no output."""
+        return self.command_name().replace(" ", "-")
 
     def parts(self) -> Sequence[ImageCommand]:
         """Commands of one model each, which are worked off one after the other."""

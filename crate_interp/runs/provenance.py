@@ -23,7 +23,14 @@ from crate_interp.runs.inference import (
 from crate_interp.runs.options import ModelOptions
 from crate_interp.weights import RANDOM, resolve_weights
 
-__all__ = ["default_output", "provenance_of", "settings_of", "versions", "weights_of"]
+__all__ = [
+    "default_output",
+    "describe_images",
+    "provenance_of",
+    "settings_of",
+    "versions",
+    "weights_of",
+]
 
 
 def provenance_of(options: ModelOptions, observer: Observer, images: ImageSet) -> dict[str, Any]:
@@ -48,7 +55,7 @@ def provenance_of(options: ModelOptions, observer: Observer, images: ImageSet) -
         "batch_size": batch_size_of(options.batch_size, observer),
     }
     # Commands over files have the names that were given there already.
-    settings["image_set" if "images" in settings else "images"] = _describe_images(images)
+    settings["image_set" if "images" in settings else "images"] = describe_images(images)
     return {"weights": weights, "settings": settings, "versions": versions()}
 
 
@@ -78,7 +85,8 @@ def default_output(command: str, model: str, images: ImageSet) -> Path:
     return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{command}-{Path(model).name}-{images.name}")
 
 
-def _describe_images(images: ImageSet) -> Mapping[str, Any]:
+def describe_images(images: ImageSet) -> Mapping[str, Any]:
+    """Describe which images a run is over, for its settings."""
     names = json.dumps([(record.image_id, record.file_name) for record in images.records])
     return {
         "name": images.name,

@@ -93,7 +93,11 @@ class Run:
         return dict(self.provenance["settings"])
 
     def each(
-        self, measure: Measure, forward: Forward | None = None, name: str = "journal"
+        self,
+        measure: Measure,
+        forward: Forward | None = None,
+        name: str = "journal",
+        images: ImageSet | None = None,
     ) -> list[Entry]:
         """Measure the images that the journal lacks, and keep the entry of each.
 
@@ -101,6 +105,7 @@ class Run:
             measure: See `ImageCommand.measure`.
             forward: See `ImageCommand.forward`, which is the default.
             name: Name of the journal, where a command has several passes.
+            images: Other images than those of the run, for a pass of its own.
 
         Returns:
             Entries of all images that did not fail, in their order; also as `entries`.
@@ -109,8 +114,8 @@ class Run:
             InputError: The journal cannot be written; `strict`, and an image failed.
         """
         observer, journal = self.observer, self.folder.journal(name)
-        records, done = self.images.records, journal.finished()
-        pictured = self._pictured_ids()
+        records, done = (images or self.images).records, journal.finished()
+        pictured = frozenset() if images else self._pictured_ids()
 
         def finish(
             record: ImageRecord, image: ResizedImage, output: Any, stage: StageClock
@@ -214,7 +219,7 @@ def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStac
     provenance = provenance_of(command, observer, images)
     output = command.output
     if output is None:
-        output = default_output(command.command_name().replace(" ", "-"), command.model, images)
+        output = default_output(command.default_name(), command.model, images)
     run = Run(command, observer, images, output, provenance)
     run.reading = command.reading(run)
     provenance["settings"] |= run.reading.settings
@@ -250,13 +255,16 @@ def _write(run: Run, conclusion: Conclusion) -> None:
         else:
             numbers += files
     if command.run_folder:
-        timing = {"seconds": _seconds(run.entries), "this_time": run.this_time}
+        timing = {}
+        if command.timed:
+            timing = {"seconds": _seconds(run.entries), "this_time": run.this_time}
+            each = ", ".join(f"{k} {v:.3f}" for k, v in timing["seconds"]["per_image"].items())
+            print(f"seconds an image: {each}")
         run.folder.write_json(
             "summary.json",
             {**conclusion.results, "failed": run.failed, **timing, **provenance},
         )
-        each = ", ".join(f"{k} {v:.3f}" for k, v in timing["seconds"]["per_image"].items())
-        print(f"seconds an image: {each}\nall numbers are in {output}")
+        print(f"all numbers are in {output}")
     elif numbers:
         more = _more(len(numbers) - _LISTED)
         print(f"{list_files(numbers[:_LISTED])}{more}: {len(run.entries)} images")

@@ -63,8 +63,17 @@ class RunFolder:
         self._arrays = path / ("arrays" if name == "journal" else name)
 
     def journal(self, name: str) -> RunFolder:
-        """Give the same folder with another journal, for another pass over the images."""
-        return RunFolder(self.path, self._entry, name)
+        """Give the same folder with another journal, for another pass over images.
+
+        Its entries have the keys of `JournalEntry` and arrays alone; those of the journal of the
+        name `journal` are as the command says.
+        """
+        return self if name == "journal" else RunFolder(self.path, JournalEntry, name)
+
+    def remove_journal(self) -> None:
+        """Remove the journal and its arrays, once what was made of them is kept."""
+        self._journal.unlink(missing_ok=True)
+        shutil.rmtree(self._arrays, ignore_errors=True)
 
     def finished(self) -> dict[int, Entry]:
         """Read the journal's entries, by image id; damaged lines are told of, and leave the file.

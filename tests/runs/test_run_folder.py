@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from crate_interp import InputError
@@ -136,3 +137,18 @@ def test_a_journal_that_is_no_file_is_named(folder):
     (folder / "journal.jsonl").mkdir()
     with pytest.raises(InputError, match=r"journal\.jsonl: cannot be read: Is a directory"):
         finished(folder)
+
+
+def test_another_journal_of_a_folder_has_arrays_alone_and_can_be_removed(folder):
+    with open_run_folder(folder, {"tau": 0.15}, Entry) as run:
+        other = run.journal("train")
+        assert other.finished() == {}
+        known = {name: value for name, value in entry_of(1).items() if name != "score"}
+        other.append({**known, "features": np.arange(3)})
+        np.testing.assert_array_equal(other.finished()[1]["features"], np.arange(3))
+        for _ in range(2):
+            other.remove_journal()
+        assert other.finished() == {}
+        assert run.journal("journal").finished()[1]["score"] == 0.25
+    names = {path.name for path in folder.iterdir()}
+    assert names == {".lock", "settings.json", "journal.jsonl"}
