@@ -1,101 +1,137 @@
-"""The command `evaluate-classifier`: top-1 and top-5 accuracy of a head, or zero-shot."""
+"""Top-1 and top-5 accuracy of a classifier's head, or of names as zero-shot classes."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from jaxtyping import Float
-from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
-from crate_interp.config import EvaluateClassifierConfig
+from crate_interp import evaluation, models, training, weights
 from crate_interp.errors import InputError
-from crate_interp.evaluation import AccuracyScore, accuracy_score, class_ranks
-from crate_interp.files import checked_as, parse_json_as
-from crate_interp.models import embed_classes, inference_precision
-from crate_interp.models.backbones import Backbone
-from crate_interp.runs.inference import (
-    RANDOM,
-    describe_model,
-    describe_weights,
-    device_of,
-    load_model,
-    loading_options,
-)
+from crate_interp.options import check_ranges, option
+from crate_interp.options.choices import OnError, Pictures, Precision
+from crate_interp.options.ranges import AtLeastOne, ReadProcesses, Side
+from crate_interp.runs.command import Command
+from crate_interp.runs.options import WeightsOptions
 from crate_interp.runs.progress import progress_bar
-from crate_interp.training import Recipe
-from crate_interp.training.augmentation import validation_preparation
-from crate_interp.training.data import HELD_OUT, DatasetPictures, Pictures, Scenes
-from crate_interp.weights import load_clip, resolve_weights
-from crate_interp.weights.files import read_metadata
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
-# Folders that hold a part of a data set, by timm's names.
-_SPLITS = ({"train", "training"}, {"val", "valid", "validation", "eval", "evaluation"}, {"test"})
-# Keys of a recipe that say how its validation images are prepared, and which scenes they are.
-_PREPARATION = ("data", "image_size", "crop_area", "crop_pct", "interpolation")
-_SCENES = ("seed", "scene_objects", "scene_object_size", "validation_scenes")
+    from crate_interp.evaluation import AccuracyScore
+    from crate_interp.models.backbones import Backbone
+    from crate_interp.training.data import Pictures as LabelledPictures
 
-Preparation = dict[str, Any]
-Item = tuple[Float[Tensor, "3 H W"], int]
+__all__ = ["EvaluateClassifier"]
 
 
-def run(config: EvaluateClassifierConfig) -> int:
-    """Print the accuracy, and write it as JSON if asked.
+@dataclass(frozen=True, kw_only=True)
+class EvaluateClassifier(Command, WeightsOptions):
+    """Measure top-1 and top-5 accuracy of a head, or zero-shot (CLIPA)."""
 
-    Returns:
-        0, or 1 if an image could not be read and was skipped.
+    group: ClassVar[str] = "score"
 
-    Raises:
-        InputError: Model and data do not fit, or one of them cannot be had or read.
-    """
-    device = device_of(config.device)
-    names = None if config.classes is None else _read_classes(config.classes)
-    classifier = _head(config, device) if names is None else _zero_shot(config, names, device)
-    recorded = _recorded_recipe(classifier.path)
-    preparation = _preparation(config, classifier.vision, recorded)
-    pictures = _open_pictures(config, recorded, preparation, classifier.outputs)
-    if len(pictures.classes) != classifier.outputs:
-        raise InputError(
-            f"data {config.data}: found {len(pictures.classes)} classes, expected as many as "
-            f"{config.classes or f'the head of {config.model}'} has, {classifier.outputs}"
-        )
-    if config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
-    score, skipped = _measure(config, classifier, pictures, preparation, device)
-    top1, top5 = score.accuracy[1], score.accuracy[5]
-    result = {
-        "model": describe_model(config.model, config.weights),
-        "weights": describe_weights(classifier.path),
-        "data": config.data,
-        "split": config.split,
-        "count": score.pictures,
-        "top1": top1,
-        "top5": top5,
-        "skipped": skipped,
-        "preparation": preparation,
-        "templates": None if names is None else config.templates,
-        "precision": config.precision,
-        "device": device.type,
-    }
-    print(
-        f"{result['model']} on {config.data}, {config.split}: top-1 {100 * top1:.2f} %, "
-        f"top-5 {100 * top5:.2f} % of {score.pictures} images"
+    model: str = option("model name, alias, or one of our safetensors files; see `models`")
+    data: str = option(
+        "folder of class folders (the split below it, or not), whose sorted names are the labels "
+        "0, 1, ... (of `.in1k` heads: the 1000 WordNet ids of ImageNet-1K, sorted); or torch/NAME, "
+        "hfds/NAME, or `scenes`: held-out built-in ones, as training draws them"
     )
-    if config.output is not None:
-        config.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(config.output)
-    return 1 if skipped else 0
+    weights: Path | None = option(
+        "weight file in any official layout, not the released one; `random`: untrained", None
+    )
+    model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
+    data_root: Path | None = option("where torch/NAME or hfds/NAME lies", None)
+    data_args: dict[str, Any] = option(
+        "more arguments of timm's create_dataset (JSON, for instance '{\"download\": true}')", {}
+    )
+    split: str = option("part of the data", "validation")
+    classes: Path | None = option(
+        "zero-shot (CLIPA models): file of the class names, one a line, in label order", None
+    )
+    templates: list[str] = option(
+        "zero-shot: prompts, {} being the class name; their embeddings are averaged",
+        ["a photo of a {}."],
+        several=str,
+    )
+    size: Side | None = option("side of the square input, pixels (default: the model's own)", None)
+    batch_size: Pictures = option("images in a forward pass", 64)
+    workers: ReadProcesses = option("processes that read images", 2, presentation=True)
+    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    precision: Precision = option("number type of the forward pass", "float32")
+    limit: AtLeastOne | None = option("only so many images, evenly spread over the data", None)
+    on_error: OnError = option("what an image that cannot be read does", "raise")
+    output: Path | None = option("JSON file of the result", None, presentation=True)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def run(self) -> int:
+        """Print the accuracy, and write it as JSON if asked.
+
+        Returns:
+            0, or 1 if an image could not be read and was skipped.
+
+        Raises:
+            InputError: Model and data do not fit, or one of them cannot be had or read.
+        """
+        from crate_interp.runs.inference import describe_model, describe_weights, device_of
+
+        device = device_of(self.device)
+        names = None if self.classes is None else _read_classes(self.classes)
+        classifier = _head(self, device) if names is None else _zero_shot(self, names, device)
+        recorded = training.recorded_recipe(classifier.path)
+        preparation = training.preparation_of(
+            self.model, classifier.vision, self.data, self.size, recorded
+        )
+        recipe = training.Recipe(
+            model=self.model,
+            data=self.data,
+            data_root=None if self.data_root is None else str(self.data_root),
+            data_args=self.data_args,
+            train_split=self.split,
+            validation_split=self.split,
+            num_classes=classifier.outputs,
+            image_size=preparation["input_size"][-1],
+            steps=1,
+        )
+        pictures = training.open_held_out(recipe, recorded)
+        if len(pictures.classes) != classifier.outputs:
+            raise InputError(
+                f"data {self.data}: found {len(pictures.classes)} classes, expected as many as "
+                f"{self.classes or f'the head of {self.model}'} has, {classifier.outputs}"
+            )
+        if self.output is not None:
+            self.output.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
+        score, skipped = _measure(self, classifier, pictures, preparation, device)
+        top1, top5 = score.accuracy[1], score.accuracy[5]
+        result = {
+            "model": describe_model(self.model, self.weights),
+            "weights": describe_weights(classifier.path),
+            "data": self.data,
+            "split": self.split,
+            "count": score.pictures,
+            "top1": top1,
+            "top5": top5,
+            "skipped": skipped,
+            "preparation": preparation,
+            "templates": None if names is None else self.templates,
+            "precision": self.precision,
+            "device": device.type,
+        }
+        print(
+            f"{result['model']} on {self.data}, {self.split}: top-1 {100 * top1:.2f} %, "
+            f"top-5 {100 * top5:.2f} % of {score.pictures} images"
+        )
+        if self.output is not None:
+            self.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            print(self.output)
+        return 1 if skipped else 0
 
 
 @dataclass(frozen=True)
@@ -115,66 +151,50 @@ class _Classifier:
     path: Path | None
 
 
-def _head(config: EvaluateClassifierConfig, device: torch.device) -> _Classifier:
-    model, path = load_model(config)
+def _head(options: EvaluateClassifier, device: torch.device) -> _Classifier:
+    from crate_interp.runs.inference import load_model
+
+    model, path = load_model(options)
     if getattr(model, "projection_head", False):
         raise InputError(
-            f"{config.model}: its head gives embeddings, not classes: name the classes with "
+            f"{options.model}: its head gives embeddings, not classes: name the classes with "
             "--classes FILE"
         )
     return _Classifier(model.to(device), model, model.num_classes, path)
 
 
 def _zero_shot(
-    config: EvaluateClassifierConfig, names: Sequence[str], device: torch.device
+    options: EvaluateClassifier, names: Sequence[str], device: torch.device
 ) -> _Classifier:
-    if config.weights == RANDOM:
+    from crate_interp.runs.inference import loading_options
+
+    if options.weights == weights.RANDOM:
         raise InputError("weights random: zero-shot classes need a trained text tower")
-    options = {**config.model_args, **loading_options(config)}
-    model = load_clip(config.model, config.weights, **options).to(device)
-    texts = embed_classes(model, names, config.templates)
+    arguments = {**options.model_args, **loading_options(options)}
+    model = weights.load_clip(options.model, options.weights, **arguments).to(device)
+    texts = models.embed_classes(model, names, options.templates)
 
     def score_of(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         return model.zero_shot(model.encode_image(images).float(), texts)
 
-    path = resolve_weights(config.model, config.weights)
+    path = weights.resolve_weights(options.model, options.weights)
     return _Classifier(score_of, model.visual, len(names), path)
 
 
-class _Prepared(Dataset[Item | InputError]):
-    """Images as the model takes them; one that cannot be read is its error."""
-
-    def __init__(
-        self, pictures: Pictures, indices: Sequence[int], transform: Callable[[Image.Image], Tensor]
-    ) -> None:
-        self._pictures, self._indices, self._transform = pictures, indices, transform
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, position: int) -> Item | InputError:
-        try:
-            image, label = self._pictures[self._indices[position]]
-        except InputError as error:
-            return error
-        return self._transform(image), label
-
-
 def _measure(
-    config: EvaluateClassifierConfig,
+    options: EvaluateClassifier,
     classifier: _Classifier,
-    pictures: Pictures,
-    preparation: Preparation,
+    pictures: LabelledPictures,
+    preparation: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[AccuracyScore, list[str]]:
     """The accuracy, and why each image that was skipped could not be read."""
-    count = min(len(pictures), config.limit or len(pictures))
+    import torch
+
+    count = min(len(pictures), options.limit or len(pictures))
     indices = [position * len(pictures) // count for position in range(count)]
-    loader: DataLoader[Any] = DataLoader(
-        _Prepared(pictures, indices, create_transform(**preparation)),
-        batch_size=config.batch_size,
-        num_workers=config.workers,
-        collate_fn=list,
+    batches = training.read_prepared(
+        pictures, indices, preparation, options.batch_size, options.workers
     )
     ranks: list[int] = []
     skipped: list[str] = []
@@ -182,24 +202,24 @@ def _measure(
         torch.inference_mode(),
         progress_bar(desc="evaluate", total=count, unit="image") as progress,
     ):
-        for items in loader:
+        for items in batches:
             for error in (item for item in items if isinstance(item, InputError)):
-                if config.on_error == "raise":
+                if options.on_error == "raise":
                     raise error
                 skipped.append(str(error))
                 progress.write(f"skipped: {error}", file=sys.stderr)
             read = [item for item in items if not isinstance(item, InputError)]
             if read:
                 images = torch.stack([image for image, _ in read]).to(device)
-                with inference_precision(config.precision, classifier.vision):
+                with models.inference_precision(options.precision, classifier.vision):
                     scores = classifier.score_of(images)
                 labels = torch.tensor([label for _, label in read])
                 try:
-                    ranks += class_ranks(scores.float().cpu(), labels)
+                    ranks += evaluation.class_ranks(scores.float().cpu(), labels)
                 except InputError as error:  # huge weights give numbers that are none
-                    raise InputError(f"{config.weights or config.model}: {error}") from error
+                    raise InputError(f"{options.weights or options.model}: {error}") from error
             progress.update(len(items))
-    return accuracy_score(ranks), skipped
+    return evaluation.accuracy_score(ranks), skipped
 
 
 def _read_classes(path: Path) -> list[str]:
@@ -213,83 +233,3 @@ def _read_classes(path: Path) -> list[str]:
         if not name.strip():
             raise InputError(f"{path}, line {number}: expected a class name, found none")
     return [name.strip() for name in names]
-
-
-def _recorded_recipe(path: Path | None) -> Mapping[str, Any] | None:
-    """The recipe that our training wrote into a weight file."""
-    training = None if path is None else read_metadata(path).get("training")
-    if training is None:
-        return None
-    source = f"{path}: its record of the training"
-    recipe = parse_json_as(training, dict[str, Any], source).get("recipe")
-    if not isinstance(recipe, dict):
-        return None  # `convert` keeps what texts lie beside weights, and one may have that name
-    hints = get_type_hints(Recipe)
-    return {
-        key: checked_as(value, hints[key], f"{source}: {key}")
-        for key, value in _keys(recipe, (*_PREPARATION, *_SCENES)).items()
-    }
-
-
-def _preparation(
-    config: EvaluateClassifierConfig, model: Backbone, recorded: Mapping[str, Any] | None
-) -> Preparation:
-    """Arguments of timm's transform: those of the model's training, else of its configuration."""
-    own = resolve_model_data_config(model, use_test_size=True)
-    patches: Any = model.patch_embed
-    size = int(patches.img_size[-1])
-    if size == getattr(model, "pretrained_cfg", {}).get("input_size", (0,))[-1]:
-        size = int(own["input_size"][-1])  # the test size, which another training size has not
-    found = {name: own[name] for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
-    if recorded is not None:
-        recipe = Recipe(model=config.model, steps=1, **_keys(recorded, _PREPARATION))
-        size = recipe.image_size
-        found |= validation_preparation(recipe)
-    elif config.data == "scenes":
-        found["crop_pct"] = 1.0
-    size = config.size or size
-    if any(size % patch for patch in patches.patch_size):
-        raise InputError(
-            f"size {size}: expected a multiple of the patch of {patches.patch_size[0]} pixels"
-        )
-    return {**found, "input_size": (3, size, size)}
-
-
-def _keys(recipe: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: recipe[name] for name in names if name in recipe}
-
-
-def _open_pictures(
-    config: EvaluateClassifierConfig,
-    recorded: Mapping[str, Any] | None,
-    preparation: Preparation,
-    outputs: int,
-) -> Pictures:
-    root = None if config.data_root is None else str(config.data_root)
-    recipe = Recipe(
-        model=config.model,
-        data=config.data,
-        data_root=root,
-        data_args=config.data_args,
-        train_split=config.split,
-        validation_split=config.split,
-        num_classes=outputs,
-        image_size=preparation["input_size"][-1],
-        steps=1,
-    )
-    if config.data == "scenes":
-        recipe = dataclasses.replace(recipe, **_keys(recorded or {}, _SCENES))
-        return Scenes(recipe, HELD_OUT, recipe.validation_scenes)
-    _refuse_missing_split(config)
-    return DatasetPictures(recipe, config.split)
-
-
-def _refuse_missing_split(config: EvaluateClassifierConfig) -> None:
-    # timm then takes the whole folder, other splits and all, without a word.
-    folder = Path(config.data)
-    if not folder.is_dir():
-        return
-    there = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    names = next((names for names in _SPLITS if config.split in names), {config.split})
-    if there and there <= set().union(*_SPLITS) and not there & names:
-        raise InputError(f"{folder}: expected a folder {config.split!r}, found {sorted(there)}")

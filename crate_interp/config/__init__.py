@@ -42,9 +42,6 @@ from crate_interp.config.segmentation import (
     SemanticBenchmarkConfig,
     VocBenchmarkConfig,
 )
-from crate_interp.config.training import (
-    EvaluateClassifierConfig,
-)
 
 __all__ = [
     "FIGURE_OPTIONS",
@@ -56,7 +53,6 @@ __all__ = [
     "AttributeConfig",
     "BatchSize",
     "BenchmarkConfig",
-    "EvaluateClassifierConfig",
     "Feature",
     "FigureConfig",
     "FigureFormat",
