@@ -29,7 +29,6 @@ __all__ = ["main"]
 
 # Commands whose options are not yet in their file.
 _LEGACY: dict[str, type] = {
-    "attention": config.AttentionConfig,
     "benchmark voc2012": config.VocBenchmarkConfig,
     "benchmark semantic": config.SemanticBenchmarkConfig,
     "benchmark saliency": config.SaliencyBenchmarkConfig,

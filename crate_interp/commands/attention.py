@@ -1,158 +1,170 @@
-"""The command `attention`: what heads attend to, as figures and numbers."""
+"""What heads attend to, as figures and numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
-from crate_interp.analysis import attended_keys, attention_statistics
-from crate_interp.commands.attention_files import AttentionFiles, ObservedImage
-from crate_interp.config import AttentionConfig
-from crate_interp.data import ImageRecord, ResizedImage, resize_image
-from crate_interp.engine import StageClock
-from crate_interp.errors import InputError
-from crate_interp.hooks import (
-    Observer,
-    Site,
-    attention_map,
-    available_sites,
-    blocks_of,
-    count_units,
+from crate_interp import data, hooks, segmentation
+from crate_interp.commands.attention_figure import (
+    FIGURES,
+    AttendedImage,
+    AttentionFigure,
+    AttentionReading,
 )
-from crate_interp.runs.observation import load_observer, observe, open_pictures
-from crate_interp.structures import Activations, ImageGeometry
+from crate_interp.errors import InputError
+from crate_interp.options import option, part_of, with_options_of
+from crate_interp.options.choices import KeepBy
+from crate_interp.options.numbers import pixel_of
+from crate_interp.options.ranges import Index, Share
+from crate_interp.runs.command import Command, ImageFilesCommand
+from crate_interp.runs.journal import JournalEntry
+from crate_interp.runs.outputs import Arrays, Conclusion
+from crate_interp.runs.picture_names import file_stems
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations
+
+__all__ = ["Attention"]
 
 PICTURE_HEIGHT = 480  # of figures, pixels
 
 
-def run(config: AttentionConfig) -> int:
-    """Draw the figures and write their numbers.
-
-    Returns:
-        0, or 1 if an image failed.
-
-    Raises:
-        InputError: No image; a block or a head that the model does not have; a model without a
-            class token, and no query; as `load_observer`.
-        CheckpointError: The weights cannot be had or do not fit.
-    """
-    observer = load_observer(config)
-    images = open_pictures(config)
-    reading = _reading_of(observer, config)
-    if reading.keys and min(len(images), reading.num_heads) < 2:
-        raise InputError(
-            "heads auto: expected two images and two heads or more to compare, found "
-            f"{len(images)} and {reading.num_heads}; name heads, for instance --heads 0"
-        )
-    files = AttentionFiles(config, observer, images, reading.block)
-    failed = 0
-    sites = [Site.QUERY, Site.KEY]
-    for image in observe(observer, images.records, sites, reading.blocks, reading, config):
-        if image.result is None:
-            failed += 1
-        else:
-            files.add(image.record, image.result)
-    files.finish()
-    return 1 if failed else 0
+class _Entry(JournalEntry):
+    hw: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What is read of each image.
+@dataclass(frozen=True, kw_only=True)
+class Attention(ImageFilesCommand):
+    """Draw what heads attend to, and measure how far and how widely they look."""
 
-    Attributes:
-        config: Of the command.
-        observer: With the model.
-        num_heads: Of the model.
-        block: That is read, from 0.
-        blocks: Whose queries and keys are recorded: this one, or all.
-        layers: Whether the maps of all blocks are wanted.
-        keys: Whether the agreement of heads is wanted.
-        statistics: Whether distance, entropy and rollout are.
-    """
+    group: ClassVar[str] = "look inside"
+    entry: ClassVar[type] = _Entry
+    one_grid: ClassVar[str] = "figures and curves put the maps of all images on one grid"
 
-    config: AttentionConfig
-    observer: Observer
-    num_heads: int
-    block: int
-    blocks: list[int]
-    layers: bool
-    keys: bool
-    statistics: bool
-
-    def __call__(
-        self, record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
-    ) -> ObservedImage:
-        geometry = self.observer.geometry(image.original_hw)
-        patch = self._patch_of(record, geometry)
-        layers = {number: attention_map(activations, number, patch)[0] for number in self.blocks}
-        maps = layers[self.block]
-        statistics = keys = None
-        if self.statistics:
-            spacing_hw = geometry.stride_hw or geometry.patch_hw
-            statistics = attention_statistics(activations, spacing_hw, patch)
-        if self.keys:
-            of_patches = activations.patch_features(Site.KEY, self.block)[0].T
-            keys = attended_keys(maps.flatten(1), of_patches).cpu()
-        height, width = image.original_hw
-        shown_hw = PICTURE_HEIGHT, max(1, round(PICTURE_HEIGHT * width / height))
-        return ObservedImage(
-            resize_image(record.read(), shown_hw),
-            image.original_hw,
-            maps.cpu().numpy(),
-            torch.stack(list(layers.values())).cpu().numpy() if self.layers else None,
-            statistics,
-            keys,
-        )
-
-    def _patch_of(self, record: ImageRecord, geometry: ImageGeometry) -> tuple[int, int] | None:
-        if self.config.query_yx is None:
-            return None
-        try:
-            return geometry.patch_at(*self.config.query_yx)
-        except InputError as error:
-            raise InputError(f"{record.path}: query: {error}") from error
-
-
-def _reading_of(observer: Observer, config: AttentionConfig) -> _Reading:
-    """Find out what to read, and refuse what the model does not have."""
-    sites = available_sites(observer.model, config.block)
-    if Site.QUERY not in sites:
-        raise InputError(
-            f"{config.model}: no attention can be read at block {config.block}; it has "
-            f"{', '.join(site.value for site in sites)}"
-        )
-    if Site.CLS_ATTENTION not in sites and config.query is None:
-        raise InputError(
-            f"{config.model}: expected a model with a class token, found none; give --query Y,X, a "
-            "pixel of the image, for the attention of the patch there"
-        )
-    blocks = blocks_of(observer.model)
-    block = config.block % len(blocks)
-    num_heads = count_units(observer.model, Site.HEADS, block)
-    named = [] if isinstance(config.head, str) else [config.head]
-    for head in named + (config.head_numbers or []):
-        if not 0 <= head < num_heads:
-            raise InputError(
-                f"head {head} is out of range: the model has heads 0 to {num_heads - 1}"
-            )
-    for number in config.rollout_numbers or []:
-        if number >= len(blocks):
-            raise InputError(
-                f"rollout_blocks: block {number} is out of range: the model has blocks 0 to "
-                f"{len(blocks) - 1}"
-            )
-    asked = set(config.figure)
-    return _Reading(
-        config,
-        observer,
-        num_heads,
-        block,
-        blocks=list(range(len(blocks))) if asked & {"layers", "rollout", "curves"} else [block],
-        layers="layers" in asked,
-        keys="semantics" in asked and config.head_numbers is None,
-        statistics=bool(asked & {"rollout", "curves"}),
+    output: Path = option("folder of the figures and their numbers (npz, CSV)", presentation=True)
+    figure: list[str] = option("figures to draw", ["heads"], several=str)
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
+    head: Literal["all", "mean"] | Index = option(
+        "of heads and layers: each head, their mean, or one head, from 0", "all"
     )
+    patch: str | None = option(
+        "Y,X: attention of the patch at this pixel of the original image, not of the class token",
+        None,
+        also=["query"],
+    )
+    threshold: Share = option("share that a mask keeps", 0.6)
+    threshold_by: KeepBy = option(
+        "what is shared out: the mass of attention (DINO) or the patches (CRATE)", "mass"
+    )
+
+    @classmethod
+    def kind_for(cls, arguments: Sequence[str]) -> type[Command]:
+        """Add the options of all figures, and their names to `--figure`."""
+        del arguments
+        kinds = {name: FIGURES[name] for name in FIGURES.names()}
+        names: Any = Literal[tuple(kinds)]
+        help_text = "; ".join(f"{name}: {kind.summary}" for name, kind in kinds.items())
+        figure = "figure", list[names], option(help_text, ["heads"], several=names)
+        return with_options_of(cls, [*kinds.values()], [figure])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.figure:
+            raise InputError("figure: expected at least one, found none")
+        self._figures()
+        self._pixel_yx()
+
+    def reading(self, run: Run) -> AttentionReading:
+        """Read the queries and keys that the figures need, if the model has them."""
+        block, num_heads, num_blocks = self._check_model(run)
+        figures = self._figures()
+        for name, figure in figures.items():
+            # Of a figure that is not drawn, options that were given are checked all the same.
+            if name in self.figure or figure != type(figure)():
+                figure.check(len(run.images), num_blocks, num_heads)
+        drawn = [figures[name] for name in dict.fromkeys(self.figure)]
+        taken = {name for figure in figures.values() for name in figure.files}
+        records = run.images.records
+        stems = file_stems([record.file_name for record in records], taken)
+        every_block = any(figure.every_block for figure in drawn)
+        return AttentionReading(
+            [hooks.Site.QUERY, hooks.Site.KEY],
+            range(num_blocks) if every_block else [block],
+            pictures=max(figure.pictures for figure in drawn),
+            figures=drawn,
+            block=block,
+            pixel_yx=self._pixel_yx(),
+            head=self.head,
+            stems={record.image_id: stem for record, stem in zip(records, stems, strict=True)},
+        )
+
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Keep maps, masks, what the figures measure, and the picture that they show."""
+        import torch
+
+        try:
+            attended = AttendedImage(output, image, run.reading)
+        except InputError as error:
+            raise InputError(f"{image.record.path}: patch: {error}") from error
+        maps = attended.maps_of_heads(run.reading.block)
+        masks = segmentation.attention_masks(
+            torch.from_numpy(maps).flatten(1), self.threshold_by, self.threshold
+        )
+        height, width = image.geometry.original_hw
+        entry: dict[str, Any] = {"hw": (height, width), "maps": maps}
+        entry["masks"] = masks.numpy().reshape(maps.shape)
+        for figure in run.reading.figures:
+            entry |= figure.measure(attended)
+        if image.picture is not None:
+            shown_hw = PICTURE_HEIGHT, max(1, round(PICTURE_HEIGHT * width / height))
+            entry["picture"] = data.resize_image(image.picture, shown_hw)
+        return entry
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Draw the figures, and write the numbers of each image."""
+        drawn = [figure.conclude(run) for figure in run.reading.figures]
+        text = "\n".join(conclusion.text for conclusion in drawn if conclusion.text)
+        outputs = (conclusion.outputs for conclusion in drawn)
+        return Conclusion(chain(*outputs, _numbers(run)), text)
+
+    def _figures(self) -> dict[str, AttentionFigure]:
+        """All figures, with their options, by name."""
+        return {name: part_of(self, FIGURES[name]) for name in FIGURES.names()}
+
+    def _pixel_yx(self) -> tuple[int, int] | None:
+        return None if self.patch is None else pixel_of("patch", self.patch)
+
+    def _check_model(self, run: Run) -> tuple[int, int, int]:
+        """Refuse a model without what is read; give block, its number of heads, and of blocks."""
+        model = run.observer.model
+        sites = hooks.available_sites(model, self.block)
+        if hooks.Site.QUERY not in sites:
+            raise InputError(
+                f"{self.model}: no attention can be read at block {self.block}; it has "
+                f"{', '.join(site.value for site in sites)}"
+            )
+        if hooks.Site.CLS_ATTENTION not in sites and self.patch is None:
+            raise InputError(
+                f"{self.model}: expected a model with a class token, found none; give --patch Y,X, "
+                "a pixel of the image, for the attention of the patch there"
+            )
+        num_blocks = len(hooks.blocks_of(model))
+        block = self.block % num_blocks
+        num_heads = hooks.count_units(model, hooks.Site.HEADS, block)
+        if not isinstance(self.head, str) and not 0 <= self.head < num_heads:
+            raise InputError(
+                f"head {self.head} is out of range: the model has heads 0 to {num_heads - 1}"
+            )
+        return block, num_heads, num_blocks
+
+
+def _numbers(run: Run) -> Iterator[Arrays]:
+    figures: Sequence[AttentionFigure] = run.reading.figures
+    names = dict.fromkeys(["maps", "masks", *(name for own in figures for name in own.numbers)])
+    for entry in run.entries:
+        yield Arrays(run.reading.stems[entry["image_id"]], {name: entry[name] for name in names})

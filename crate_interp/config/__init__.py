@@ -11,12 +11,10 @@ from crate_interp.config.inside import (
     AblateConfig,
     AtlasConfig,
     AtomsConfig,
-    AttentionConfig,
     AttributeConfig,
 )
 from crate_interp.config.options import (
     FIGURE_OPTIONS,
-    AttentionFigure,
     BatchSize,
     Feature,
     FigureConfig,
@@ -48,8 +46,6 @@ __all__ = [
     "AblateConfig",
     "AtlasConfig",
     "AtomsConfig",
-    "AttentionConfig",
-    "AttentionFigure",
     "AttributeConfig",
     "BatchSize",
     "BenchmarkConfig",

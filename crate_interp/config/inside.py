@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from crate_interp.config.options import (
-    AttentionFigure,
     FigureConfig,
-    KeepBy,
     ObserveConfig,
 )
 from crate_interp.errors import InputError, shorten
@@ -19,103 +17,17 @@ from crate_interp.options.ranges import (
     Index,
     Natural,
     Range,
-    Share,
 )
 
 __all__ = [
     "AblateConfig",
     "AtlasConfig",
     "AtomsConfig",
-    "AttentionConfig",
     "AttributeConfig",
 ]
 
 Few = Annotated[int, Range(1, 1000)]  # atoms or patches that are drawn or kept
 Points = Annotated[int, Range(1, 10_000)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionConfig(ObserveConfig):
-    """Draw what the heads of a model attend to, and measure how far and how widely they look."""
-
-    one_grid: ClassVar[str] = "figures and curves put the maps of all images on one grid"
-
-    output: Path = option("folder of the figures and their numbers (npz, CSV)")
-    figure: list[AttentionFigure] = option(
-        "heads: maps, masks and outlines of each image, and a folder of its panels (image and "
-        "each head's map, PNG without words); layers: all blocks by all heads of each "
-        "image; semantics: chosen heads down, images across; rollout: after each block, images "
-        "across; curves: distance, entropy and rollout by block",
-        ["heads"],
-        several=AttentionFigure,
-    )
-    block: Index = option("block to read, from 0; negative counts from the last", -1)
-    head: Literal["all", "mean"] | Index = option(
-        "of heads and layers: each head, their mean, or one head, from 0", "all"
-    )
-    query: str | None = option(
-        "Y,X: attention of the patch at this pixel of the original image, not of the class token",
-        None,
-    )
-    threshold: Share = option("share that a mask keeps", 0.6)
-    threshold_by: KeepBy = option(
-        "what is shared out: the mass of attention (DINO) or the patches (CRATE)", "mass"
-    )
-    heads: str = option(
-        "heads of semantics: numbers such as 0,3,5; auto: the four whose attended patches have the "
-        "most similar keys in all images",
-        "auto",
-    )
-    rollout_blocks: str = option(
-        "blocks of rollout, one a row: numbers such as 0,5,11, from 0; or all", "all"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.figure:
-            raise InputError("figure: expected at least one, found none")
-        self.query_yx, self.head_numbers, self.rollout_numbers  # noqa: B018  # refuse what cannot be read
-
-    @property
-    def rollout_numbers(self) -> list[int] | None:
-        """Numbers of `rollout_blocks`, each once; `None` for all."""
-        if self.rollout_blocks == "all":
-            return None
-        numbers = _numbers_of(self.rollout_blocks)
-        if numbers is None:
-            raise InputError(
-                "rollout_blocks: expected all or numbers as 0,5,11, found "
-                f"{shorten(self.rollout_blocks)}"
-            )
-        return list(dict.fromkeys(numbers))
-
-    @property
-    def query_yx(self) -> tuple[int, int] | None:
-        """Pixel of `query`, row first."""
-        if self.query is None:
-            return None
-        numbers = _numbers_of(self.query)
-        if numbers is None or len(numbers) != 2:
-            raise InputError(f"query: expected Y,X such as 120,64, found {shorten(self.query)}")
-        return numbers[0], numbers[1]
-
-    @property
-    def head_numbers(self) -> list[int] | None:
-        """Numbers of `heads`, each once; `None` for auto."""
-        if self.heads == "auto":
-            return None
-        numbers = _numbers_of(self.heads)
-        if numbers is None:
-            raise InputError(
-                f"heads: expected auto or numbers as 0,3,5, found {shorten(self.heads)}"
-            )
-        return list(dict.fromkeys(numbers))
-
-
-def _numbers_of(text: str) -> list[int] | None:
-    parts = [part.strip() for part in text.split(",")]
-    numbers = all(re.fullmatch("[0-9]{1,9}", part) for part in parts)
-    return [int(part) for part in parts] if numbers else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from crate_interp.runs.options import WeightsOptions as WeightsConfig
 
 __all__ = [
     "FIGURE_OPTIONS",
-    "AttentionFigure",
     "BatchSize",
     "Feature",
     "FigureConfig",
@@ -53,7 +52,6 @@ __all__ = [
     "option",
 ]
 
-AttentionFigure = Literal["heads", "semantics", "layers", "rollout", "curves"]
 LabelledBy = Literal["kmeans", "linear"]
 Unit = Literal["class", "object"]
 

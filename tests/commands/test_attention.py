@@ -8,10 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from crate_interp import Observer, attention_masks, load_backbone
+from crate_interp import Observer, attention_masks, load_backbone, visualization
 from crate_interp.analysis import attended_keys, attention_statistics, head_agreement
 from crate_interp.cli import main
-from crate_interp.commands import attention_files
 
 OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu", "--dpi", "30"]
 EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]
@@ -106,10 +105,10 @@ def test_numbers_are_those_of_the_recorder(pictures, tmp_path, capsys):
 def test_query_is_the_patch_at_that_pixel(pictures, tmp_path, model, capsys):
     output = tmp_path / "out"
     y, x = 27, 11
-    options = ["--query", f"{y},{x}", "--model", model, "--block", "1"]
+    options = ["--patch", f"{y},{x}", "--model", model, "--block", "1"]
     assert run(pictures, output, *options) == 1
     error = capsys.readouterr().err
-    assert "a.png: query: pixel 27,11 lies outside the image" in error
+    assert "a.png: patch: pixel 27,11 lies outside the image" in error
     assert "expected y from 0 to 23 and x from 0 to 23" in error
     assert not (output / "a.npz").exists()
     for name in ("b", "c"):
@@ -153,15 +152,18 @@ NO_CLASS_TOKEN = '{"class_token": false, "global_pool": "avg"}'
     [
         (["--block", "4"], "block 4 is out of range: the model has blocks 0 to 3"),
         (["--head", "4"], "head 4 is out of range: the model has heads 0 to 3"),
-        (["--heads", "0,7"], "head 7 is out of range: the model has heads 0 to 3"),
-        (["--heads", "a"], "heads: expected auto or numbers as 0,3,5, found 'a'"),
-        (["--query", "3"], "query: expected Y,X such as 120,64, found '3'"),
+        (["--semantics-heads", "0,7"], "head 7 is out of range: the model has heads 0 to 3"),
+        (
+            ["--semantics-heads", "a"],
+            "semantics_heads: expected auto or numbers as 0,3,5, found 'a'",
+        ),
+        (["--patch", "3"], "patch: expected Y,X such as 120,64, found '3'"),
         (["--threshold", "0"], "threshold: expected a share in (0, 1], found 0"),
         (["--size", "2"], "size 2: expected a multiple of the patch size 4"),
         (["--figure", "semantics", "--limit", "1"], "expected two images and two heads or more"),
         (
             ["--model", "vit_demo", "--weights", "random", "--model-args", NO_CLASS_TOKEN],
-            "expected a model with a class token, found none; give --query Y,X",
+            "expected a model with a class token, found none; give --patch Y,X",
         ),
         (
             ["--model", "vit_base_patch16_xp_224", "--weights", "random", "--model-args", PARALLEL],
@@ -208,8 +210,8 @@ def test_rollout_of_chosen_blocks_and_panels_without_words(pictures, tmp_path, m
         seen.update(maps=maps, names=names, note=note)
         return figure(images, maps, titles, names, note, width)
 
-    figure = attention_files.maps_figure
-    monkeypatch.setattr(attention_files, "maps_figure", keep)
+    figure = visualization.maps_figure
+    monkeypatch.setattr(visualization, "maps_figure", keep)
     output = tmp_path / "out"
     options = ["--figure", "heads", "rollout", "--rollout-blocks", "3,0,3"]
     assert run(pictures / "b.png", output, *options) == 0

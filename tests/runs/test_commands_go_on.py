@@ -13,6 +13,10 @@ from crate_interp.runs.run_folder import RunFolder
 
 # What each command is given besides the pictures and the output; `{}` stands for the pictures.
 COMMANDS = {
+    "attention": [
+        *("{}", "--model", "demo"),
+        *("--figure", "heads", "semantics", "layers", "rollout", "curves"),
+    ],
     "pca": ["{}", "--model", "demo"],
     "layers": ["{}", "--model", "demo,demo_vit"],
     "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
