@@ -1,1 +1,21 @@
-"""The frame of commands over images: models, observation, resuming, numbers and figures."""
+"""The frame of every command over images: opening, observing, journal, resuming, files."""
+
+from crate_interp.runs.command import Command, ImageCommand, ImageFilesCommand, Reading
+from crate_interp.runs.journal import Entry, JournalEntry
+from crate_interp.runs.outputs import Arrays, Conclusion, Drawing, Json, Picture, Table, Text
+
+__all__ = [
+    "Arrays",
+    "Command",
+    "Conclusion",
+    "Drawing",
+    "Entry",
+    "ImageCommand",
+    "ImageFilesCommand",
+    "JournalEntry",
+    "Json",
+    "Picture",
+    "Reading",
+    "Table",
+    "Text",
+]

@@ -9,15 +9,19 @@ from crate_interp.segmentation.predictor import MaskCut
 from crate_interp.segmentation.principal_components import PrincipalComponents, principal_components
 from crate_interp.segmentation.principal_mask import PrincipalComponent, principal_component
 from crate_interp.segmentation.refinement import fill_holes, on_original, refine_masks
+from crate_interp.segmentation.segmenter import SEGMENTERS, FeatureSegmenter, Segmenter
 from crate_interp.segmentation.tokencut import TokenCutResult, tokencut
 
 __all__ = [
     "BACKGROUND_WEIGHT",
+    "SEGMENTERS",
+    "FeatureSegmenter",
     "MaskCut",
     "MaskCutResult",
     "NormalizedCut",
     "PrincipalComponent",
     "PrincipalComponents",
+    "Segmenter",
     "TokenCutResult",
     "affinity",
     "attention_masks",
