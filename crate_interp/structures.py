@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
 
 from crate_interp.errors import InputError, shorten
+
+if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
+    from torch import Tensor
 
 __all__ = ["Activations", "Frame", "ImageGeometry", "InputSize", "Instances", "boxes_of_masks"]
 
@@ -276,7 +277,7 @@ def _numbers(name: str, values: object) -> Float[np.ndarray, "*shape"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Activations(Mapping[tuple[str, int], Tensor]):
+class Activations(Mapping[tuple[str, int], "Tensor"]):
     """Detached tensors of one forward pass by (site, block); holds no model.
 
     A negative block counts from the last one, so `activations["key", -1]` and
@@ -344,4 +345,5 @@ class Activations(Mapping[tuple[str, int], Tensor]):
                 f"site {site!r} has shape {tuple(tokens.shape)}, expected (B, {expected}, D): "
                 "it holds no feature a token"
             )
-        return torch.as_tensor(tokens[:, self.num_prefix_tokens :].transpose(1, 2))
+        features: Tensor = tokens[:, self.num_prefix_tokens :].transpose(1, 2)
+        return features
