@@ -50,8 +50,11 @@ class Command(ABC):
 
     @classmethod
     def command_name(cls) -> str:
-        """Name on the command line: `benchmark voc2012` for `commands/benchmark/voc2012.py`."""
-        return cls.__module__.rpartition("commands.")[2].replace("_", "-").replace(".", " ")
+        """Name for the user: `benchmark voc2012` for `commands/benchmark/voc2012.py`."""
+        own = "crate_interp.commands."
+        if not cls.__module__.startswith(own):
+            return cls.__name__.lower()  # of another package
+        return cls.__module__.removeprefix(own).replace("_", "-").replace(".", " ")
 
     @abstractmethod
     def run(self) -> int:

@@ -109,12 +109,14 @@ class RunFolder:
             raise InputError(
                 f"{source}: expected an entry of checksum {shorten(line.sha256)}, found {found}"
             )
-        entry: JournalEntry = parse_json_as(bytes(line.entry), self._entry, source)
+        checked: JournalEntry = parse_json_as(bytes(line.entry), self._entry, source)
+        # Keys that the command has not declared are kept as well.
+        entry: Any = parse_json_as(bytes(line.entry), dict[str, Any], source) | checked
         if "arrays_sha256" in entry:
             arrays = read_bytes(self._arrays_of(entry["image_id"]))
             if checksum_of(arrays) != entry["arrays_sha256"]:
                 raise InputError(f"{source}: its arrays are damaged")
-        return entry
+        return entry  # type: ignore[no-any-return]
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add the entry of one image; it survives the end of the process at any later point.
