@@ -35,7 +35,6 @@ _LEGACY: dict[str, type] = {
     "ablate": config.AblateConfig,
     "attribute": config.AttributeConfig,
     "atlas": config.AtlasConfig,
-    "atoms": config.AtomsConfig,
 }
 
 

@@ -10,7 +10,6 @@ command that was stopped goes on from where it was.
 from crate_interp.config.inside import (
     AblateConfig,
     AtlasConfig,
-    AtomsConfig,
     AttributeConfig,
 )
 from crate_interp.config.options import (
@@ -45,7 +44,6 @@ __all__ = [
     "FIGURE_OPTIONS",
     "AblateConfig",
     "AtlasConfig",
-    "AtomsConfig",
     "AttributeConfig",
     "BatchSize",
     "BenchmarkConfig",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from crate_interp.config.options import (
-    FigureConfig,
     ObserveConfig,
 )
-from crate_interp.errors import InputError, shorten
+from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.ranges import (
     Index,
@@ -22,7 +20,6 @@ from crate_interp.options.ranges import (
 __all__ = [
     "AblateConfig",
     "AtlasConfig",
-    "AtomsConfig",
     "AttributeConfig",
 ]
 
@@ -48,30 +45,6 @@ class AtlasConfig(ObserveConfig):
         None,
         several=int,
     )
-
-
-@dataclass(frozen=True)
-class AtomsConfig(FigureConfig):
-    """Show the atoms that write a patch, a masked region, or a whole image, by contribution."""
-
-    continues: ClassVar[bool] = False
-
-    image: Path = option("the image", positional=True)
-    atlas: Path = option("folder of an atlas; it says which model, block and size to use")
-    patch: str | None = option("Y,X: a pixel of the patch (default: the whole image)", None)
-    mask: Path | None = option("PNG of the image's size; what is not black is chosen", None)
-    count: Few = option("atoms to show", 8)
-    output: Path = option("the figure, NAME.png; a CSV goes with it", Path("atoms.png"))
-    model: str | None = option("where the atlas's model is now, if not where it was", None)
-    weights: Path | None = option("where its weight file is now, if not where it was", None)
-    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patch is not None and self.mask is not None:
-            raise InputError("give --patch Y,X or --mask FILE, not both")
-        if self.patch is not None and not re.fullmatch(r"-?[0-9]{1,9},-?[0-9]{1,9}", self.patch):
-            raise InputError(f"patch: expected Y,X in pixels, found {shorten(self.patch)}")
 
 
 @dataclass(frozen=True, kw_only=True)

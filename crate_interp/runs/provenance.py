@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 
-def provenance_of(options: ModelOptions, observer: Observer, images: ImageSet) -> dict[str, Any]:
+def provenance_of(
+    options: ModelOptions, observer: Observer, images: ImageSet | None = None
+) -> dict[str, Any]:
     """Record what a command's numbers are made of: weights, settings and versions.
 
     The settings are all that decides the results; a run goes on only if they are the same.
@@ -41,7 +43,7 @@ def provenance_of(options: ModelOptions, observer: Observer, images: ImageSet) -
     Args:
         options: Options of the command.
         observer: Its model; tells the size, device and number type that `auto` stands for.
-        images: Its images.
+        images: Its images; `None` for a command of one image, which its settings name.
     """
     weights = weights_of(options)
     settings = {
@@ -54,8 +56,9 @@ def provenance_of(options: ModelOptions, observer: Observer, images: ImageSet) -
         **statistics_of(observer.model),
         "batch_size": batch_size_of(options.batch_size, observer),
     }
-    # Commands over files have the names that were given there already.
-    settings["image_set" if "images" in settings else "images"] = describe_images(images)
+    if images is not None:
+        # Commands over files have the names that were given there already.
+        settings["image_set" if "images" in settings else "images"] = describe_images(images)
     return {"weights": weights, "settings": settings, "versions": versions()}
 
 
