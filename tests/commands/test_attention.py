@@ -11,6 +11,7 @@ from PIL import Image
 from crate_interp import Observer, attention_masks, load_backbone, visualization
 from crate_interp.analysis import attended_keys, attention_statistics, head_agreement
 from crate_interp.cli import main
+from crate_interp.commands import attention_figures
 
 OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu", "--dpi", "30"]
 EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]
@@ -143,6 +144,34 @@ def test_named_heads_need_one_image_and_equal_names_stay_apart(pictures, tmp_pat
     ]
 
 
+FIGURE = """
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from crate_interp.commands.attention_figure import FIRST, AttentionFigure, draw_across
+from crate_interp.options import Range, check_ranges, option
+from crate_interp.runs.outputs import Conclusion
+
+@dataclass(frozen=True, kw_only=True)
+class Sharper(AttentionFigure):
+    summary: ClassVar[str] = "maps to a power"
+    pictures: ClassVar[int] = FIRST
+    numbers: ClassVar = ("sharper",)
+    files: ClassVar = ("sharper",)
+
+    power: Annotated[float, Range(0, 9)] = option("power of maps", 2)
+
+    def __post_init__(self):
+        check_ranges(self)
+
+    def measure(self, image):
+        return {"sharper": image.maps_of_heads(image.block) ** self.power}
+
+    def conclude(self, run):
+        maps = [entry["sharper"] for entry in run.pictured]
+        names = run.reading.head_names(len(maps[0]))
+        return Conclusion([draw_across(run, "sharper", maps, names)])
+"""
 PARALLEL = '{"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8}'  # blocks without `attn`
 NO_CLASS_TOKEN = '{"class_token": false, "global_pool": "avg"}'
 
@@ -226,3 +255,20 @@ def test_rollout_of_chosen_blocks_and_panels_without_words(pictures, tmp_path, m
     assert "rollout_blocks: block 4 is out of range" in capsys.readouterr().err
     assert run(pictures, output, "--figure", "rollout", "--rollout-blocks", "first") == 2
     assert "rollout_blocks: expected all or numbers" in capsys.readouterr().err
+
+
+def test_a_figure_is_one_file(pictures, tmp_path, monkeypatch):
+    """Its options, its entry in --figure, what it keeps of an image and what it draws."""
+    file = tmp_path / "figures" / "sharper.py"
+    file.parent.mkdir()
+    file.write_text(FIGURE)
+    folders = [*attention_figures.__path__, str(file.parent)]
+    monkeypatch.setattr(attention_figures, "__path__", folders)
+    monkeypatch.setattr(attention_figures.__spec__, "submodule_search_locations", folders)
+    output = tmp_path / "out"
+    options = ["--figure", "sharper", "--power", "3", "--format", "png"]
+    assert run(pictures, output, *options) == 0
+    assert (output / "sharper.png").stat().st_size > 1000
+    numbers = np.load(output / "a.npz")
+    np.testing.assert_array_equal(numbers["sharper"], numbers["maps"] ** 3)
+    assert run(pictures, output, *options[:2], "--power", "-1") == 2
