@@ -30,6 +30,7 @@ from crate_interp.hooks import (
 )
 from crate_interp.hooks.sites import blocks_of
 from crate_interp.segmentation import maskcut
+from crate_interp.segmentation.segmenters.maskcut import MaskCutSegmenter
 from crate_interp.structures import Activations
 
 __all__ = ["estimate_logit_effects", "logit_effects", "mask_effects", "mask_of", "written_energy"]
@@ -115,7 +116,7 @@ def estimate_logit_effects(
 
 
 def mask_of(
-    model: nn.Module, pixels: Float[Tensor, "B 3 H W"], tau: float = 0.15
+    model: nn.Module, pixels: Float[Tensor, "B 3 H W"], tau: float = MaskCutSegmenter.tau
 ) -> Bool[Tensor, "B h w"]:
     """The first object that MaskCut finds in each image, empty where it finds none.
 
@@ -144,7 +145,7 @@ def mask_effects(
     block: int,
     units: Sequence[int],
     at_once: int = 64,
-    tau: float = 0.15,
+    tau: float = MaskCutSegmenter.tau,
 ) -> Float[Tensor, " A"]:
     """Measure how much each head or atom, silenced at all tokens, changes the mask of an image.
 

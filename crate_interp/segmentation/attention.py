@@ -12,6 +12,7 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import to_float64
 from crate_interp.options.choices import KeepBy
+from crate_interp.segmentation.segmenters.attention import AttentionSegmenter
 
 __all__ = ["KeepBy", "attention_masks"]
 
@@ -19,7 +20,9 @@ _ROUNDING = 1e-12
 
 
 def attention_masks(
-    cls_attention: Float[Tensor, "*batch n"], by: KeepBy = "mass", keep: float = 0.6
+    cls_attention: Float[Tensor, "*batch n"],
+    by: KeepBy = AttentionSegmenter.keep_by,
+    keep: float = AttentionSegmenter.keep,
 ) -> Bool[Tensor, "*batch n"]:
     """Keep the patches of each row that the class token attends to most.
 

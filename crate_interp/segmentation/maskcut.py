@@ -16,6 +16,7 @@ from crate_interp.options.choices import Solver
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
+from crate_interp.segmentation.segmenters.maskcut import MaskCutSegmenter
 
 __all__ = ["MaskCutResult", "maskcut", "maskcut_batch"]
 
@@ -47,9 +48,9 @@ class MaskCutResult(NamedTuple):
 def maskcut(
     features: Float[Tensor, "D n"],
     grid_size: Sequence[int],
-    tau: float = 0.15,
-    max_masks: int = 3,
-    solver: Solver = "lanczos",
+    tau: float = MaskCutSegmenter.tau,
+    max_masks: int = MaskCutSegmenter.max_masks,
+    solver: Solver = MaskCutSegmenter.solver,
 ) -> MaskCutResult:
     """Cut an image into up to `max_masks` objects, each by a normalized cut of what is left.
 
@@ -88,9 +89,9 @@ def maskcut(
 def maskcut_batch(
     features: Float[Tensor, "B D n"],
     grid_size: Sequence[int],
-    tau: float = 0.15,
-    max_masks: int = 3,
-    solver: Solver = "lanczos",
+    tau: float = MaskCutSegmenter.tau,
+    max_masks: int = MaskCutSegmenter.max_masks,
+    solver: Solver = MaskCutSegmenter.solver,
 ) -> list[MaskCutResult]:
     """Do what `maskcut` does for images of one grid, with the eigenvectors of a round together.
 

@@ -20,6 +20,7 @@ from crate_interp.options.choices import Feature, Precision, Refine, Solver
 from crate_interp.options.ranges import AtLeastOne, Cosine
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch
 from crate_interp.segmentation.refinement import on_original
+from crate_interp.segmentation.segmenters.maskcut import MaskCutSegmenter
 from crate_interp.structures import Instances
 
 __all__ = ["MaskCut"]
@@ -61,13 +62,13 @@ class MaskCut:
     """
 
     model: nn.Module
-    tau: Cosine = 0.15
-    max_masks: AtLeastOne = 3
+    tau: Cosine = MaskCutSegmenter.tau
+    max_masks: AtLeastOne = MaskCutSegmenter.max_masks
     size: int | tuple[int, int] | None = None
-    feature: Feature = "auto"
-    block: int = -1
+    feature: Feature = MaskCutSegmenter.feature
+    block: int = MaskCutSegmenter.block
     refine: Refine = "none"
-    solver: Solver = "lanczos"
+    solver: Solver = MaskCutSegmenter.solver
     stride: int | None = None
     precision: Precision = "float32"
     keep_aspect: bool = False

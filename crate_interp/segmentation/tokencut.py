@@ -15,6 +15,7 @@ from crate_interp.options.choices import Solver
 from crate_interp.segmentation.affinity import affinity
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
+from crate_interp.segmentation.segmenters.tokencut import TokenCutSegmenter
 
 __all__ = ["TokenCutResult", "tokencut"]
 
@@ -41,8 +42,8 @@ class TokenCutResult(NamedTuple):
 def tokencut(
     features: Float[Tensor, "D n"],
     grid_size: Sequence[int],
-    tau: float = 0.2,
-    solver: Solver = "lanczos",
+    tau: float = TokenCutSegmenter.tau,
+    solver: Solver = TokenCutSegmenter.solver,
     name: str = "image",
 ) -> TokenCutResult:
     """Find the salient object: the 4-connected part of the cut's foreground that holds the seed.
