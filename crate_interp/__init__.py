@@ -10,6 +10,7 @@ timm, and costs nothing until timm or one of the names below is used:
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 from crate_interp.registration import register_with_timm
@@ -41,6 +42,17 @@ _HOME = {
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605  # the table is the list
 
+# Rooms that load torch: `from crate_interp import analysis` waits until a name of it is used.
+_ROOMS = ("analysis", "evaluation", "hooks", "models", "training", "visualization", "weights")
+
+
+class _Room(ModuleType):
+    """Stands for a room that nothing has imported yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 register_with_timm()
 
 
@@ -49,6 +61,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # slow to import, and rarely asked for
 
         return version("crate-interp")
+    if name in _ROOMS:
+        return _Room(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

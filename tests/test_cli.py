@@ -30,6 +30,21 @@ def test_help_lists_the_commands_and_loads_no_torch():
         assert set(command.split()) <= set(re.findall(r"[\w-]+", done.stdout))
 
 
+def test_the_help_of_every_command_loads_no_torch():
+    code = (
+        "import sys\nfrom crate_interp.cli import main\n"
+        "from crate_interp.commands import find_commands\n"
+        "for name in find_commands():\n"
+        "    try: main([*name.split(), '--help'])\n"
+        "    except SystemExit: pass\n"
+        "    heavy = {'torch', 'timm', 'cv2', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "    assert not heavy, (name, heavy)\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert "usage: crate-interp maskcut" in done.stdout
+
+
 @pytest.mark.parametrize(
     "first", ["crate_interp, timm", "timm, crate_interp", "crate_interp.models, timm"]
 )
