@@ -32,8 +32,6 @@ _LEGACY: dict[str, type] = {
     "benchmark voc2012": config.VocBenchmarkConfig,
     "benchmark semantic": config.SemanticBenchmarkConfig,
     "benchmark saliency": config.SaliencyBenchmarkConfig,
-    "ablate": config.AblateConfig,
-    "attribute": config.AttributeConfig,
     "atlas": config.AtlasConfig,
 }
 

@@ -1,299 +1,278 @@
-"""The command `ablate`: heads or atoms, ranked by what silencing each of them changes."""
+"""Heads or atoms, ranked by what silencing each of them changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
 
-from crate_interp.analysis import (
-    estimate_logit_effects,
-    logit_effects,
-    mask_effects,
-    written_energy,
-)
-from crate_interp.config import AblateConfig
-from crate_interp.data import ImageRecord, ResizedImage
-from crate_interp.engine import StageClock
+from crate_interp import analysis, hooks, models, visualization
 from crate_interp.errors import InputError
-from crate_interp.hooks import (
-    Observer,
-    Site,
-    any_resolution,
-    atom_site,
-    available_sites,
-    check_classifier,
-    choose_classes,
-    count_units,
-    record,
-)
-from crate_interp.hooks.sites import blocks_of
-from crate_interp.models import inference_precision
-from crate_interp.runs.class_names import class_names_of, name_class
-from crate_interp.runs.figure_files import list_files, save_figure
-from crate_interp.runs.inference import batch_size_of, describe_model, workers_of
-from crate_interp.runs.number_files import about_of, write_arrays, write_table
-from crate_interp.runs.observation import load_observer, open_pictures, process_pictures
-from crate_interp.visualization import Figure, atom_effects_figure, head_effects_figure
+from crate_interp.files import checksum_of
+from crate_interp.options import option
+from crate_interp.options.choices import BatchSize
+from crate_interp.options.ranges import Index, Natural
+from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.outputs import Arrays, Conclusion, Drawing, Table
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
-Numbers = Float[np.ndarray, " R"]
+    from crate_interp.data import ResizedImage
+    from crate_interp.engine import StageClock
+    from crate_interp.hooks import Observer, Site
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.visualization import Figure
+
+    Effects = Float[np.ndarray, "I R"]
+    Units = Int[np.ndarray, "R 2"]
+    # Measures one image: a row of effects per block, and the number of the class.
+    Measure = Callable[[Run, Tensor], tuple[Iterable[Tensor], int]]
+
+__all__ = ["Ablate"]
+
+RANKED = 10  # heads or atoms that are printed
+_NO_CLASS = -1
 
 
-@dataclass(frozen=True, eq=False)
-class _Units:
-    """The heads or atoms that are looked at, one a row.
+@dataclass(kw_only=True)
+class _Reading(Reading):
+    """What is silenced.
 
     Attributes:
-        block: From 0.
-        number: In the block.
+        site: Where the heads or atoms are.
+        units: Heads or atoms to silence: number of the block, and number in the block.
+        count: Number of heads or atoms that there are in the blocks.
+        estimate: Estimates by which `units` were chosen, mean over the images; `None` for all.
     """
 
-    block: Int[np.ndarray, " R"]
-    number: Int[np.ndarray, " R"]
-
-    def __getitem__(self, rows: Any) -> _Units:
-        return _Units(self.block[rows], self.number[rows])
-
-    def by_block(self) -> list[tuple[int, list[int]]]:
-        """Numbers of each block, in the order of the rows, which has the blocks ascending."""
-        blocks = np.unique(self.block).tolist()
-        return [(block, self.number[self.block == block].tolist()) for block in blocks]
+    site: Site
+    units: Units
+    count: int
+    estimate: Float[np.ndarray, " R"] | None = None
 
 
-def run(config: AblateConfig) -> int:
-    """Silence, measure, and write `ablation.csv`, `.npz`, `.png` and `.pdf`.
+@dataclass(frozen=True, kw_only=True)
+class Ablate(ImageFilesCommand):
+    """Silence heads or atoms, one at a time; rank them by what changes."""
 
-    Returns:
-        0, or 1 if an image failed, which is named.
+    group: ClassVar[str] = "look inside"
+    one_by_one: ClassVar[bool] = True
 
-    Raises:
-        InputError: No image; a block or class that the model does not have; a model without a
-            classifier; nothing could be measured.
-    """
-    observer = load_observer(config)
-    if config.precision == "auto":  # effects are small differences, which fewer bits would lose
-        observer = replace(observer, precision="float32")
-    records = open_pictures(config).records
-    site = _site_of(observer, config)
-    units = _all_units(observer.model, site, config)
-    if config.effect == "logit":
-        check_classifier(observer.model, config.class_)
-    measured, estimate = units, None
-    if config.target == "atoms" and 0 < config.measured < len(units.block):
-        _, estimates, _ = _each_image(partial(_estimate, units=units), records, observer, config)
-        estimate = estimates.mean(axis=0)
-        rows = np.sort(np.argsort(-np.abs(estimate), kind="stable")[: config.measured])
-        measured, estimate = units[rows], estimate[rows]
-    names, effects, classes = _each_image(
-        partial(_measure, units=measured), records, observer, config
+    batch_size: BatchSize = option(
+        "heads or atoms in a forward pass, each silenced in a copy of the image (auto: by tokens "
+        "and memory)",
+        "auto",
     )
-    arrays = _arrays_of(config, measured, names, effects, classes)
-    _write(config, arrays, estimate, about_of(config, observer))
-    num_classes = int(getattr(observer.model, "num_classes", 0))
-    figure = _figure(config, measured, effects, len(units.block), num_classes)
-    drawn = save_figure(figure, _file(config, "png"), config)
-    _report(config, measured, effects, estimate)
-    files = list_files([*drawn, _file(config, "csv"), _file(config, "npz")])
-    print(f"{files}: {len(effects)} images, {len(measured.block)} units")
-    return int(len(names) < len(records))
+    output: Path = option(
+        "folder: figure, ranking (CSV), numbers of each image (npz)", presentation=True
+    )
+    target: Literal["heads", "atoms"] = option(
+        "what to silence; atoms are sparse codes, for ViTs the neurons of the MLP", "heads"
+    )
+    block: Index | Literal["all"] = option("from 0; negative counts from the last", "all")
+    effect: Literal["logit", "mask"] = option(
+        "what may change: the score of a class, or the mask of MaskCut's first object (1 - IoU)",
+        "logit",
+    )
+    class_: Index | None = option("number of the class (default: the predicted one)", None)
+    measured: Natural = option(
+        "atoms to silence: so many of the largest first-order estimate (--effect logit) or of the "
+        "largest written energy (--effect mask), mean over the images; 0: all",
+        100,
+    )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_ is not None and self.effect == "mask":
+            raise InputError("--class goes with --effect logit; a mask has no class")
 
-def _all_units(model: nn.Module, site: Site, config: AblateConfig) -> _Units:
-    count = len(blocks_of(model))
-    usable = range(count - 1 if config.effect == "mask" else count)
-    if config.block == "all":
-        blocks = list(usable)
-    else:
-        available_sites(model, config.block)  # refuses a block that there is not
-        blocks = [config.block % count]
-    if not blocks or blocks[0] not in usable:
-        raise InputError(
-            f"block {config.block}: expected 0 to {count - 2}; the mask is read where block "
-            f"{count - 1} projects, before its own heads and atoms"
+    def load_observer(self) -> Observer:
+        """Load the model, in float32 by default: fewer bits would lose small differences."""
+        from crate_interp.runs.inference import load_observer
+
+        return load_observer(
+            replace(self, precision="float32") if self.precision == "auto" else self
         )
-    numbers = [np.arange(count_units(model, site, block)) for block in blocks]
-    repeated = [np.full(len(own), block) for own, block in zip(numbers, blocks, strict=True)]
-    return _Units(np.concatenate(repeated), np.concatenate(numbers))
 
+    def reading(self, run: Run) -> _Reading:
+        """List the heads or atoms, and refuse a block or a class that the model does not have."""
+        model = run.observer.model
+        site = hooks.Site.HEADS if self.target == "heads" else hooks.atom_site(model)
+        units = self._all_units(run, site)
+        if self.effect == "logit":
+            hooks.check_classifier(model, self.class_)
+        return _Reading(site=site, units=units, count=len(units))
 
-def _each_image(
-    measure: Callable[..., tuple[Numbers, int]],
-    records: Any,
-    observer: Observer,
-    config: AblateConfig,
-) -> tuple[list[str], Float[np.ndarray, "I R"], list[int]]:
-    """Names of the images that did not fail, what was measured of each, and the class."""
+    def collect(self, run: Run) -> None:
+        """Measure the units; of many atoms, those of the largest estimates, after another pass."""
+        units = run.reading.units
+        if self.target == "atoms" and 0 < self.measured < len(units):
+            entries = run.each(self.measure, partial(self._each, self._estimates), "estimates")
+            if not entries:
+                return
+            estimate = np.mean([entry["effects"] for entry in entries], axis=0)
+            rows = np.sort(np.argsort(-np.abs(estimate), kind="stable")[: self.measured])
+            run.reading = replace(run.reading, units=units[rows], estimate=estimate[rows])
+        # An image that failed before may be there when a stopped run goes on, and change the
+        # choice: effects of other units are not mixed with those of these.
+        checksum = checksum_of(run.reading.units.tobytes())
+        run.each(self.measure, name=f"effects-{checksum[:16]}")
 
-    def forward(
-        images: list[ResizedImage], _: StageClock
-    ) -> list[tuple[Numbers, int] | InputError]:
-        try:  # an error of one image, which `finish` raises again for it
-            with any_resolution(observer.model, observer.stride):
-                return [measure(observer.pixels([images[0].rgb]), observer, config)]
+    def forward(self, run: Run, images: Sequence[ResizedImage], stage: StageClock) -> Iterable[Any]:
+        """Silence the units in one image; several ablations of it are a batch."""
+        return self._each(self._effects, run, images, stage)
+
+    def measure(self, run: Run, image: SeenImage, output: Any) -> Mapping[str, Any]:
+        """Keep the numbers of one image, or let it fail."""
+        if isinstance(output, InputError):
+            raise output
+        effects, number = output
+        return {"effects": effects, "class": np.array(number)}
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Rank the units by their mean effect."""
+        effects = np.stack([entry["effects"] for entry in run.entries])
+        units, estimate = run.reading.units, run.reading.estimate
+        columns = {
+            f"{self.effect}_effect": effects.mean(axis=0),
+            "deviation": effects.std(axis=0),
+        }
+        arrays = {
+            "file_names": np.array([entry["file_name"] for entry in run.entries]),
+            "block": units[:, 0],
+            self._unit: units[:, 1],
+            "effects": effects,
+        }
+        if self.effect == "logit":
+            arrays["classes"] = np.stack([entry["class"] for entry in run.entries])
+        if estimate is not None:
+            arrays["estimate"] = columns["estimate"] = estimate
+        ranking = np.argsort(-np.abs(effects.mean(axis=0)), kind="stable")
+        rows = [
+            [rank, *units[row], *(f"{values[row]:.6g}" for values in columns.values())]
+            for rank, row in enumerate(ranking, start=1)
+        ]
+        table = Table("ablation", ("rank", "block", self._unit, *columns), rows)
+        drawing = Drawing("ablation", self._figure(run, effects, ranking))
+        text = self._describe(run.reading, effects, ranking)
+        return Conclusion([drawing, table, Arrays("ablation", arrays)], text)
+
+    @property
+    def _unit(self) -> str:
+        return self.target.removesuffix("s")
+
+    def _all_units(self, run: Run, site: Site) -> Units:
+        """Heads or atoms of the blocks that are asked for."""
+        model = run.observer.model
+        count = len(hooks.blocks_of(model))
+        usable = range(count - 1 if self.effect == "mask" else count)
+        blocks = list(usable)
+        if self.block != "all":
+            hooks.available_sites(model, self.block)  # refuses a block that there is not
+            blocks = [self.block % count]
+        if not blocks or blocks[0] not in usable:
+            raise InputError(
+                f"block {self.block}: expected 0 to {count - 2}; the mask is read where block "
+                f"{count - 1} projects, before its own heads and atoms"
+            )
+        return np.array(
+            [
+                (block, number)
+                for block in blocks
+                for number in range(hooks.count_units(model, site, block))
+            ]
+        )
+
+    def _each(
+        self, measure: Measure, run: Run, images: Sequence[ResizedImage], stage: StageClock
+    ) -> Iterable[Any]:
+        """Effects on one image, and the class; or why there are none, for `measure` to raise."""
+        import torch
+
+        observer = run.observer
+        resolution = hooks.any_resolution(observer.model, observer.stride)
+        try:
+            with stage("forward"), resolution, torch.inference_mode():
+                effects, number = measure(run, observer.pixels([images[0].rgb]))
+                return [(torch.cat(list(effects)).cpu().double().numpy(), number)]
         except InputError as error:
             return [error]
 
-    def finish(
-        record: ImageRecord, _: ResizedImage, found: tuple[Numbers, int] | InputError, __: Any
-    ) -> tuple[str, Numbers, int]:
-        if isinstance(found, InputError):
-            raise InputError(f"{record.path}: {found}")
-        return record.file_name, *found
+    def _estimates(self, run: Run, pixels: Tensor) -> tuple[Iterable[Tensor], int]:
+        """First-order effects on the score of the class, or written energies."""
+        model, site = run.observer.model, run.reading.site
+        blocks = [block for block, _ in _by_block(run.reading.units)]
+        if self.effect == "mask":
+            with hooks.record(model, [site], blocks) as recorder:
+                model(pixels)
+            codes = recorder.activations
+            rows = [analysis.written_energy(model, codes[site, block], block) for block in blocks]
+            return rows, _NO_CLASS
+        number = int(hooks.choose_classes(model(pixels), self.class_)[0])
+        return analysis.estimate_logit_effects(model, pixels, number, site, blocks), number
 
-    workers = workers_of(config.workers)
-    outcomes = process_pictures(observer, records, forward, finish, 1, workers)
-    results = [image.result for image in outcomes if image.result is not None]
-    if not results:
-        raise InputError("none of the images could be measured")
-    names, numbers, classes = zip(*results, strict=True)
-    return list(names), np.stack(numbers), list(classes)
+    def _effects(self, run: Run, pixels: Tensor) -> tuple[Iterable[Tensor], int]:
+        """Effects of the units, each silenced alone."""
+        model, site, at_once = run.observer.model, run.reading.site, run.settings["batch_size"]
+        groups = list(_by_block(run.reading.units))
+        with models.inference_precision(run.observer.precision, model):
+            if self.effect == "mask":
+                masks = [analysis.mask_effects(model, pixels, site, *of, at_once) for of in groups]
+                return masks, _NO_CLASS
+            blocks = [block for block, _ in groups]
+            with hooks.record(model, [hooks.Site.TOKENS_IN], blocks) as recorder:
+                number = int(hooks.choose_classes(model(pixels), self.class_)[0])
+            tokens = recorder.activations
+            return [
+                analysis.logit_effects(model, tokens, number, site, *of, at_once) for of in groups
+            ], number
 
+    def _figure(self, run: Run, effects: Effects, ranking: Int[np.ndarray, " R"]) -> Figure:
+        from crate_interp.runs.class_names import class_names_of, name_class
 
-def _site_of(observer: Observer, config: AblateConfig) -> Site:
-    return Site.HEADS if config.target == "heads" else atom_site(observer.model)
-
-
-def _estimate(
-    pixels: Tensor, observer: Observer, config: AblateConfig, units: _Units
-) -> tuple[Numbers, int]:
-    """First-order effects on the logit, or the written energy, of all units."""
-    model, site = observer.model, _site_of(observer, config)
-    blocks = [block for block, _ in units.by_block()]
-    if config.effect == "mask":
-        with torch.inference_mode(), record(model, [site], blocks) as recorder:
-            model(pixels)
-        found = recorder.activations
-        rows = [written_energy(model, found[site, block], block) for block in blocks]
-        return torch.cat(rows).cpu().double().numpy(), -1
-    with torch.inference_mode():
-        number = int(choose_classes(model(pixels), config.class_)[0])
-    rows = estimate_logit_effects(model, pixels, number, site, blocks)
-    return torch.cat(rows).cpu().double().numpy(), number
-
-
-def _measure(
-    pixels: Tensor, observer: Observer, config: AblateConfig, units: _Units
-) -> tuple[Numbers, int]:
-    """Effects of the units, each silenced alone."""
-    model, site = observer.model, _site_of(observer, config)
-    at_once = batch_size_of(config.batch_size, observer)
-    groups = units.by_block()
-    with inference_precision(observer.precision, observer.model), torch.inference_mode():
-        if config.effect == "mask":
-            rows = [mask_effects(model, pixels, site, *group, at_once) for group in groups]
-            return torch.cat(rows).cpu().double().numpy(), -1
-        with record(model, [Site.TOKENS_IN], [block for block, _ in groups]) as recorder:
-            number = int(choose_classes(model(pixels), config.class_)[0])
-        rows = [
-            logit_effects(
-                model,
-                recorder.activations,
-                number,
-                site,
-                block,
-                own,
-                at_once,
+        logit, model = self.effect == "logit", run.settings["model"]
+        what = "drop of the class score" if logit else "change of the mask (1 − IoU)"
+        label = f"{what} without the {self._unit}, mean of {len(effects)} images"
+        if self.class_ is not None:
+            count = int(getattr(run.observer.model, "num_classes", 0))
+            label += f", {name_class(self.class_, class_names_of(self, count))}"
+        units = run.reading.units
+        if self.target == "heads":
+            blocks = np.unique(units[:, 0]).tolist()
+            matrix = effects.mean(axis=0).reshape(len(blocks), -1)
+            return visualization.head_effects_figure(
+                matrix, blocks, label, logit, model, self.width_inches
             )
-            for block, own in groups
-        ]
-    return torch.cat(rows).cpu().double().numpy(), number
+        names = [f"block {block}  atom {number}" for block, number in units[ranking]]
+        note = model
+        if len(units) < run.reading.count:
+            by = "first-order estimate" if logit else "written energy"
+            note += f" · {len(units)} of {run.reading.count} atoms silenced, of the largest {by}"
+        return visualization.atom_effects_figure(
+            effects[:, ranking], names, label, note, self.width_inches
+        )
+
+    def _describe(self, reading: _Reading, effects: Effects, ranking: Int[np.ndarray, " R"]) -> str:
+        """The first of the ranking, how good the estimate was, and how much was measured."""
+        mean, deviation = effects.mean(axis=0), effects.std(axis=0)
+        head = f"{self.effect} effect"
+        lines = [f"{'block':>5} {self._unit:>6} {head:>13} {'deviation':>10}"]
+        for row in ranking[:RANKED]:
+            block, number = reading.units[row]
+            lines.append(f"{block:5d} {number:6d} {mean[row]:13.4f} {deviation[row]:10.4f}")
+        if reading.estimate is not None and self.effect == "logit":
+            correlation = np.corrcoef(reading.estimate, mean)[0, 1]
+            lines.append(f"first-order estimate and measurement: correlation {correlation:.3f}")
+        return "\n".join([*lines, f"{len(effects)} images, {len(reading.units)} units"])
 
 
-def _file(config: AblateConfig, suffix: str) -> Any:
-    return config.output / f"ablation.{suffix}"
-
-
-def _ranking(effects: Float[np.ndarray, "I R"]) -> Int[np.ndarray, " R"]:
-    return np.argsort(-np.abs(effects.mean(axis=0)), kind="stable")
-
-
-def _unit(config: AblateConfig) -> str:
-    return config.target.removesuffix("s")
-
-
-def _arrays_of(
-    config: AblateConfig,
-    units: _Units,
-    names: list[str],
-    effects: Float[np.ndarray, "I R"],
-    classes: list[int],
-) -> dict[str, Any]:
-    arrays: dict[str, Any] = {
-        "file_names": np.array(names),
-        "block": units.block,
-        _unit(config): units.number,
-    }
-    arrays |= {"effects": effects}
-    if config.effect == "logit":
-        arrays |= {"classes": np.array(classes)}
-    return arrays
-
-
-def _write(
-    config: AblateConfig,
-    arrays: dict[str, Any],
-    estimate: Numbers | None,
-    about: Mapping[str, Any],
-) -> None:
-    effects = arrays["effects"]
-    columns = {f"{config.effect}_effect": effects.mean(axis=0), "deviation": effects.std(axis=0)}
-    if estimate is not None:
-        arrays["estimate"] = columns["estimate"] = estimate
-    write_arrays(_file(config, "npz"), arrays, about)
-    units = ("block", _unit(config))
-    rows = [
-        [rank, *(arrays[name][row] for name in units), *(f"{c[row]:.6g}" for c in columns.values())]
-        for rank, row in enumerate(_ranking(effects), start=1)
-    ]
-    write_table(_file(config, "csv"), ("rank", *units, *columns), rows, about)
-
-
-def _figure(
-    config: AblateConfig,
-    units: _Units,
-    effects: Float[np.ndarray, "I R"],
-    of: int,
-    num_classes: int,
-) -> Figure:
-    logit = config.effect == "logit"
-    what = "drop of the class score" if logit else "change of the mask (1 − IoU)"
-    label = f"{what} without the {_unit(config)}, mean of {len(effects)} images"
-    if config.class_ is not None:
-        label += f", {name_class(config.class_, class_names_of(config, num_classes))}"
-    model = describe_model(config.model, config.weights)
-    width = config.width_inches
-    if config.target == "heads":
-        groups = units.by_block()
-        matrix = effects.mean(axis=0).reshape(len(groups), -1)
-        blocks = [block for block, _ in groups]
-        return head_effects_figure(matrix, blocks, label, logit, model, width)
-    order = _ranking(effects)
-    names = [f"block {units.block[row]}  atom {units.number[row]}" for row in order]
-    note = model
-    if len(order) < of:
-        by = "first-order estimate" if logit else "written energy"
-        note += f" · {len(order)} of {of} atoms silenced, of the largest {by}"
-    return atom_effects_figure(effects[:, order], names, label, note, width)
-
-
-def _report(
-    config: AblateConfig,
-    units: _Units,
-    effects: Float[np.ndarray, "I R"],
-    estimate: Numbers | None,
-) -> None:
-    print(f"{'block':>5} {_unit(config):>6} {config.effect + ' effect':>13} {'deviation':>10}")
-    for row in _ranking(effects)[:10]:
-        own = effects[:, row]
-        print(f"{units.block[row]:5d} {units.number[row]:6d} {own.mean():13.4f} {own.std():10.4f}")
-    if estimate is not None and config.effect == "logit":
-        correlation = np.corrcoef(estimate, effects.mean(axis=0))[0, 1]
-        print(f"first-order estimate and measurement: correlation {correlation:.3f}")
+def _by_block(units: Units) -> Iterator[tuple[int, list[int]]]:
+    """Numbers of the blocks, and the numbers of the units in each."""
+    for block in np.unique(units[:, 0]).tolist():
+        yield block, units[units[:, 0] == block, 1].tolist()

@@ -8,9 +8,7 @@ command that was stopped goes on from where it was.
 """
 
 from crate_interp.config.inside import (
-    AblateConfig,
     AtlasConfig,
-    AttributeConfig,
 )
 from crate_interp.config.options import (
     FIGURE_OPTIONS,
@@ -42,9 +40,7 @@ from crate_interp.config.segmentation import (
 
 __all__ = [
     "FIGURE_OPTIONS",
-    "AblateConfig",
     "AtlasConfig",
-    "AttributeConfig",
     "BatchSize",
     "BenchmarkConfig",
     "Feature",

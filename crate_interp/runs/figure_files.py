@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
-from crate_interp.data import resize_image
 from crate_interp.errors import InputError
 from crate_interp.files import write_whole
 from crate_interp.runs.number_files import naming
 from crate_interp.runs.options import FigureOptions
 from crate_interp.visualization import Figure, write_figure
 
-__all__ = ["check_figure_path", "list_files", "save_figure", "small_image"]
+__all__ = ["check_figure_path", "list_files", "save_figure"]
 
 
 def check_figure_path(path: Path) -> None:
@@ -51,13 +47,6 @@ def save_figure(figure: Figure, path: Path, options: FigureOptions) -> list[Path
         with naming(file), write_whole(file) as stream:
             write_figure(figure, stream, file.suffix[1:], options.dpi)
     return files
-
-
-def small_image(rgb: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """An image for a figure: in its own proportions, its longer side at most so many pixels."""
-    scale = min(1.0, side / max(rgb.shape[:2]))
-    height, width = (max(1, round(scale * length)) for length in rgb.shape[:2])
-    return resize_image(rgb, (height, width))
 
 
 def list_files(files: Sequence[Path]) -> str:

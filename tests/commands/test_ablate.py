@@ -11,6 +11,7 @@ from PIL import Image
 from crate_interp import Observer, any_resolution, load_backbone
 from crate_interp.cli import main
 from crate_interp.data import draw_scene, read_image
+from crate_interp.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,6 +80,36 @@ def test_the_atoms_of_the_largest_estimate_are_measured(folder, tmp_path, effect
         assert "correlation" in capsys.readouterr().out
         largest = np.abs(everything["effects"].mean(axis=0)).argsort()[-20:]
         assert set(arrays["atom"]) <= set(largest)
+
+
+def test_an_image_repaired_before_a_run_goes_on_has_the_atoms_chosen_anew(
+    folder, tmp_path, monkeypatch
+):
+    options = ["--model", "demo", "--target", "atoms", "--measured", "3"]
+    _, whole, _ = ablate(folder, tmp_path / "whole", *options)
+    picture = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(b"no image")
+    code, alone, _ = ablate(folder, tmp_path / "alone", *options)
+    assert code == 1
+    assert alone["atom"].tolist() != whole["atom"].tolist()
+    append, kept = RunFolder.append, []
+
+    def stop(run_folder, entry):
+        append(run_folder, entry)
+        kept.append(entry["file_name"])
+        if len(kept) == 2:  # the estimates, and then the effects, of the one image
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "append", stop)
+    output = ["--output", str(tmp_path / "again" / "out")]
+    command = ["ablate", str(folder), "--size", "24", "--workers", "0", "--device", "cpu"]
+    assert main([*command, *output, *options]) == 130
+    assert kept == ["a.png", "a.png"]
+    (folder / "b.png").write_bytes(picture)
+    code, again, _ = ablate(folder, tmp_path / "again", *options)
+    assert code == 0
+    for name in ("atom", "effects", "estimate"):
+        np.testing.assert_array_equal(again[name], whole[name])
 
 
 def test_a_class_and_a_vit_can_be_asked_for(folder, tmp_path):

@@ -11,7 +11,7 @@ from crate_interp import Observer, any_resolution, load_backbone, record
 from crate_interp.analysis import attention_relevance
 from crate_interp.cli import main
 from crate_interp.commands import attribute
-from crate_interp.config import AttributeConfig
+from crate_interp.commands.attribute import Attribute
 from crate_interp.data import draw_scene, read_image
 from crate_interp.runs.class_names import class_names_of, name_class
 
@@ -109,7 +109,7 @@ def test_an_empty_folder_and_another_kind_of_figure_are_refused(tmp_path, capsys
 )
 def test_classes_are_called_by_the_names_in_the_weights(model, expected):
     weights = Path(model[3]) if len(model) > 2 else None
-    config = AttributeConfig(model=model[1], weights=weights, images=[], output=Path("a.png"))
+    config = Attribute(model=model[1], weights=weights, images=[], output=Path("a.png"))
     found = class_names_of(config, 8)
     assert (found and found[:2]) == expected
     assert name_class(1, found) == ("checkered block (class 1)" if expected else "class 1")
@@ -118,7 +118,7 @@ def test_classes_are_called_by_the_names_in_the_weights(model, expected):
 def test_a_thousand_classes_are_those_of_imagenet(tmp_path):
     file = tmp_path / "weights.npz"
     file.write_bytes(b"another layout")
-    config = AttributeConfig(model="vit_T16", weights=file, images=[], output=Path("a.png"))
+    config = Attribute(model="vit_T16", weights=file, images=[], output=Path("a.png"))
     assert name_class(0, class_names_of(config, 1000)) == "tench (class 0)"
     assert class_names_of(config, 77) is None
 
@@ -130,8 +130,8 @@ def test_figure_has_images_in_their_own_proportions_and_names(folder, tmp_path, 
         seen.update(pictures=pictures, maps=maps, names=names, note=note)
         return figure(pictures, maps, names, note, width)
 
-    figure = attribute.attribution_figure
-    monkeypatch.setattr(attribute, "attribution_figure", keep)
+    figure = attribute.visualization.attribution_figure
+    monkeypatch.setattr(attribute.visualization, "attribution_figure", keep)
     command = ["attribute", str(folder), "--model", "demo", "--size", "24", "--steps", "2"]
     options = ["--workers", "0", "--device", "cpu", "--output", str(tmp_path / "f.png")]
     assert main([*command, *options]) == 0

@@ -18,6 +18,8 @@ COMMANDS = {
         *("--figure", "heads", "semantics", "layers", "rollout", "curves"),
     ],
     "pca": ["{}", "--model", "demo"],
+    "ablate": ["{}", "--model", "demo", "--target", "atoms", "--measured", "3"],
+    "attribute": ["{}", "--model", "demo", "--steps", "2"],
     "layers": ["{}", "--model", "demo,demo_vit"],
     "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
     "segment": ["--images", "{}", "--model", "demo_vit", "--method", "attention"],
@@ -39,6 +41,8 @@ def pictures(tmp_path):
 
 
 def command(name, pictures, output):
+    if name == "attribute":
+        pytest.importorskip("captum", reason="needs the extra attribution")
     arguments = [argument.format(pictures) for argument in COMMANDS[name]]
     place = output / "figure.png" if find_commands()[name].load().output_is_file else output
     return [*name.split(), *arguments, *OPTIONS, "--output", str(place)]
