@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["CheckpointError", "InputError", "shorten"]
+__all__ = ["CheckpointError", "InputError", "errors_of", "shorten"]
 
 LONGEST_MESSAGE = 500
 _CUT = " ... "
@@ -24,6 +26,22 @@ class InputError(ValueError):
 
 class CheckpointError(InputError):
     """A weight file that cannot be read, is refused, or does not fit the model."""
+
+
+@contextmanager
+def errors_of(source: object) -> Iterator[None]:
+    """Put the name of a weight file, or of a part of it, before what is wrong with it.
+
+    Raises:
+        CheckpointError: In place of an `InputError`, or of an `OSError`, which says why.
+    """
+    try:
+        yield
+    except InputError as error:
+        message = str(error).removeprefix(f"{source}: ")
+        raise CheckpointError(f"{source}: {message}") from error.__cause__
+    except OSError as error:
+        raise CheckpointError(f"{source}: cannot be read: {error.strerror or error}") from error
 
 
 def shorten(value: object, limit: int = 60) -> str:

@@ -45,7 +45,7 @@ class PretrainedFiles:
     """
 
     convert: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
-    load: Callable[[nn.Module, str], None]
+    load: Callable[[nn.Module, str], object]
 
 
 def load_pretrained(model: nn.Module, checkpoint_path: str) -> None:

@@ -27,7 +27,7 @@ from crate_interp.weights import (
     resolve_name,
     resolve_weights,
 )
-from crate_interp.weights.fit import load_initial_into
+from crate_interp.weights.fit import load_checkpoint_into
 
 __all__ = [
     "adapt_model",
@@ -69,7 +69,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Backbone:
     )
     initial = find_initial_weights(recipe)
     if initial is not None:
-        load_initial_into(backbone, initial)
+        load_checkpoint_into(backbone, initial, way="linear")
     return backbone.train()
 
 

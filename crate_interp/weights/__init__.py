@@ -2,8 +2,9 @@
 
 import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
 
+from crate_interp.errors import errors_of
 from crate_interp.weights.arguments import check_arguments
-from crate_interp.weights.checkpoint import Checkpoint, architecture_of, errors_of
+from crate_interp.weights.checkpoint import Checkpoint, architecture_of
 from crate_interp.weights.clip import load_clip
 from crate_interp.weights.create import create_backbone, create_on_meta
 from crate_interp.weights.files import read_checkpoint, write_safetensors

@@ -19,12 +19,15 @@ __all__ = ["check_arguments"]
 Check = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is that
 
 
-def _is_between(value: Any, kind: Any, low: float, high: float) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+def _number(low: float, high: float, kind: Any = int | float, article: str = "a") -> Check:
+    def fits(value: Any) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+    return f"{article} number from {low:.9g} to {high:.9g}", fits
 
 
 def _whole(low: int, high: int) -> Check:
-    return f"a whole number from {low} to {high}", lambda v: _is_between(v, int, low, high)
+    return _number(low, high, int, "a whole")
 
 
 def _sides(low: int, high: int) -> Check:
@@ -36,11 +39,6 @@ def _sides(low: int, high: int) -> Check:
         return len(sides) == 2 and all(map(is_one, sides))
 
     return f"{expected}, or two", fits
-
-
-def _number(low: float, high: float) -> Check:
-    expected = f"a number from {low:g} to {high:g}"
-    return expected, lambda value: _is_between(value, int | float, low, high)
 
 
 def _word(*words: str) -> Check:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,25 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.errors import CheckpointError, errors_of, shorten
 from crate_interp.weights.layout import Renamed, depth_of, rename, unknown_layout
 from crate_interp.weights.records import ModelRecord
 from crate_interp.weights.resampling import patch_size_of
 
-__all__ = ["Checkpoint", "architecture_of", "errors_of"]
+__all__ = ["Checkpoint", "architecture_of"]
 
 logger = logging.getLogger(__name__)
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@contextmanager
-def errors_of(source: Path | str) -> Iterator[None]:
-    """Put the name of a file, or of a part of it, before what is wrong: a `CheckpointError`."""
-    try:
-        yield
-    except InputError as error:
-        raise CheckpointError(f"{source}: {error}") from error.__cause__
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +115,7 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
             sizes["num_heads"] = renamed.num_heads
         if "pre_logits.weight" in tensors:
             sizes["pre_logits"] = True
-        patch_size = patch_size_of(tensors)
-        if patch_size is not None:
+        if patch_size := patch_size_of(tensors):
             sizes["patch_size"] = patch_size
         positions = tensors.get("pos_embed")
         if positions is not None and positions.ndim == 3:

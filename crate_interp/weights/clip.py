@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, InputError
+from crate_interp.errors import CheckpointError, InputError, errors_of
 from crate_interp.models.clipa import CrateClip, TextTower
 from crate_interp.models.crate_alpha import CrateAlpha
-from crate_interp.weights.checkpoint import errors_of
 from crate_interp.weights.fit import load_part
 from crate_interp.weights.layout import Renamed, depth_of, rename_part
 from crate_interp.weights.layouts.open_clip import TEXT_TOWER

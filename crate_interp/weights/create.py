@@ -13,23 +13,12 @@ from crate_interp.models.memory import usable_memory
 from crate_interp.weights.arguments import check_arguments
 from crate_interp.weights.names import ModelName
 
-__all__ = [
-    "TIMM_REFUSALS",
-    "create_as_planned",
-    "create_backbone",
-    "create_on_meta",
-    "parameters_of",
-]
+__all__ = ["create_as_planned", "create_backbone", "create_on_meta", "parameters_of"]
 
 # What timm and torch raise for sizes and tensors that do not go together.
 TIMM_REFUSALS = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(AssertionError, AttributeError, LookupError, ArithmeticError),
+    *(RuntimeError, TypeError, ValueError),
 )
 _MOST_PARAMETERS = 10_000_000_000  # the largest ViT of timm has 1.9e9
 _DEFAULTS = {"dynamic_img_size": True}
@@ -52,12 +41,7 @@ def create_backbone(name: ModelName, **timm_arguments: Any) -> Backbone:
 def create_as_planned(
     planned: Backbone, name: ModelName, timm_arguments: dict[str, Any]
 ) -> Backbone:
-    """Make a backbone with random weights, in evaluation mode, that was made on meta before.
-
-    Args:
-        planned: What `create_on_meta` made of the same name and arguments.
-        name: A resolved model name.
-        timm_arguments: As for `load_backbone`.
+    """Make a backbone as `create_backbone` does, once `create_on_meta` made it of these.
 
     Raises:
         InputError: Its parameters do not fit into the memory.

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
 from crate_interp.files import ARCHIVE_DAMAGE, array_sizes, is_file, read_arrays
 from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.torch_files import StoredTensor, TorchFile
@@ -54,7 +54,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
             would execute code, or it says that it is much larger than it is.
     """
     path = Path(path)
-    try:
+    with errors_of(path):
         if not is_file(path):
             raise CheckpointError("no such file")
         with path.open("rb") as stream:
@@ -73,10 +73,6 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
             )
         if not state_dict:
             raise CheckpointError("the file holds no tensors")
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error.__cause__
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     return Checkpoint(state_dict, metadata, path, allow_nonfinite)
 
 
@@ -87,18 +83,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         CheckpointError: The file cannot be read.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(9)
-        if start[8:] != b"{":
-            return {}
-        _check_header(path, start)
-        with safe_open(path, framework="pt", device="cpu") as archive:
-            return dict(archive.metadata() or {})
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error.__cause__
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    with errors_of(path), path.open("rb") as stream:
+        is_safetensors = stream.read(9)[8:] == b"{"
+        return _read_safetensors(path, with_tensors=False)[1] if is_safetensors else {}
 
 
 def write_safetensors(
@@ -146,13 +133,10 @@ def _read_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
     limit = max(_ALWAYS_ALLOWED, _LARGEST_FACTOR * path.stat().st_size)
-    try:
-        keys = array_sizes(path)
-        # The optimizer's state beside params/ is larger than the weights: it is never read.
-        members = [key for key in keys if key.startswith("params/")] or [*keys]
-        arrays = read_arrays(path, limit, members)
-    except InputError as error:
-        raise CheckpointError(str(error).removeprefix(f"{path}: ")) from error
+    keys = array_sizes(path)
+    # The optimizer's state beside params/ is larger than the weights: it is never read.
+    members = [key for key in keys if key.startswith("params/")] or [*keys]
+    arrays = read_arrays(path, limit, members)
     return {key.removeprefix("params/"): _as_tensor(key, array) for key, array in arrays.items()}
 
 
@@ -167,25 +151,23 @@ def _as_tensor(key: str, array: Shaped[np.ndarray, ...]) -> Tensor:
         ) from None
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(
+    path: Path, with_tensors: bool = True
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as stream:
-        _check_header(path, stream.read(8))
-    try:
-        with safe_open(path, framework="pt", device="cpu") as archive:
-            state_dict = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
-            return state_dict, dict(archive.metadata() or {})
-    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError) as error:
-        # The other errors are those of number types that PyTorch has not.
-        raise CheckpointError(f"truncated or damaged safetensors ({error})") from error
-
-
-def _check_header(path: Path, start: bytes) -> None:
-    length, there = int.from_bytes(start[:8], "little"), path.stat().st_size - 8
+        length, there = int.from_bytes(stream.read(8), "little"), path.stat().st_size - 8
     if length > min(there, _MAX_HEADER):
         raise CheckpointError(
             f"truncated or damaged safetensors (a header of {length} bytes in a file of "
             f"{there + 8}; expected at most {_MAX_HEADER})"
         )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as archive:
+            keys = archive.keys() if with_tensors else ()
+            return {key: archive.get_tensor(key) for key in keys}, dict(archive.metadata() or {})
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError) as error:
+        # The other errors are those of number types that PyTorch has not.
+        raise CheckpointError(f"truncated or damaged safetensors ({error})") from error
 
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -196,28 +178,24 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"its tensors would have {total} bytes, the file has {there}")
     tensors = {}
     for key, tensor in stored.items():
-        try:
+        with errors_of(shorten(key)):
             tensors[key] = file.tensor(tensor)
-        except CheckpointError as error:
-            raise CheckpointError(f"{shorten(key)}: {error}") from error
     return _without_prefixes(tensors), metadata
 
 
 def _unwrapped(file: TorchFile) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Find the weights in what a PyTorch file holds, and the plain values beside them."""
-    content, metadata = file.content, {}
+    content = file.content
+    metadata: dict[str, str] = {}
     for _ in range(len(WRAPPERS) + 1):
         if not isinstance(content, dict):
-            raise CheckpointError(
-                f"expected a dict of tensors, found {_kind_of(content)}: not a checkpoint"
-            )
+            found = "Tensor" if isinstance(content, StoredTensor) else type(content).__name__
+            raise CheckpointError(f"expected a dict of tensors, found {found}: not a checkpoint")
         inner = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
             break
-        for key, value in content.items():
-            scalar = _scalar(file, value)
-            if scalar is not None:
-                metadata[str(key)] = scalar
+        scalars = {str(key): _scalar(file, value) for key, value in content.items()}
+        metadata |= {key: scalar for key, scalar in scalars.items() if scalar is not None}
         beside = [str(key) for key in content if key != inner and str(key) not in metadata]
         logger.info("weights read from %r; left aside: %s", inner, ", ".join(beside) or "nothing")
         content = content[inner]
@@ -225,10 +203,6 @@ def _unwrapped(file: TorchFile) -> tuple[dict[str, StoredTensor], dict[str, str]
     if not tensors:
         raise CheckpointError(f"no tensors in it; it holds {shorten([*map(str, content)][:5])}")
     return tensors, metadata
-
-
-def _kind_of(content: Any) -> str:
-    return "Tensor" if isinstance(content, StoredTensor) else type(content).__name__
 
 
 def _scalar(file: TorchFile, value: Any) -> str | None:

@@ -14,20 +14,14 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from crate_interp.errors import CheckpointError
+from crate_interp.errors import CheckpointError, errors_of
 from crate_interp.models.families import PretrainedFiles
-from crate_interp.weights.checkpoint import Checkpoint, errors_of
+from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.files import read_checkpoint
 from crate_interp.weights.layout import Renamed, Way, first_of, rename
 from crate_interp.weights.resampling import CLASSIFIER, patch_size_of, resample
 
-__all__ = [
-    "convert_state_dict",
-    "load_checkpoint_into",
-    "load_initial_into",
-    "load_part",
-    "load_pretrained_into",
-]
+__all__ = ["convert_state_dict", "load_checkpoint_into", "load_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +29,23 @@ OtherClasses = Literal["follow", "refuse", "start anew"]
 
 
 def load_checkpoint_into(
-    model: nn.Module, source: str | os.PathLike[str] | Checkpoint, num_classes_given: bool
+    model: nn.Module,
+    source: str | os.PathLike[str] | Checkpoint,
+    other_classes: OtherClasses = "start anew",
+    way: Way = "preserving",
 ) -> Checkpoint:
     """Load a weight file of any layout into a model, every parameter of which it must fit.
 
-    Position embeddings of another grid are resampled as timm does, bicubic; the log says so.
-    Patches of another size are an error. A file without a classifier leaves that of the model.
+    Position embeddings of another grid are resampled; the log says so.
 
     Args:
         model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
         source: The file, or what `read_checkpoint` read from it.
-        num_classes_given: Whether the user asked for the model's number of classes. If not, the
-            model's classifier becomes one of the file's number of classes, or none. If so, another
-            number in the file is an error, but 0 in the model, which drops the classifier.
+        other_classes: What becomes of a classifier of another number of classes than the file's.
+            `follow`: it becomes one of the file's number, or none. `refuse`: an error, unless the
+            model or the file has none. `start anew`: it stays as it is, as timm loads pretrained
+            weights. Patches of another size are resampled in the last case, else an error.
+        way: How positions and patches are resampled: see `resampling.py`.
 
     Returns:
         What the file holds.
@@ -57,30 +55,16 @@ def load_checkpoint_into(
             keys, and the expected and the found shapes.
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
-    _load(model, checkpoint, "refuse" if num_classes_given else "follow")
+    with errors_of(checkpoint.path):
+        if other_classes != "start anew":
+            _refuse_other_patches(checkpoint.renamed, model)
+        fitted = _fitted(checkpoint.renamed, model, way)
+        _fit_classifier(model, fitted, other_classes)
+        what = f"{fitted.layout.name} weights do not fit {type(model).__name__}"
+        _refuse_problems(model, fitted, what)
+        _check_numbers(checkpoint, fitted)
+    model.load_state_dict(fitted.tensors)
     return checkpoint
-
-
-def load_pretrained_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a weight file as timm loads pretrained weights.
-
-    As `load_checkpoint_into`, but other classes start anew, and a patch kernel of another size is
-    resampled.
-    """
-    _load(model, read_checkpoint(path), "start anew")
-
-
-def load_initial_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a weight file to train on from, as CRATE-alpha's training goes from L/32 to L/14 to L/8.
-
-    A patch kernel of another size is resampled bilinear, antialiased where it shrinks; positions of
-    another grid linear between its corners, the class token's kept. The head begins anew if the
-    number of classes or the patch size is another. All else is as in `load_checkpoint_into`.
-
-    Reference:
-        Scaling White-Box Transformers for Vision, arXiv 2405.20299, and its released code.
-    """
-    _load(model, read_checkpoint(path), "start anew", "linear")
 
 
 def load_part(part: nn.Module, checkpoint: Checkpoint, renamed: Renamed) -> None:
@@ -119,23 +103,6 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
     if not getattr(model, "num_classes", True):  # a model without a classifier takes any file
         return {key: v for key, v in fitted.tensors.items() if not key.startswith(CLASSIFIER)}
     return fitted.tensors
-
-
-def _load(
-    model: nn.Module,
-    checkpoint: Checkpoint,
-    other_classes: OtherClasses,
-    way: Way = "preserving",
-) -> None:
-    with errors_of(checkpoint.path):
-        if other_classes != "start anew":
-            _refuse_other_patches(checkpoint.renamed, model)
-        fitted = _fitted(checkpoint.renamed, model, way)
-        _fit_classifier(model, fitted, other_classes)
-        what = f"{fitted.layout.name} weights do not fit {type(model).__name__}"
-        _refuse_problems(model, fitted, what)
-        _check_numbers(checkpoint, fitted)
-    model.load_state_dict(fitted.tensors)
 
 
 def _check_numbers(checkpoint: Checkpoint, fitted: Renamed) -> None:
@@ -193,10 +160,10 @@ def _refuse_problems(
     model: nn.Module, fitted: Renamed, what: str, ignored: tuple[str, ...] = ("\0",)
 ) -> None:
     """Refuse tensors of other names or sizes than those of the model's parameters."""
-    own = {
-        name: value for name, value in model.state_dict().items() if not name.startswith(ignored)
-    }
-    tensors = {name: v for name, v in fitted.tensors.items() if not name.startswith(ignored)}
+    own, tensors = (
+        {name: value for name, value in all_of.items() if not name.startswith(ignored)}
+        for all_of in (model.state_dict(), fitted.tensors)
+    )
     wrong = [
         f"{fitted.key_of(name)}: expected {tuple(own[name].shape)}, found {tuple(value.shape)}"
         for name, value in tensors.items()
@@ -215,4 +182,4 @@ def _refuse_problems(
 
 
 PretrainedFiles.convert = convert_state_dict
-PretrainedFiles.load = load_pretrained_into
+PretrainedFiles.load = load_checkpoint_into

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
 from crate_interp.plugins import load_plugin, plugins
 
 __all__ = [
@@ -201,10 +201,8 @@ def rename_part(state_dict: Mapping[str, Tensor], layout: Layout) -> Renamed:
             match = _pattern(rule.key).fullmatch(key)
             if match:
                 parameter = rule.parameter.format(**match.groupdict())
-                try:
+                with errors_of(key):
                     tensors[parameter] = rule.operation(tensor) if rule.operation else tensor
-                except CheckpointError as error:
-                    raise CheckpointError(f"{key}: {error}") from error
                 keys[parameter] = key
                 break
     if layout.bias_free_norms:

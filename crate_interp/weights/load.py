@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import torch
 
-from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
 from crate_interp.files import is_file
 from crate_interp.models.backbones import Backbone
-from crate_interp.weights.checkpoint import Checkpoint, errors_of
+from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.create import (
     create_as_planned,
     create_backbone,
@@ -25,7 +25,7 @@ from crate_interp.weights.files import read_checkpoint
 from crate_interp.weights.fit import load_checkpoint_into
 from crate_interp.weights.names import ModelName, resolve_name
 from crate_interp.weights.records import checked_statistics
-from crate_interp.weights.sources import fetch_weights, local_weights
+from crate_interp.weights.sources import fetch_weights, find_local_weights, weight_source
 
 __all__ = ["RANDOM", "load_backbone", "load_with_file", "names_a_file", "resolve_weights"]
 
@@ -89,26 +89,17 @@ def load_with_file(
     allow_nonfinite: bool = False,
     **timm_arguments: Any,
 ) -> tuple[Backbone, Checkpoint]:
-    """Load a backbone, and give the file that it comes from, for what else lies in it.
-
-    Args:
-        name: As for `load_backbone`, like the others.
-        weights: A file, or what was read from it; `None` for the published weights.
-        mean: Mean of RGB in [0, 1], where it is not that of the file or the model.
-        std: Standard deviation of RGB in [0, 1]; as `mean`.
-        allow_nonfinite: Take weights that are NaN or infinite, too.
-        **timm_arguments: For `timm.create_model`.
-
-    Raises:
-        InputError: As `load_backbone`.
-        CheckpointError: As `load_backbone`.
-    """
+    """Load a backbone as `load_backbone` does, and give the file too, for what else lies in it."""
     given = _statistics(mean, std)
     named = None if names_a_file(name) else resolve_name(str(name))
     is_published, planned = named is not None and weights is None, None
-    if named and is_published and local_weights(named) is None:
+    if named and is_published and not find_local_weights(weight_source(named)):
         planned = create_on_meta(named, **timm_arguments)  # refuses before gigabytes are fetched
-    checkpoint = _opened(name, weights, allow_nonfinite)
+    if isinstance(weights, Checkpoint):
+        checkpoint = weights
+    else:
+        path = resolve_weights(name, weights)
+        checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     record, arguments, recorded = checkpoint.record, timm_arguments, {}
     if named is None:
         named = _recorded_name(checkpoint)
@@ -122,7 +113,7 @@ def load_with_file(
         planned = planned or create_on_meta(named, **arguments)
     _refuse_another_size(planned, checkpoint)
     model = create_as_planned(planned, named, arguments)
-    load_checkpoint_into(model, checkpoint, "num_classes" in arguments)
+    load_checkpoint_into(model, checkpoint, "refuse" if "num_classes" in arguments else "follow")
     config = cast("dict[str, Any]", model.pretrained_cfg)
     config.update({**recorded, "num_classes": model.num_classes, **given})
     if weights is not None and not recorded and len(given) < 2:
@@ -131,17 +122,8 @@ def load_with_file(
 
 
 def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
-    return {
-        key: checked_statistics(key, value)
-        for key, value in (("mean", mean), ("std", std))
-        if value is not None
-    }
-
-
-def _opened(name: Pathlike, weights: Pathlike | Checkpoint | None, nonfinite: bool) -> Checkpoint:
-    if isinstance(weights, Checkpoint):
-        return weights
-    return read_checkpoint(resolve_weights(name, weights), allow_nonfinite=nonfinite)
+    given = {"mean": mean, "std": std}
+    return {key: checked_statistics(key, v) for key, v in given.items() if v is not None}
 
 
 def _are_random(weights: Pathlike | Checkpoint | None) -> bool:
@@ -183,14 +165,7 @@ def _without_foreign_tag(given: str, named: ModelName) -> ModelName:
 
 
 def resolve_weights(name: Pathlike, weights: Pathlike | None = None) -> Path:
-    """Find the weight file that `load_backbone` reads; it is downloaded if it must be.
-
-    Args:
-        name: As for `load_backbone`.
-        weights: As for `load_backbone`.
-
-    Returns:
-        An existing file.
+    """Find the weight file that `load_backbone` reads of these; it is downloaded if it must be.
 
     Raises:
         InputError: Unknown name, or two files asked for.
@@ -221,10 +196,7 @@ def _say_normalisation(config: Mapping[str, Any], path: Path, name: ModelName) -
     logger.warning(
         "%s says nothing of its normalisation: mean %s, std %s are used, as of %s; --mean and "
         "--std (in Python: mean=, std=) change them",
-        path.name,
-        mean,
-        std,
-        name,
+        *(path.name, mean, std, name),
     )
 
 

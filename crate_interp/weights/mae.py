@@ -1,8 +1,4 @@
-"""Weight files of the whole CRATE-MAE, encoder and decoder: the release's and our own.
-
-Our own safetensors have the encoder's tensors under the names that `load_backbone` knows, and the
-decoder's with `decoder.` before them.
-"""
+"""Weight files of the whole CRATE-MAE, encoder and decoder: the release's and our own."""
 
 from __future__ import annotations
 

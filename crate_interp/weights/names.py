@@ -58,7 +58,8 @@ def resolve_name(name: str) -> ModelName:
     base, _, tag = name.strip().lower().partition(".")
     alias_target = {alias.lower(): target for alias, target in ALIASES.items()}.get(base)
     architecture, _, alias_tag = (alias_target or base).partition(".")
-    if not _is_listed(architecture):
+    # not timm.is_model: it knows deprecated names too, which have no weights of their own
+    if architecture not in timm.list_models(architecture):
         offers = ", ".join(nearest_names(name)) or "none; `crate-interp models` lists them"
         raise InputError(f"unknown model {name!r}; nearest names: {offers}")
     if alias_target and not tag:
@@ -87,9 +88,8 @@ def nearest_names(name: str, count: int = 5) -> list[str]:
         Aliases, architectures of this package, and timm's vision transformers; may be empty.
     """
     base = name.strip().lower().partition(".")[0]
-    spelling = {alias.lower(): alias for alias in ALIASES}
-    spelling |= {known: known for known in our_architectures()}
-    spelling |= {known: known for known in timm.list_models(module=VIT_MODULES)}
+    known = (*ALIASES, *our_architectures(), *timm.list_models(module=VIT_MODULES))
+    spelling = {each.lower(): each for each in known}
     return [spelling[match] for match in difflib.get_close_matches(base, spelling, count, 0.4)]
 
 
@@ -140,8 +140,3 @@ def _with_weights(architectures: Iterable[str]) -> set[ModelName]:
         for architecture in architectures
         for full_name in get_arch_pretrained_cfgs(architecture) or [architecture]
     }
-
-
-def _is_listed(architecture: str) -> bool:
-    # not timm.is_model: it knows deprecated names too, which have no weights of their own
-    return architecture in timm.list_models(architecture)

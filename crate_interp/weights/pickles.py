@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickletools
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from crate_interp.errors import CheckpointError, shorten
@@ -16,11 +17,8 @@ from crate_interp.errors import CheckpointError, shorten
 __all__ = ["Name", "interpret"]
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_CONTAINERS: dict[str, Callable[[], Any]] = {
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
-}
+_CONTAINERS: dict[str, Callable[[], Any]]
+_CONTAINERS = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
@@ -70,28 +68,22 @@ def interpret(
         raise
     except IndexError as error:
         raise CheckpointError("its pickle takes a value where there is none") from error
-    except (
-        ValueError,
-        TypeError,
-        DeprecationWarning,
-    ) as error:  # of pickletools, and of a function's arguments
+    except (ValueError, TypeError, DeprecationWarning) as error:
+        # of pickletools, and of a function's arguments
         raise CheckpointError(f"its pickle is broken: {error}") from error
     raise CheckpointError("its pickle has no end")
 
 
+@dataclass
 class _Machine:
     """The stack machine of pickle's protocols 2 to 4."""
 
-    def __init__(
-        self,
-        functions: Mapping[str, Callable[..., Any]],
-        constants: Callable[[str], bool],
-        reference: Callable[[Any], Any],
-    ) -> None:
-        self.functions, self.constants, self.reference = functions, constants, reference
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+    functions: Mapping[str, Callable[..., Any]]
+    constants: Callable[[str], bool]
+    reference: Callable[[Any], Any]
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
 
     def step(self, name: str, argument: Any) -> None:
         if name in _LITERALS:

@@ -63,16 +63,11 @@ class ModelRecord:
 
     def to_metadata(self) -> dict[str, str]:
         """Write the record as safetensors metadata: texts, all but the model's name in JSON."""
-        return {
-            "model": self.model,
-            "model_args": json.dumps(dict(self.model_args)),
-            "num_classes": json.dumps(self.num_classes),
-            "mean": json.dumps(self.mean),
-            "std": json.dumps(self.std),
-        }
+        fields = {**vars(self), "model_args": dict(self.model_args)}
+        return {key: v if key == "model" else json.dumps(v) for key, v in fields.items()}
 
 
-def checked_statistics(name: str, values: Any) -> _Triple:
+def checked_statistics(name: str, values: Any) -> tuple[float, ...]:
     """Check a mean or standard deviation of RGB in [0, 1].
 
     Args:
@@ -92,5 +87,4 @@ def checked_statistics(name: str, values: Any) -> _Triple:
             f"{name}: expected three numbers{' above 0' if name == 'std' else ''}, for colours in "
             f"[0, 1], found {shorten(values)}"
         )
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
+    return tuple(map(float, values))

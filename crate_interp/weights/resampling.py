@@ -4,6 +4,7 @@ Two ways. `preserving`, timm's: the patch kernel by the pseudo-inverse of the pa
 and the positions bicubic, so that the model computes nearly what it did. `linear`, that of
 CRATE-alpha's training from L/32 to L/14 to L/8: the kernel bilinear, as an image, the positions
 linear between the corners of the grid; the training that follows makes good for the change.
+Reference: Scaling White-Box Transformers for Vision, arXiv 2405.20299, and its released code.
 
 Shapes: D embed dim, N tokens, C colours.
 """

@@ -18,10 +18,11 @@ from huggingface_hub.utils import (
     OfflineModeIsEnabled,
 )
 from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.sha import sha_fileobj
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from crate_interp.errors import CheckpointError, InputError
+from crate_interp.errors import CheckpointError, InputError, errors_of
 from crate_interp.files import read_json_as
 from crate_interp.weights.names import ModelName, resolve_name
 
@@ -31,7 +32,6 @@ __all__ = [
     "fetch_weights",
     "find_local_weights",
     "is_available_locally",
-    "local_weights",
     "parameters_checksum",
     "weight_source",
     "weights_checksum",
@@ -39,7 +39,6 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 _TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order timm looks for them
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -114,17 +113,13 @@ def is_available_locally(name: str) -> bool:
     Raises:
         InputError: No such model.
     """
-    return local_weights(resolve_name(name)) is not None
+    return find_local_weights(weight_source(resolve_name(name))) is not None
 
 
-def local_weights(name: ModelName) -> Path | None:
-    """Find the published weights of a model on this machine, in the package or the hub's cache."""
-    source = weight_source(name)
-    return None if source is None else find_local_weights(source)
-
-
-def find_local_weights(source: WeightSource) -> Path | None:
+def find_local_weights(source: WeightSource | None) -> Path | None:
     """Find the weight file of a source on this machine, in the package or the hub's cache."""
+    if source is None:
+        return None
     if source.file:
         return source.file if source.file.is_file() else None
     repository, revision = _hub_repository(source)
@@ -156,8 +151,7 @@ def fetch_weights(name: ModelName) -> Path:
             f"no weights are published for {name}; give a file with `--weights FILE`, or take "
             "random ones with `--weights random` (in Python: weights=PATH, or pretrained=False)"
         )
-    local = find_local_weights(source)
-    if local:
+    if local := find_local_weights(source):
         return local
     if source.file:
         raise CheckpointError(f"{name}: the shipped weights are missing, expected {source.file}")
@@ -177,14 +171,8 @@ def weights_checksum(path: Path) -> str:
     Raises:
         CheckpointError: The file cannot be read.
     """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    return digest.hexdigest()
+    with errors_of(path), path.open("rb") as file:
+        return sha_fileobj(file).hex()
 
 
 def parameters_checksum(model: nn.Module) -> str:

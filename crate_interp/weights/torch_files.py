@@ -140,16 +140,16 @@ def _of_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int
             members = archive.infolist()
     except ARCHIVE_DAMAGE as error:
         raise CheckpointError(f"truncated or damaged zip archive ({error})") from error
-    places = {}
     pickled = next((m.filename for m in members if m.filename.endswith("/data.pkl")), None)
     if pickled is None:
         raise CheckpointError("a zip archive without a PyTorch file in it")
     folder = pickled.removesuffix("data.pkl")
-    for member in members:
-        if member.filename in (pickled, folder + "byteorder") or (
-            member.filename.startswith(folder + "data/")
-        ):
-            places[member.filename.removeprefix(folder)] = _place(member, mapped)
+    places = {
+        member.filename.removeprefix(folder): _place(member, mapped)
+        for member in members
+        if member.filename in (pickled, folder + "byteorder")
+        or member.filename.startswith(folder + "data/")
+    }
     if "byteorder" in places and _bytes(mapped, places["byteorder"]) != b"little":
         raise CheckpointError("expected little-endian numbers, found another byte order")
     content = _interpret(io.BytesIO(_bytes(mapped, places["data.pkl"])))
@@ -300,6 +300,15 @@ def _nothing(*_: Any) -> None:
     """Values that may lie beside weights and that nobody reads: sets, devices, bytes."""
 
 
+_UNSUPPORTED = (
+    *("sparse_tensor", "sparse_csr_tensor", "nested_tensor", "qtensor"),
+    *("meta_tensor_no_storage", "wrapper_subclass"),
+)
+_IGNORED = (
+    *("torch.serialization._get_layout", "torch.device", "argparse.Namespace", "_codecs.encode"),
+    *("builtins.set", "builtins.complex", "builtins.bytearray"),
+    *("__builtin__.set", "__builtin__.bytearray"),  # of Python 2, under protocol 2
+)
 _REBUILT: dict[Any, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -310,23 +319,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
     "torch._tensor._rebuild_from_type_v2": _of_class,
-    "torch._utils._rebuild_sparse_tensor": _unsupported,
-    "torch._utils._rebuild_sparse_csr_tensor": _unsupported,
-    "torch._utils._rebuild_nested_tensor": _unsupported,
-    "torch._utils._rebuild_qtensor": _unsupported,
-    "torch._utils._rebuild_meta_tensor_no_storage": _unsupported,
-    "torch._utils._rebuild_wrapper_subclass": _unsupported,
-    "torch.serialization._get_layout": _nothing,
+    **{f"torch._utils._rebuild_{kind}": _unsupported for kind in _UNSUPPORTED},
+    **dict.fromkeys(_IGNORED, _nothing),
     "torch.Size": lambda sizes=(): sizes,
-    "torch.device": _nothing,
     "collections.OrderedDict": _mapping,
     "collections.Counter": _mapping,
-    "argparse.Namespace": _nothing,
-    "builtins.set": _nothing,
-    "builtins.complex": _nothing,
-    "builtins.bytearray": _nothing,
-    "_codecs.encode": _nothing,
-    # Modules of Python 2, under protocol 2
-    "__builtin__.set": _nothing,
-    "__builtin__.bytearray": _nothing,
 }

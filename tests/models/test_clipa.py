@@ -42,7 +42,7 @@ def test_vision_tower_gives_the_reference_embedding(how, reference, sizes, expec
         )
     else:
         model = timm.create_model(ARCHITECTURE, **sizes)
-        load_checkpoint_into(model, path, num_classes_given=False)
+        load_checkpoint_into(model, path, "follow")
     with torch.no_grad():
         found = model.eval()(torch.from_numpy(expected["input_nchw"]))
     np.testing.assert_allclose(found, expected["image_embedding"], rtol=0, atol=1e-4)

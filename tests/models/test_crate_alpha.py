@@ -21,7 +21,7 @@ def _torch_model(how, path, sizes):
     name = "crate_alpha_base_patch16_224"
     if how == "load_checkpoint_into":
         model = timm.create_model(name, num_classes=10, **sizes)
-        load_checkpoint_into(model, path, num_classes_given=True)
+        load_checkpoint_into(model, path, "refuse")
     else:
         overlay = {"file": str(path), "num_classes": 10, "custom_load": path.suffix == ".npz"}
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sizes)

@@ -36,7 +36,7 @@ def test_encoder_gives_the_reference_vectors(how, reference, sizes, expected, tr
         )
     else:
         model = timm.create_model(ARCHITECTURE, **sizes)
-        load_checkpoint_into(model, path, num_classes_given=False)
+        load_checkpoint_into(model, path, "follow")
     model.eval()
     images = torch.from_numpy(expected["input_nchw"])
     found = trace(model, images)

@@ -14,7 +14,6 @@ from crate_interp.weights import Checkpoint, architecture_of, read_checkpoint
 from crate_interp.weights.fit import (
     convert_state_dict,
     load_checkpoint_into,
-    load_pretrained_into,
 )
 
 JAX = "crate_alpha_jax_d48_l2_h3_p8_i32_c10.npz"
@@ -73,7 +72,7 @@ def test_model_can_be_built_from_what_a_file_says(file, reference):
         **({"num_heads": 3} if file == JAX else {}),
     }
     model = make(file, {"num_heads": 3, **sizes})
-    load_checkpoint_into(model, reference / file, num_classes_given=True)
+    load_checkpoint_into(model, reference / file, "refuse")
 
 
 @pytest.mark.parametrize("file", MODELS)
@@ -98,7 +97,7 @@ def test_larger_jax_file_with_optimizer_and_bfloat16(tmp_path):
     checkpoint = read_checkpoint(tmp_path / "w.npz")
     assert architecture_of(checkpoint) == {**sizes, "num_classes": 7}
     other = make("crate_alpha_tiny_patch16_224", sizes, num_classes=3)
-    load_checkpoint_into(other, checkpoint, num_classes_given=False)
+    load_checkpoint_into(other, checkpoint, "follow")
     images = torch.randn(2, 3, 36, 36)
     assert other.head.weight.dtype == torch.float32
     torch.testing.assert_close(other(images), model(images), rtol=0, atol=0.02)
@@ -109,16 +108,16 @@ def test_larger_jax_file_with_optimizer_and_bfloat16(tmp_path):
 def test_jax_file_of_another_number_of_heads_is_refused(reference, sizes):
     model = make(JAX, {**sizes, "num_heads": 4}, num_classes=10)
     with pytest.raises(CheckpointError, match="num_heads: expected 4, found 3"):
-        load_checkpoint_into(model, reference / JAX, num_classes_given=True)
+        load_checkpoint_into(model, reference / JAX, "refuse")
 
 
 @pytest.mark.parametrize("file", MODELS)
 def test_larger_image_resamples_the_positions(file, reference, sizes, caplog):
     model = make(file, {**sizes, "img_size": (48, 64)})
     own = make(file, sizes)
-    load_checkpoint_into(own, reference / file, num_classes_given=False)
+    load_checkpoint_into(own, reference / file, "follow")
     with caplog.at_level(logging.INFO):
-        load_checkpoint_into(model, reference / file, num_classes_given=False)
+        load_checkpoint_into(model, reference / file, "follow")
     assert "positions resampled from 4x4 patches to 6x8" in caplog.text
     expected = resample_abs_pos_embed(own.pos_embed, [6, 8], [4, 4])
     assert torch.equal(model.pos_embed, expected)
@@ -129,7 +128,7 @@ def test_larger_image_resamples_the_positions(file, reference, sizes, caplog):
 
 def test_grid_of_as_many_patches_is_told_apart(reference, sizes):
     wide = make(ALPHA, {**sizes, "img_size": (16, 64)}, num_classes=10)
-    load_checkpoint_into(wide, reference / ALPHA, num_classes_given=True)
+    load_checkpoint_into(wide, reference / ALPHA, "refuse")
     square = read_checkpoint(reference / ALPHA).state_dict["pos_embedding"]
     expected = resample_abs_pos_embed(square, [2, 8], [4, 4])
     assert torch.equal(wide.pos_embed.detach(), expected)
@@ -143,8 +142,8 @@ def test_grid_of_as_many_patches_is_told_apart(reference, sizes):
 def test_other_patch_size_resamples_the_kernel(file, reference, sizes):
     model = make(file, {**sizes, "patch_size": 16, "img_size": 64})
     own = make(file, sizes)
-    load_checkpoint_into(own, reference / file, num_classes_given=False)
-    load_pretrained_into(model, reference / file)
+    load_checkpoint_into(own, reference / file, "follow")
+    load_checkpoint_into(model, reference / file)
     expected = resample_patch_embed(own.patch_embed.proj.weight.detach(), [16, 16])
     found = model.patch_embed.proj.weight.detach()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -154,8 +153,8 @@ def test_other_patch_size_resamples_the_kernel(file, reference, sizes):
 def test_other_patch_size_resamples_crates_patch_embedding(reference, sizes):
     model = make(CRATE, {**sizes, "patch_size": 4, "img_size": 16}, num_classes=10)
     own = make(CRATE, sizes)
-    load_checkpoint_into(own, reference / CRATE, num_classes_given=False)
-    load_pretrained_into(model, reference / CRATE)
+    load_checkpoint_into(own, reference / CRATE, "follow")
+    load_checkpoint_into(model, reference / CRATE)
     own.set_input_size(img_size=(16, 16), patch_size=(4, 4))
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), own(images), rtol=0, atol=1e-6)
@@ -175,7 +174,7 @@ def test_other_patch_size_is_an_error_of_a_named_file(file, key, reference, size
     model = make(file, {**sizes, "patch_size": 16, "img_size": 64})
     message = rf"{file}: {key}: expected patches of 16x16.*found 8x8"
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint_into(model, reference / file, num_classes_given=False)
+        load_checkpoint_into(model, reference / file, "follow")
 
 
 def _altered(reference, file, tmp_path, change):
@@ -203,7 +202,7 @@ def test_error_names_file_key_and_shapes(file, reference, sizes, tmp_path):
         path = _altered(reference, file, tmp_path, change)
         model = make(file, sizes, num_classes=OUTPUTS[file])
         with pytest.raises(CheckpointError, match=message) as caught:
-            load_checkpoint_into(model, path, num_classes_given=True)
+            load_checkpoint_into(model, path, "refuse")
         assert str(caught.value).startswith(f"{path}: ")
 
     width = 48 if file in (CRATE, MAE) else 192
@@ -228,25 +227,25 @@ def test_jax_kernel_of_other_dimensions_is_named(key, shape, reference, sizes, t
     path = _altered(reference, JAX, tmp_path, lambda state: state.update({key: torch.zeros(shape)}))
     found = re.escape(f"{key}: expected ") + r"\d dimensions, found shape " + re.escape(str(shape))
     with pytest.raises(CheckpointError, match=found):
-        load_checkpoint_into(make(JAX, sizes), path, num_classes_given=False)
+        load_checkpoint_into(make(JAX, sizes), path, "follow")
 
 
 def test_many_differences_are_cut_short(reference, sizes):
     model = make(ALPHA, {**sizes, "depth": 9}, num_classes=10)
     with pytest.raises(CheckpointError, match=r"missing: transformer\.layers\.2\..*, and 52 more"):
-        load_checkpoint_into(model, reference / ALPHA, num_classes_given=True)
+        load_checkpoint_into(model, reference / ALPHA, "refuse")
 
 
 def test_other_family_is_refused(reference, sizes):
     with pytest.raises(CheckpointError, match=r"CRATE PyTorch weights do not fit CrateAlpha"):
-        load_checkpoint_into(make(ALPHA, sizes), reference / CRATE, num_classes_given=False)
+        load_checkpoint_into(make(ALPHA, sizes), reference / CRATE, "follow")
 
 
 def test_unknown_layout_is_refused(sizes, tmp_path):
     torch.save({"fc.weight": torch.ones(2)}, tmp_path / "w.pth")
     message = r"w\.pth: unknown layout, with keys fc\.weight; known ones: CRATE-alpha JAX"
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint_into(make(ALPHA, sizes), tmp_path / "w.pth", num_classes_given=False)
+        load_checkpoint_into(make(ALPHA, sizes), tmp_path / "w.pth", "follow")
     with pytest.raises(CheckpointError, match=message):
         architecture_of(read_checkpoint(tmp_path / "w.pth"))
 
@@ -254,21 +253,21 @@ def test_unknown_layout_is_refused(sizes, tmp_path):
 @pytest.mark.parametrize("file", [JAX, ALPHA, CRATE])
 def test_number_of_classes_follows_the_file_unless_given(file, reference, sizes):
     follows = make(file, sizes, num_classes=3)
-    load_checkpoint_into(follows, reference / file, num_classes_given=False)
+    load_checkpoint_into(follows, reference / file, "follow")
     assert (follows.num_classes, follows.head.out_features) == (10, 10)
     headless = make(file, sizes, num_classes=0)
-    load_checkpoint_into(headless, reference / file, num_classes_given=True)
+    load_checkpoint_into(headless, reference / file, "refuse")
     images = torch.randn(1, 3, 32, 32)
     before_head = follows.forward_head(follows.forward_features(images), pre_logits=True)
     assert torch.equal(headless(images), before_head)
     head = {JAX: "head/kernel"}.get(file, "mlp_head.1.weight")
     with pytest.raises(CheckpointError, match=f"{head}: expected 3 classes, found 10"):
-        load_checkpoint_into(make(file, sizes, num_classes=3), reference / file, True)
+        load_checkpoint_into(make(file, sizes, num_classes=3), reference / file, "refuse")
 
 
 def test_timms_loading_begins_a_new_head_for_other_classes(reference, sizes, caplog):
     model = make(JAX, sizes, num_classes=3)
-    load_pretrained_into(model, reference / JAX)
+    load_checkpoint_into(model, reference / JAX)
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 3)
     assert "no classifier of 3 classes is taken from the file" in caplog.text
 
@@ -277,14 +276,14 @@ def test_timms_loading_begins_a_new_head_for_other_classes(reference, sizes, cap
 def test_file_without_classifier_leaves_the_models(file, reference, sizes, caplog):
     model = make(file, sizes, num_classes=6)
     head = model.head.weight.detach().clone()
-    load_checkpoint_into(model, reference / file, num_classes_given=True)
+    load_checkpoint_into(model, reference / file, "refuse")
     assert torch.equal(model.head.weight, head)
     assert "the model's stays untrained" in caplog.text
 
 
 def test_parts_beside_the_backbone_are_left_aside_aloud(reference, sizes, caplog):
     with caplog.at_level(logging.INFO):
-        load_checkpoint_into(make(MAE, sizes), reference / MAE, num_classes_given=False)
+        load_checkpoint_into(make(MAE, sizes), reference / MAE, "follow")
     assert "CRATE-MAE: left aside, not the backbone's:" in caplog.text
     assert "decoder_pred.weight" in caplog.text
 
@@ -306,7 +305,7 @@ def test_segmentation_demo_file_brings_its_layer(pre_logits, reference, sizes, t
     assert checkpoint.renamed.classes == 21
     assert architecture_of(checkpoint)["pre_logits"] is True
     model = make("crate_base_patch8_224", sizes, pre_logits=pre_logits)
-    load_checkpoint_into(model, tmp_path / "demo.pth", num_classes_given=False)
+    load_checkpoint_into(model, tmp_path / "demo.pth", "follow")
     images = torch.randn(1, 3, 32, 32)
     features = model.fc_norm(model.forward_features(images)[:, 0])
     hidden = features @ state["mlp_head.1.weight"].T + state["mlp_head.1.bias"]
@@ -320,16 +319,16 @@ def test_segmentation_demo_file_loads_through_timm(name, reference, sizes, tmp_p
     overlay = {"file": str(tmp_path / "demo.pth"), "num_classes": 21}
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sizes)
     other = make("crate_base_patch8_224", sizes)
-    load_checkpoint_into(other, tmp_path / "demo.pth", num_classes_given=False)
+    load_checkpoint_into(other, tmp_path / "demo.pth", "follow")
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(model.eval()(images), other(images))
 
 
 def test_plain_file_takes_the_layer_before_the_classifier_away(reference, sizes):
     model = make("crate_base_patch8_224", sizes, pre_logits=True)
-    load_checkpoint_into(model, reference / CRATE, num_classes_given=False)
+    load_checkpoint_into(model, reference / CRATE, "follow")
     plain = make(CRATE, sizes)
-    load_checkpoint_into(plain, reference / CRATE, num_classes_given=False)
+    load_checkpoint_into(plain, reference / CRATE, "follow")
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(images), plain(images))
 

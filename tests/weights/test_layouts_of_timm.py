@@ -29,13 +29,13 @@ def test_dino_loads_into_a_timm_vit(full, sizes, tmp_path, caplog):
     torch.save(content, tmp_path / "dino.pth")
     model = make("vit_small_patch8_224", sizes, num_classes=4)
     with caplog.at_level(logging.INFO):
-        checkpoint = load_checkpoint_into(model, tmp_path / "dino.pth", num_classes_given=False)
+        checkpoint = load_checkpoint_into(model, tmp_path / "dino.pth", "follow")
     assert ("head.last_layer.weight_g" in caplog.text) == full
     assert checkpoint.renamed.classes is None
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(images), dino(images))
     larger = make("vit_small_patch8_224", {**sizes, "img_size": 48}, num_classes=0)
-    load_checkpoint_into(larger, tmp_path / "dino.pth", num_classes_given=True)
+    load_checkpoint_into(larger, tmp_path / "dino.pth", "refuse")
     dino.set_input_size(img_size=(48, 48))
     images = torch.randn(1, 3, 48, 48)
     torch.testing.assert_close(larger(images), dino(images))
@@ -48,7 +48,7 @@ def test_other_vits_of_timm_load_with_the_same_checks(name, sizes, tmp_path):
     torch.manual_seed(0)
     one, other = make(name, sizes, num_classes=6), make(name, sizes, num_classes=4)
     torch.save(one.state_dict(), tmp_path / "vit.pth")
-    load_checkpoint_into(other, tmp_path / "vit.pth", num_classes_given=False)
+    load_checkpoint_into(other, tmp_path / "vit.pth", "follow")
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(one(images), other(images))
     state = one.state_dict()
@@ -61,7 +61,7 @@ def test_other_vits_of_timm_load_with_the_same_checks(name, sizes, tmp_path):
         r"missing: blocks\.0\.norm1\.bias; unknown: surprise"
     )
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint_into(other, tmp_path / "vit.pth", num_classes_given=False)
+        load_checkpoint_into(other, tmp_path / "vit.pth", "follow")
 
 
 def test_official_file_of_another_family_does_not_fit_a_vit(reference, sizes):
@@ -69,4 +69,4 @@ def test_official_file_of_another_family_does_not_fit_a_vit(reference, sizes):
     with pytest.raises(
         CheckpointError, match=r"layers\.0\.0\.fn\.qkv\.weight: expected \(144, 48\)"
     ):
-        load_checkpoint_into(model, reference / ALPHA, num_classes_given=False)
+        load_checkpoint_into(model, reference / ALPHA, "follow")

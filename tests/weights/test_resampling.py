@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from crate_interp.errors import CheckpointError
-from crate_interp.weights.fit import load_checkpoint_into, load_initial_into
+from crate_interp.weights.fit import load_checkpoint_into
 from crate_interp.weights.resampling import patch_size_of, resample_patches, resample_positions
 
 FAMILIES = ("crate_alpha_tiny_patch16_224", "crate_tiny_patch16_224", "vit_tiny_patch16_224")
@@ -57,7 +57,7 @@ def kernel_of(model):
 def test_next_model_of_a_chain_begins_with_the_resampled_one(name, patch_size, grid, tmp_path):
     first, second = make(name, 8, 4), make(name, patch_size, grid)
     head = second.head.weight.detach().clone()
-    load_initial_into(second, save(first, tmp_path / "first.pth"))
+    load_checkpoint_into(second, save(first, tmp_path / "first.pth"), way="linear")
     old, new = first.state_dict(), second.state_dict()
     size = (patch_size, patch_size)
     expected = F.interpolate(kernel_of(first), size, mode="bilinear", antialias=True)
@@ -97,7 +97,7 @@ def test_constant_kernel_and_positions_stay_constant(name, tmp_path):
         for key, parameter in first.named_parameters():
             if key.startswith("patch_embed.proj.") or key == "pos_embed":
                 parameter.fill_(0.25)
-    load_initial_into(second, save(first, tmp_path / "first.pth"))
+    load_checkpoint_into(second, save(first, tmp_path / "first.pth"), way="linear")
     for key, value in second.state_dict().items():
         if key.startswith("patch_embed.proj.") or key == "pos_embed":
             torch.testing.assert_close(value, torch.full_like(value, 0.25))
@@ -118,10 +118,10 @@ def test_corners_of_the_position_grid_stay():
 def test_official_file_goes_to_another_patch_size(file, reference, sizes, caplog):
     name = FAMILIES[0] if file == CRATE_ALPHA else FAMILIES[1]
     own = timm.create_model(name, **sizes, num_classes=10)
-    load_checkpoint_into(own, reference / file, num_classes_given=True)
+    load_checkpoint_into(own, reference / file, "refuse")
     model = timm.create_model(name, **{**sizes, "patch_size": 4}, num_classes=10)
     with caplog.at_level(logging.INFO):
-        load_initial_into(model, reference / file)
+        load_checkpoint_into(model, reference / file, way="linear")
     assert "resampled from 8x8 pixels to 4x4" in caplog.text
     assert "no classifier of 10 classes is taken" in caplog.text
     expected = F.interpolate(kernel_of(own), (4, 4), mode="bilinear", antialias=True)
@@ -132,7 +132,7 @@ def test_official_file_goes_to_another_patch_size(file, reference, sizes, caplog
 def test_inference_still_refuses_another_patch_size(reference, sizes):
     model = timm.create_model(FAMILIES[0], **{**sizes, "patch_size": 4})
     with pytest.raises(CheckpointError, match="expected patches of 4x4 pixels, found 8x8"):
-        load_checkpoint_into(model, reference / CRATE_ALPHA, num_classes_given=False)
+        load_checkpoint_into(model, reference / CRATE_ALPHA, "follow")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_inference_still_refuses_another_patch_size(reference, sizes):
 def test_checkpoint_of_another_model_is_refused(name, arguments, tmp_path):
     path = save(make(FAMILIES[0], 8, 4), tmp_path / "first.pth")
     with pytest.raises(CheckpointError, match=r"first\.pth: .*(wrong sizes|missing|unknown)"):
-        load_initial_into(make(name, 4, 4, **arguments), path)
+        load_checkpoint_into(make(name, 4, 4, **arguments), path, way="linear")
 
 
 def test_nothing_is_resampled_where_the_stem_does_not_tell_its_patches():

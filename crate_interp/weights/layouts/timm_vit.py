@@ -10,14 +10,7 @@ from torch import Tensor
 
 from crate_interp.errors import CheckpointError
 from crate_interp.weights.create import TIMM_REFUSALS
-from crate_interp.weights.layout import (
-    LAYOUTS,
-    Layout,
-    Rule,
-    Way,
-    register_layout,
-    unknown_layout,
-)
+from crate_interp.weights.layout import LAYOUTS, Layout, Rule, Way, register_layout, unknown_layout
 from crate_interp.weights.resampling import resample
 
 _UNCHANGED = (Rule("{any}", "{any}"),)
