@@ -30,6 +30,15 @@ def test_help_lists_the_commands_and_loads_no_torch():
         assert set(command.split()) <= set(re.findall(r"[\w-]+", done.stdout))
 
 
+def test_the_commands_stand_in_groups_on_one_screen(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings[:5] == ["find masks:", "look inside:", "score:", "train:", "manage:"]
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40
+
+
 def test_the_help_of_every_command_loads_no_torch():
     code = (
         "import sys\nfrom crate_interp.cli import main\n"

@@ -59,7 +59,7 @@ class _Reading(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Ablate(ImageFilesCommand):
-    """Silence heads or atoms, one at a time; rank them by what changes."""
+    """Silence heads or atoms one by one; rank what changes."""
 
     group: ClassVar[str] = "look inside"
     one_by_one: ClassVar[bool] = True

@@ -40,7 +40,7 @@ class _Entry(JournalEntry):
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(ImageFilesCommand):
-    """Draw what heads attend to, and measure how far and how widely they look."""
+    """Draw what heads attend to; measure how far they look."""
 
     group: ClassVar[str] = "look inside"
     entry: ClassVar[type] = _Entry

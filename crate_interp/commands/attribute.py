@@ -41,7 +41,7 @@ _MISSED = 0.05  # share of the difference of scores from which on more steps are
 
 @dataclass(frozen=True, kw_only=True)
 class Attribute(ImageFilesCommand):
-    """Draw what speaks for a class: attention, relevance, gradients.
+    """Draw what speaks for a class: relevance, gradients.
 
     The maps are the attention of the class token in the last block, mean over heads; the relevance
     of attention; and integrated gradients, sum over colours.

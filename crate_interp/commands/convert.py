@@ -23,7 +23,7 @@ KEPT = ("classes", "training", "normalised_target")  # what our files say beside
 
 @dataclass(frozen=True)
 class Convert(Command, WeightsOptions):
-    """Turn a weight file of any official layout into safetensors.
+    """Turn a weight file of any layout into safetensors.
 
     Sizes in which the file differs from the named model are read off its weights and recorded, so
     that `load_backbone(OUTPUT)` makes the same model again.

@@ -33,7 +33,7 @@ _SPELLING = {"miou": "mIoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 @dataclass(frozen=True, kw_only=True)
 class Curves(Command, FigureOptions):
-    """Draw loss, accuracy and probes of training runs in one figure."""
+    """Draw loss, accuracy and probes of training runs."""
 
     group: ClassVar[str] = "train"
 

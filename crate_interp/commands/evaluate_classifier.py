@@ -32,7 +32,7 @@ __all__ = ["EvaluateClassifier"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateClassifier(Command, WeightsOptions):
-    """Measure top-1 and top-5 accuracy of a head, or zero-shot (CLIPA)."""
+    """Measure the accuracy of a head, or zero-shot (CLIPA)."""
 
     group: ClassVar[str] = "score"
 

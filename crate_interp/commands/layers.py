@@ -53,7 +53,10 @@ class _Reading(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Layers(ImageFilesCommand):
-    """Measure what each block of a white box optimises: compression, sparsity, and both at once."""
+    """Measure compression and sparsity of each block.
+
+    These, and both at once, are what a white box optimises.
+    """
 
     group: ClassVar[str] = "look inside"
     output_is_file: ClassVar[bool] = True

@@ -16,7 +16,7 @@ __all__ = ["MaskCut"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCut(SegmentCommand):
-    """Find objects with MaskCut, without labels, and score them as COCO does."""
+    """Find objects with MaskCut, and score them as COCO does."""
 
     group: ClassVar[str] = "find masks"
     method: ClassVar[str] = "maskcut"

@@ -32,7 +32,10 @@ PICTURE_SIDE = 640  # longest side of an image in the figure, pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Pca(ImageFilesCommand):
-    """Colour the patches of images by their principal components: alike parts, alike colours."""
+    """Colour patches by principal components.
+
+    The patches of all images are analysed together: alike parts get alike colours.
+    """
 
     group: ClassVar[str] = "look inside"
     output_is_file: ClassVar[bool] = True

@@ -57,7 +57,7 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(Command):
-    """Compare models by parameters, FLOPs, speed and peak memory."""
+    """Compare models by size, FLOPs, speed and memory."""
 
     group: ClassVar[str] = "score"
 

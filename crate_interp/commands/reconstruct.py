@@ -29,7 +29,7 @@ Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Command, WeightsOptions, FigureOptions):
-    """Hide patches of images and draw what a CRATE-MAE predicts."""
+    """Hide patches and draw what a CRATE-MAE predicts."""
 
     group: ClassVar[str] = "look inside"
 

@@ -214,7 +214,7 @@ class SegmentCommand(ImageCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(SegmentCommand):
-    """Find objects without labels by any segmenter, and score them as COCO does.
+    """Find objects by any segmenter, and score them.
 
     `crate-interp segment --method NAME --help` lists the options of a segmenter.
     """

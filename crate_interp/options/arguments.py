@@ -73,21 +73,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _listing(program: str, description: str, table: Mapping[str, Listed]) -> _Parser:
-    """A parser that only prints the help of many commands."""
-    parser = _Parser(
+    """A parser that only prints the help of many commands, which fits one screen."""
+    width = max(map(len, table))
+    groups: dict[str, list[str]] = {}
+    for name, entry in table.items():
+        groups.setdefault(entry.group, []).append(f"  {name:{width}}  {entry.summary}")
+    return _Parser(
         program,
-        f"{program} COMMAND [options]",
+        f"{program} [--version] COMMAND [options]; {program} COMMAND --help",
         description,
+        epilog="\n".join("\n".join([f"{group}:", *own]) for group, own in groups.items()),
+        add_help=False,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    width = max(map(len, table))
-    lines: dict[str, list[str]] = {}
-    for name, entry in table.items():
-        lines.setdefault(entry.group, []).append(f"  {name:{width}}  {entry.summary}")
-    parser.epilog = "\n\n".join("\n".join([f"{group}:", *own]) for group, own in lines.items())
-    return parser
 
 
 def _command_missing(parser: _Parser, table: Mapping[str, Listed], name: str) -> NoReturn:
