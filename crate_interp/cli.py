@@ -29,9 +29,6 @@ __all__ = ["main"]
 
 # Commands whose options are not yet in their file.
 _LEGACY: dict[str, type] = {
-    "benchmark voc2012": config.VocBenchmarkConfig,
-    "benchmark semantic": config.SemanticBenchmarkConfig,
-    "benchmark saliency": config.SaliencyBenchmarkConfig,
     "atlas": config.AtlasConfig,
 }
 

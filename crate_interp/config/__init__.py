@@ -19,7 +19,6 @@ from crate_interp.config.options import (
     FigureWidth,
     Foreground,
     KeepBy,
-    LabelledBy,
     ModelConfig,
     ObserveConfig,
     OnError,
@@ -28,28 +27,19 @@ from crate_interp.config.options import (
     Refine,
     Resolution,
     Solver,
-    Unit,
     WeightsConfig,
-)
-from crate_interp.config.segmentation import (
-    BenchmarkConfig,
-    SaliencyBenchmarkConfig,
-    SemanticBenchmarkConfig,
-    VocBenchmarkConfig,
 )
 
 __all__ = [
     "FIGURE_OPTIONS",
     "AtlasConfig",
     "BatchSize",
-    "BenchmarkConfig",
     "Feature",
     "FigureConfig",
     "FigureFormat",
     "FigureWidth",
     "Foreground",
     "KeepBy",
-    "LabelledBy",
     "ModelConfig",
     "ObserveConfig",
     "OnError",
@@ -57,10 +47,6 @@ __all__ = [
     "PrecisionChoice",
     "Refine",
     "Resolution",
-    "SaliencyBenchmarkConfig",
-    "SemanticBenchmarkConfig",
     "Solver",
-    "Unit",
-    "VocBenchmarkConfig",
     "WeightsConfig",
 ]

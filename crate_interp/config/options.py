@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from crate_interp.options import option
 from crate_interp.options.choices import (
@@ -37,7 +37,6 @@ __all__ = [
     "FigureWidth",
     "Foreground",
     "KeepBy",
-    "LabelledBy",
     "ModelConfig",
     "ObserveConfig",
     "OnError",
@@ -47,13 +46,10 @@ __all__ = [
     "Refine",
     "Resolution",
     "Solver",
-    "Unit",
     "WeightsConfig",
     "option",
 ]
 
-LabelledBy = Literal["kmeans", "linear"]
-Unit = Literal["class", "object"]
 
 # They change how a figure looks, not what it says: a run may go on with others.
 FIGURE_OPTIONS = frozenset(field.name for field in fields(FigureConfig))

@@ -8,7 +8,7 @@ from contextlib import closing
 from operator import methodcaller
 from typing import TypeVar
 
-from crate_interp.config import BenchmarkConfig, ModelConfig
+from crate_interp.config import ModelConfig
 from crate_interp.data import ImageRecord, ResizedImage
 from crate_interp.engine import Finished, StageClock, process_images
 from crate_interp.hooks import Observer, Site
@@ -18,19 +18,13 @@ from crate_interp.runs.inference import (
     open_pictures,
     workers_of,
 )
-from crate_interp.runs.inference import feature_of as site_of
 from crate_interp.runs.progress import progress_bar
 from crate_interp.structures import Activations
 
-__all__ = ["feature_of", "load_observer", "observe", "open_pictures", "process_pictures"]
+__all__ = ["load_observer", "observe", "open_pictures", "process_pictures"]
 
 Output = TypeVar("Output")
 Result = TypeVar("Result")
-
-
-def feature_of(config: BenchmarkConfig, observer: Observer) -> Site:
-    """Find the site of an option `--feature`."""
-    return site_of(config.feature, config.block, observer)
 
 
 def observe(

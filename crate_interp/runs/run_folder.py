@@ -65,8 +65,8 @@ class RunFolder:
     def journal(self, name: str) -> RunFolder:
         """Give the same folder with another journal, for another pass over images.
 
-        Its entries have the keys of `JournalEntry` and arrays alone; those of the journal of the
-        name `journal` are as the command says.
+        Its entries are checked to have the keys of `JournalEntry`; those of the journal of the name
+        `journal`, to have all that the command declares.
         """
         return self if name == "journal" else RunFolder(self.path, JournalEntry, name)
 

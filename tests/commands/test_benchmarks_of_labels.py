@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from crate_interp.cli import main
-from crate_interp.commands import benchmark_voc2012, published
-from crate_interp.commands.published import published_attention_miou, published_saliency
+from crate_interp.commands.benchmark import published, voc2012
+from crate_interp.commands.benchmark.published import published_attention_miou, published_saliency
 from crate_interp.data import (
     open_labelled,
     open_labelled_scenes,
@@ -272,6 +272,32 @@ def test_semantic_by_clusters_is_the_same_again_and_goes_on(folders, tmp_path):
     assert (one / "summary.json").read_bytes() == (two / "summary.json").read_bytes()
 
 
+def test_a_stopped_probe_goes_on_with_its_samples_and_leaves_none(folders, tmp_path, monkeypatch):
+    options = [folders / "ade", "--method", "linear", "--patches", 200]
+    assert benchmark("semantic", *options, output=tmp_path / "whole") == 0
+    append, given = RunFolder.append, []
+
+    def interrupted(self, entry):
+        given.append(entry["file_name"])
+        if len(given) == 2:
+            raise KeyboardInterrupt
+        append(self, entry)
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(RunFolder, "append", interrupted)
+    assert benchmark("semantic", *options, output=run) == 130
+    assert (run / "samples.jsonl").read_text().count("\n") == 1
+    assert benchmark("semantic", *options, output=run) == 0
+    names = [f"{number:06d}.jpg" for number in range(1, 7)]
+    assert given == [*names[:2], *names[1:]]
+    found, expected = (
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".jsonl"}
+        for folder in (run, tmp_path / "whole")
+    )
+    assert found == expected
+    assert not (run / "samples").exists()
+
+
 def spoilt(change):
     def damage(path):
         with np.load(path) as arrays:
@@ -432,9 +458,7 @@ def test_published_models_are_models_that_can_be_named():
 
 
 def test_published_stands_beside_measured(folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        benchmark_voc2012, "published_attention_miou", lambda *_: (12.3, "Somebody")
-    )
+    monkeypatch.setattr(voc2012, "published_attention_miou", lambda *_: (12.3, "Somebody"))
     output = tmp_path / "run"
     assert benchmark("voc2012", folders / "voc", "--pictures", 0, output=output) == 0
     assert "1449 images of VOC 2012 val: 12.3 (Somebody)" in capsys.readouterr().out

@@ -16,9 +16,10 @@ from safetensors import safe_open
 import crate_interp
 from crate_interp import weights
 from crate_interp.cli import main
+from crate_interp.commands.benchmark.published import published_attention_miou, published_saliency
+from crate_interp.commands.benchmark.voc2012 import Voc2012
 from crate_interp.commands.convert import Convert
-from crate_interp.commands.published import published_attention_miou, published_saliency
-from crate_interp.config import ObserveConfig, VocBenchmarkConfig
+from crate_interp.config import ObserveConfig
 from crate_interp.runs import inference
 from crate_interp.runs.inference import describe_model, load_model, release_of
 from crate_interp.weights import create_backbone, load_backbone, resolve_name, weights_checksum
@@ -58,7 +59,7 @@ def test_published_numbers_are_those_of_the_whole_set(measured):
 
 
 def _config(**options):
-    return VocBenchmarkConfig(data=Path("demo"), **options)
+    return Voc2012(data=Path("demo"), **options)
 
 
 def test_published_numbers_stand_beside_the_release_alone(monkeypatch):

@@ -272,7 +272,7 @@ def main() -> int:
     os.environ["CRATE_INTERP_DATA"] = str(place / "data")
     os.chdir(place)
     torch.set_num_threads(1)  # a forked process has no threads of its parent's
-    for name in ("maskcut", "train", "atlas", "benchmark_semantic", "benchmark_voc2012"):
+    for name in ("maskcut", "train", "atlas", "benchmark.semantic", "benchmark.voc2012"):
         importlib.import_module(f"crate_interp.commands.{name}")
     jobs = _jobs(place)
     if options.only:

@@ -11,7 +11,8 @@ from crate_interp.commands import find_commands
 from crate_interp.runs.command import ImageCommand
 from crate_interp.runs.run_folder import RunFolder
 
-# What each command is given besides the pictures and the output; `{}` stands for the pictures.
+# What each command is given besides the pictures and the output; `{}` stands for the pictures,
+# and `{data}` for the folder of them and of masks of what is on them.
 COMMANDS = {
     "attention": [
         *("{}", "--model", "demo"),
@@ -23,6 +24,9 @@ COMMANDS = {
     "layers": ["{}", "--model", "demo,demo_vit"],
     "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
     "segment": ["--images", "{}", "--model", "demo_vit", "--method", "attention"],
+    "benchmark voc2012": ["{data}", "--model", "demo", "--pictures", "3"],
+    "benchmark semantic": ["{data}", "--model", "demo", "--patches", "20"],
+    "benchmark saliency": ["{}", "{data}/masks", "--model", "demo", "--pictures", "3"],
 }
 OPTIONS = ["--size", "24", "--workers", "0", "--batch-size", "2", "--format", "png"]
 OF_TIME = ("seconds", "this_time")  # keys of summaries
@@ -30,20 +34,24 @@ OF_TIME = ("seconds", "this_time")  # keys of summaries
 
 @pytest.fixture
 def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+    folder, masks = (tmp_path / "data" / name for name in ("images", "masks"))
+    folder.mkdir(parents=True)
+    masks.mkdir()
     rng = np.random.default_rng(0)
     for number in range(5):
         rgb = rng.integers(0, 60, (30, 40, 3), np.uint8)
         rgb[5:20, 5 * number : 5 * number + 15] = rng.integers(150, 255, 3)
         Image.fromarray(rgb).save(folder / f"{number}.png")
+        mask = np.zeros((30, 40), np.uint8)
+        mask[5:20, 5 * number : 5 * number + 15] = 255
+        Image.fromarray(mask).save(masks / f"{number}.png")
     return folder
 
 
 def command(name, pictures, output):
     if name == "attribute":
         pytest.importorskip("captum", reason="needs the extra attribution")
-    arguments = [argument.format(pictures) for argument in COMMANDS[name]]
+    arguments = [argument.format(pictures, data=pictures.parent) for argument in COMMANDS[name]]
     place = output / "figure.png" if find_commands()[name].load().output_is_file else output
     return [*name.split(), *arguments, *OPTIONS, "--output", str(place)]
 
@@ -104,6 +112,7 @@ def test_a_damaged_image_is_named_and_the_others_are_done(name, pictures, tmp_pa
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_empty_folder_is_an_error(name, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    assert main(command(name, tmp_path / "empty", tmp_path / "out")) == 2
+    for folder in ("images", "masks"):
+        (tmp_path / "empty" / folder).mkdir(parents=True)
+    assert main(command(name, tmp_path / "empty" / "images", tmp_path / "out")) == 2
     assert "expected image files" in capsys.readouterr().err

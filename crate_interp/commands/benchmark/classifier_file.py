@@ -31,9 +31,9 @@ def write_classifier(path: Path, classifier: PatchClassifier, about: Mapping[str
     """Write a classifier with its checksum, as a whole or not at all.
 
     Args:
-        path: Where to.
-        classifier: To write.
-        about: What it was made of, as `about_of` has it.
+        path: The file.
+        classifier: The classifier.
+        about: What it was made of, as `Run.provenance` has it.
 
     Raises:
         InputError: It cannot be written.
@@ -45,7 +45,7 @@ def write_classifier(path: Path, classifier: PatchClassifier, about: Mapping[str
 def read_classifier(path: Path) -> PatchClassifier | None:
     """Read what `write_classifier` wrote; `None` if there is no such file, or it is damaged.
 
-    That it is damaged is told.
+    A damaged file is named in a warning.
     """
     if not path.exists():
         return None

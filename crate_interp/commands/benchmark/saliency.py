@@ -1,0 +1,168 @@
+"""Masks of the salient object, by three methods."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+import numpy as np
+
+from crate_interp import data, evaluation, hooks, segmentation
+from crate_interp.commands.benchmark.command import BenchmarkCommand
+from crate_interp.commands.benchmark.examples import (
+    MOST_EXAMPLES,
+    ExampleEntry,
+    Examples,
+    draw_examples,
+    example_of,
+)
+from crate_interp.commands.benchmark.published import published_saliency
+from crate_interp.commands.benchmark.tables import format_table, percent
+from crate_interp.errors import InputError
+from crate_interp.options import option
+from crate_interp.options.ranges import Cosine, Share
+from crate_interp.runs.command import Reading
+from crate_interp.runs.outputs import Conclusion, Output, Table
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+    from crate_interp.data import LabelledSet
+    from crate_interp.runs.journal import Entry
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations
+
+    Maps = dict[str, tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]]
+
+__all__ = ["Saliency"]
+
+_logger = logging.getLogger(__name__)
+
+SCORES = ("max_f", "iou", "accuracy")
+
+
+class _Saliency(TypedDict):
+    f: list[float]
+    iou: float
+    accuracy: float
+
+
+class _Methods(TypedDict):
+    methods: dict[str, _Saliency]
+
+
+class _Entry(ExampleEntry, _Methods):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency(BenchmarkCommand):
+    """Score masks of the salient object: TokenCut, attention, the first principal component."""
+
+    group: ClassVar[str] = "score"
+    entry: ClassVar[type] = _Entry
+
+    images: Path = option("folder of images", positional=True, presentation=True)
+    masks: Path = option(
+        "folder of their masks, of the same names, white being the object",
+        positional=True,
+        presentation=True,
+    )
+    recursive: bool = option(
+        "search the folders in the folders, too; masks lie alike", False, presentation=True
+    )
+    tau: Cosine = option("of TokenCut: patches are alike above this cosine similarity", 0.2)
+    keep: Share = option("share of the attention, by mass, that its mask keeps", 0.6)
+    pictures: Examples = option("draw the masks of the first images", 6, presentation=True)
+
+    def open_labelled(self) -> LabelledSet:
+        """Open the images with their masks."""
+        return data.open_saliency(self.images, self.masks, self.recursive)
+
+    def reading(self, run: Run) -> Reading:
+        """Read the feature, and the attention of the class token where there is one."""
+        feature = self.site_of(run)
+        sites = [feature]
+        if hooks.Site.CLS_ATTENTION in hooks.available_sites(run.observer.model, self.block):
+            sites.append(hooks.Site.CLS_ATTENTION.value)
+        else:
+            _logger.warning("%s has no class token: no mask of its attention", self.model)
+        return Reading(sites, [self.block], MOST_EXAMPLES, {"feature": feature})
+
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Compare the masks and maps of all methods with the object."""
+        with image.stage("score"):
+            geometry = image.geometry
+            truth = self.labelled.labels_of(image.record, geometry.original_hw) == 1
+            maps, found = self._maps(run, image, output), {}
+            for name, grids in maps.items():
+                soft, mask = (geometry.grid_to_original(grid[None])[0] for grid in grids)
+                found[name] = evaluation.image_saliency(soft, mask, truth)
+        if image.picture is None:
+            return {"methods": found}
+        captions = [f"IoU {percent(of_method['iou'])}" for of_method in found.values()]
+        masks = np.stack([mask for _, mask in maps.values()])
+        example = example_of(image, truth[None], masks, [image.record.file_name, *captions])
+        return {"methods": found, **example}
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Average over the images, beside the published numbers."""
+        scores = _scores_of(run.entries)
+        outputs: list[Output] = [Table("masks", ("image", "method", *SCORES), _rows(run.entries))]
+        outputs += draw_examples(run, self.pictures, ["truth", *scores])
+        return Conclusion(outputs, self._report(run, scores), {"scores": scores})
+
+    def _maps(self, run: Run, image: SeenImage, output: Activations) -> Maps:
+        """Saliency in [0, 1], and mask, of each method on the patch grid."""
+        grid_hw = output.grid_hw
+        features = output.patch_features(run.settings["feature"], self.block)[0].float()
+        name = str(image.record.path)
+        cut = segmentation.tokencut(features, grid_hw, self.tau, name=name).mask.cpu().numpy()
+        maps = {"TokenCut": (cut.astype(np.float64), cut)}
+        if (hooks.Site.CLS_ATTENTION, self.block) in output:
+            rows = output[hooks.Site.CLS_ATTENTION, self.block][0].float()
+            mean = rows[:, output.num_prefix_tokens :].mean(dim=0)
+            mask = segmentation.attention_masks(mean, "mass", self.keep).view(grid_hw)
+            maps["attention"] = (_stretched(mean.view(grid_hw).cpu().numpy()), mask.cpu().numpy())
+        principal = segmentation.principal_component(features, grid_hw)
+        soft = _stretched(principal.scores.cpu().numpy())
+        return {**maps, "principal component": (soft, principal.mask.cpu().numpy())}
+
+    def _report(self, run: Run, scores: Mapping[str, Mapping[str, Any]]) -> str:
+        from crate_interp.runs.inference import release_of
+
+        settings, count = run.settings, len(run.entries)
+        rows = [
+            [method, *(percent(score[key]) for key in SCORES)] for method, score in scores.items()
+        ]
+        release = release_of(self, run.provenance["weights"]["sha256"])
+        published = published_saliency(release, str(self.images.resolve()), count)
+        if published is not None:
+            rows.append(["TokenCut, published", *map(str, published)])
+        heading = f"{settings['model']} at {settings['size']} px on {count} images, %"
+        return f"{heading}\n{format_table(['', 'max F', 'IoU', 'accuracy'], rows)}"
+
+
+def _stretched(scores: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Bring numbers to [0, 1]; equal ones become 0."""
+    lowest, highest = scores.min(), scores.max()
+    return np.asarray((scores - lowest) / (highest - lowest if highest > lowest else 1))
+
+
+def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, str, float, float, float]]:
+    """Give a line for each method of each image."""
+    for entry in entries:
+        for name, found in entry["methods"].items():
+            yield entry["file_name"], name, max(found["f"]), found["iou"], found["accuracy"]
+
+
+def _scores_of(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    if not entries:
+        raise InputError("expected images and masks that can be read, found none")
+    return {
+        name: asdict(evaluation.saliency_score([entry["methods"][name] for entry in entries]))
+        for name in entries[0]["methods"]
+    }

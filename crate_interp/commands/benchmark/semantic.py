@@ -1,0 +1,196 @@
+"""Semantic segmentation by clusters of patches, or by a linear probe of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from crate_interp import data, evaluation
+from crate_interp.commands.benchmark.command import BenchmarkCommand
+from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
+from crate_interp.errors import InputError
+from crate_interp.options import Range, option
+from crate_interp.options.ranges import Seed
+from crate_interp.runs.command import Reading
+from crate_interp.runs.journal import JournalEntry
+from crate_interp.runs.outputs import Conclusion
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
+    from crate_interp.data import LabelledSet
+    from crate_interp.evaluation.patch_classifier import PatchClassifier
+    from crate_interp.runs.journal import Entry
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations
+
+__all__ = ["Semantic"]
+
+NUMBERS = {"mean_iou": "mIoU", "mean_accuracy": "mAcc", "pixel_accuracy": "aAcc"}
+
+
+class _Entry(JournalEntry):
+    pairs: list[tuple[int, int, int]]
+
+
+@dataclass
+class _Reading(Reading):
+    """What is recorded, and the classifier, once it is fitted."""
+
+    classifier: PatchClassifier = field(init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Semantic(BenchmarkCommand):
+    """Score semantic segmentation by a model's features: clusters, or a linear probe."""
+
+    group: ClassVar[str] = "score"
+    entry: ClassVar[type] = _Entry
+
+    data: Path = option(
+        "folder as VOC or as ADE20K has it; or `demo`: the built-in scenes",
+        positional=True,
+        presentation=True,
+    )
+    method: Literal["kmeans", "linear"] = option(
+        "k-means of the features, a cluster a class, matched to the classes; or logistic "
+        "regression of them, learnt on --train-split",
+        "kmeans",
+    )
+    split: str = option("part of the data to score on", "val")
+    train_split: str = option("part of the data that a linear probe learns from", "train")
+    patches: Annotated[int, Range(1, 100_000_000)] = option(
+        "patches, of all images together, that clusters or probe learn from", 200_000
+    )
+    seed: Seed = option("of the choice of the patches, and of k-means", 0)
+
+    def check(self) -> None:
+        """Refuse a probe that would learn from an image that it is scored on."""
+        super().check()
+        scored = {record.path for record in self.labelled.images.records}
+        common = [record for record in self.train.images.records if record.path in scored]
+        if common and self.method == "linear":
+            raise InputError(
+                f"{common[0].path}: an image to be scored is among those that a probe learns from"
+            )
+
+    def default_name(self) -> str:
+        """Start of the name of the run folder, where the user gives no output."""
+        return f"{super().default_name()}-{self.method}"
+
+    def open_labelled(self) -> LabelledSet:
+        """Open the part of the data that is scored."""
+        return data.open_labelled(self.data, self.split)
+
+    @cached_property
+    def train(self) -> LabelledSet:
+        """Images that the classifier learns from; clusters are those of the scored images."""
+        if self.method == "kmeans":
+            return self.labelled
+        return data.open_labelled(self.data, self.train_split).limit(self.limit)
+
+    def reading(self, run: Run) -> _Reading:
+        """Read the feature of the block."""
+        from crate_interp.runs.provenance import describe_images
+
+        feature = self.site_of(run)
+        settings = {"feature": feature, "train_images": describe_images(self.train.images)}
+        return _Reading([feature], [self.block], settings=settings)
+
+    def collect(self, run: Run) -> None:
+        """Fit the classifier, or read the one that this run has fitted; then label the images."""
+        from crate_interp.commands.benchmark.classifier_file import (
+            read_classifier,
+            write_classifier,
+        )
+
+        path, samples = run.output / "classifier.npz", "samples"
+        classifier = read_classifier(path)
+        if classifier is None:
+            entries = run.each(self.sample, name=samples, images=self.train.images)
+            if run.failed and self.method == "linear":
+                raise InputError(run.failed[0]["reason"])
+            classifier = self._fit(entries)
+            write_classifier(path, classifier, run.provenance)
+        run.folder.journal(samples).remove_journal()
+        run.reading.classifier = classifier
+        run.each(self.measure)
+
+    def sample(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Keep features of some patches; for a probe, also the labels at their centres."""
+        from crate_interp.evaluation.patch_classifier import sample_patches
+
+        features = self._features(run, output)
+        labels = np.zeros(len(features), np.uint8)
+        if self.method == "linear":
+            original = self.train.labels_of(image.record, image.geometry.original_hw)
+            labels = image.geometry.original_to_grid(original).ravel()
+        count = math.ceil(self.patches / len(self.train.images.records))
+        chosen = sample_patches(labels != data.VOID, count, self.seed, image.record.image_id)
+        return {"features": features[chosen], "labels": labels[chosen]}
+
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Label the patches of an image, and count its pixels by label and truth."""
+        with image.stage("score"):
+            labels = self.labelled.labels_of(image.record, image.geometry.original_hw)
+            predicted = run.reading.classifier.predict(self._features(run, output))
+            grid = predicted.reshape(1, *image.geometry.grid_hw)
+            classes = len(self.labelled.classes)
+            return evaluation.image_confusion(
+                labels, image.geometry.grid_to_original(grid)[0], classes, classes
+            )
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Score all pixels of each class; clusters are matched to the classes before."""
+        names, count = self.labelled.classes, len(run.entries)
+        confusion = evaluation.total_confusion(
+            run.entries,  # type: ignore[arg-type]  # a journal's entries are dictionaries
+            len(names),
+            len(names),
+        )
+        if self.method == "kmeans":
+            confusion = evaluation.match_clusters(confusion)
+        score = evaluation.semantic_score(confusion)
+        outputs, by_class = class_scores(
+            run,
+            names,
+            _images_of_class(run.entries, len(names)),
+            {"IoU": score.iou, "accuracy": score.accuracy},
+            "IoU and accuracy of all pixels of a class (%)",
+        )
+        results = {name: getattr(score, name) for name in NUMBERS}
+        settings = run.settings
+        text = (
+            f"{by_class}\n\n{settings['model']} at {settings['size']} px on {count} images "
+            f"of {run.images.name}, {self.method}, %\n"
+        )
+        text += format_table(["", *NUMBERS.values()], [["", *map(percent, results.values())]])
+        return Conclusion(outputs, text, {**results, "images": count})
+
+    def _features(self, run: Run, output: Activations) -> Float[np.ndarray, "n D"]:
+        features = output.patch_features(run.settings["feature"], self.block)[0]
+        return np.ascontiguousarray(features.float().cpu().numpy().T)
+
+    def _fit(self, entries: Sequence[Entry]) -> PatchClassifier:
+        from crate_interp.evaluation.patch_classifier import fit_clusters, fit_linear_probe
+
+        if not entries:
+            raise InputError(f"{self.data}: expected images that can be read, found none")
+        features = np.concatenate([entry["features"] for entry in entries])
+        if self.method == "kmeans":
+            return fit_clusters(features, len(self.train.classes), self.seed)
+        return fit_linear_probe(features, np.concatenate([entry["labels"] for entry in entries]))
+
+
+def _images_of_class(entries: Sequence[Entry], classes: int) -> Int64[np.ndarray, " C"]:
+    """Count the images that each class occurs in."""
+    images = np.zeros(classes, np.int64)
+    for entry in entries:
+        images[list({label for _, label, _ in entry["pairs"]})] += 1
+    return images

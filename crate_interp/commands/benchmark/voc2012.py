@@ -1,0 +1,199 @@
+"""Attention masks against labelled images, by mIoU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from crate_interp import data, evaluation, hooks
+from crate_interp.commands.benchmark.command import BenchmarkCommand
+from crate_interp.commands.benchmark.examples import (
+    MOST_EXAMPLES,
+    ExampleEntry,
+    Examples,
+    draw_examples,
+    example_of,
+)
+from crate_interp.commands.benchmark.published import published_attention_miou
+from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
+from crate_interp.errors import InputError
+from crate_interp.options import option
+from crate_interp.options.choices import KeepBy, Resolution
+from crate_interp.options.ranges import Share
+from crate_interp.runs.command import Reading
+from crate_interp.runs.outputs import Conclusion
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+
+    from crate_interp.data import LabelledSet
+    from crate_interp.evaluation import (
+        AttentionProtocol,
+        AttentionSegmentationScore,
+    )
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations
+
+    LabelMap = UInt8[np.ndarray, "H W"]
+
+__all__ = ["Voc2012"]
+
+TITLES = ("truth", "best head", "mean head", "principal component")
+
+
+class _Entry(ExampleEntry):
+    classes: list[int]
+    heads: list[list[float]]
+    mean_head: list[float]
+    principal: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voc2012(BenchmarkCommand):
+    """Score attention masks by mIoU on VOC 2012, by the protocols of the papers."""
+
+    group: ClassVar[str] = "score"
+    entry: ClassVar[type] = _Entry
+
+    data: Path = option(
+        "folder of JPEGImages, SegmentationClass and ImageSets; or `demo`: the built-in scenes",
+        positional=True,
+        presentation=True,
+    )
+    split: str = option("list of images, ImageSets/Segmentation/SPLIT.txt", "val")
+    protocol: KeepBy = option(
+        "patches that a mask keeps: the share of the patches (entries: CRATE papers) or of the "
+        "attention (mass: DINO)",
+        "entries",
+    )
+    keep: Share = option("that share", 0.6)
+    per: Literal["class", "object"] = option(
+        "what has a best head: a class of an image (CRATE), or an object", "class"
+    )
+    background: bool = option("background counts as a class", False)
+    resolution: Resolution = option("compare at the image's pixels, or on the patch grid", "full")
+    pictures: Examples = option("draw the masks of the first images", 6, presentation=True)
+
+    def open_labelled(self) -> LabelledSet:
+        """Open a labelled set of any kind; objects are refused where it tells none apart."""
+        labelled = data.open_labelled(self.data, self.split, otherwise="voc")
+        if self.per == "object" and labelled.read_objects is None:
+            lack = f"{labelled.images.name}: tells no objects apart"
+            if labelled.classes == data.VOC_CLASSES:
+                lack = f"{self.data / 'SegmentationObject'}: no such folder"
+            raise InputError(f"{lack}, which --per object needs")
+        return labelled
+
+    def reading(self, run: Run) -> Reading:
+        """Read the attention of the class token, and the feature."""
+        feature = self.site_of(run)
+        sites = [hooks.Site.CLS_ATTENTION, feature]
+        hooks.record(run.observer.model, sites, [self.block])  # refuses what the model lacks
+        return Reading(sites, [self.block], MOST_EXAMPLES, {"feature": feature})
+
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Compare the masks of the heads, of their mean and of the component with the labels."""
+        with image.stage("score"):
+            attention = output[hooks.Site.CLS_ATTENTION, self.block][0].float()
+            patches = attention[:, output.num_prefix_tokens :].unflatten(1, output.grid_hw)
+            features = output.patch_features(run.settings["feature"], self.block)[0].float()
+            masks = evaluation.candidate_masks(patches, features, self._protocol)
+            record, hw = image.record, image.geometry.original_hw
+            labels = self.labelled.labels_of(record, hw)
+            objects = self.labelled.objects_of(record, hw) if self.per == "object" else None
+            overlaps = evaluation.image_overlaps(
+                masks, image.geometry, labels, objects, self._protocol
+            )
+        if image.picture is None:
+            return overlaps
+        return {**overlaps, **self._example(image, masks, labels, objects)}
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Average over images and over classes, beside the published number."""
+        labelled, entries = self.labelled, run.entries
+        score = evaluation.attention_segmentation_score(
+            entries,  # type: ignore[arg-type]  # a journal's entries are dictionaries
+            len(labelled.classes),
+        )
+        label = f"IoU by {self.protocol} (%, mean over the images of a class)"
+        outputs, by_class = class_scores(
+            run, labelled.classes, score.images_of_class, score.by_class, label
+        )
+        results = {
+            "mean_iou": score.mean_iou,
+            "mean_iou_over_classes": {
+                method: float(np.nanmean(score.by_class[method])) for method in score.mean_iou
+            },
+            "head": score.head,
+            "images": score.images,
+            "published": self._published(run),
+        }
+        outputs += draw_examples(run, self.pictures, TITLES)
+        return Conclusion(outputs, f"{by_class}\n\n{self._report(run, score, results)}", results)
+
+    @property
+    def _protocol(self) -> AttentionProtocol:
+        background = None if self.background else self.labelled.background
+        return evaluation.AttentionProtocol(self.protocol, self.keep, background, self.resolution)
+
+    def _example(
+        self,
+        image: SeenImage,
+        masks: Bool[np.ndarray, "K+2 h w"],
+        labels: LabelMap,
+        objects: LabelMap | None,
+    ) -> dict[str, Any]:
+        """Keep the masks of the best heads and the others, with their IoU in the image's pixels."""
+        protocol = replace(self._protocol, resolution="full")
+        overlaps = evaluation.image_overlaps(masks, image.geometry, labels, objects, protocol)
+        truth, classes = data.truth_masks(labels, objects, protocol.background)
+        heads = np.array(overlaps["heads"])
+        best = heads.argmax(axis=0)
+        ious = (heads.max(axis=0), overlaps["mean_head"], overlaps["principal"])
+        best_iou, mean_iou, principal_iou = (
+            f"IoU {percent(float(np.mean(values)))}" if len(classes) else "" for values in ious
+        )
+        names = ", ".join(self.labelled.classes[label] for label in np.unique(classes))
+        numbers = ", ".join(str(head) for head in np.unique(best))
+        captions = [names, f"{best_iou}, head {numbers}", mean_iou, principal_iou]
+        return example_of(image, truth, masks[[*best, -2, -1]], captions)
+
+    def _published(self, run: Run) -> dict[str, Any] | None:
+        from crate_interp.runs.inference import release_of
+
+        if self.labelled.classes != data.VOC_CLASSES:
+            return None
+        release = release_of(self, run.provenance["weights"]["sha256"])
+        found = published_attention_miou(release, self.protocol, self.split, len(run.entries))
+        return None if found is None else {"mean_iou": found[0] / 100, "source": found[1]}
+
+    def _report(
+        self, run: Run, score: AttentionSegmentationScore, results: Mapping[str, Any]
+    ) -> str:
+        rows = [
+            [
+                f"one head ({score.head})" if method == "one head" else method,
+                percent(mean_iou),
+                percent(results["mean_iou_over_classes"][method]),
+            ]
+            for method, mean_iou in score.mean_iou.items()
+        ]
+        settings = run.settings
+        lines = [
+            f"{settings['model']} at {settings['size']} px on {score.images} images of "
+            f"{run.images.name}, %",
+            f"{self.protocol}, share {self.keep:g}; a head per {self.per}; background "
+            f"{'counts' if self.background else 'does not count'}; {self.resolution} resolution",
+            format_table(["mIoU", "over images", "over classes"], rows),
+        ]
+        published = results["published"]
+        if published is not None:
+            lines.append(
+                f"published, best head, all 1449 images of VOC 2012 val: "
+                f"{percent(published['mean_iou'])} ({published['source']})"
+            )
+        return "\n".join(lines)
