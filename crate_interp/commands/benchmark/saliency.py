@@ -60,7 +60,10 @@ class _Entry(ExampleEntry, _Methods):
 
 @dataclass(frozen=True, kw_only=True)
 class Saliency(BenchmarkCommand):
-    """Score masks of the salient object: TokenCut, attention, the first principal component."""
+    """Score masks of the salient object, of three methods.
+
+    They are TokenCut, attention, and the first principal component.
+    """
 
     group: ClassVar[str] = "score"
     entry: ClassVar[type] = _Entry

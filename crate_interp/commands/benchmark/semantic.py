@@ -48,7 +48,7 @@ class _Reading(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Semantic(BenchmarkCommand):
-    """Score semantic segmentation by a model's features: clusters, or a linear probe."""
+    """Score clusters of patches, or a linear probe, by mIoU."""
 
     group: ClassVar[str] = "score"
     entry: ClassVar[type] = _Entry

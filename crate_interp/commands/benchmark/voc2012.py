@@ -54,7 +54,7 @@ class _Entry(ExampleEntry):
 
 @dataclass(frozen=True, kw_only=True)
 class Voc2012(BenchmarkCommand):
-    """Score attention masks by mIoU on VOC 2012, by the protocols of the papers."""
+    """Score attention masks by mIoU, as papers do on VOC 2012."""
 
     group: ClassVar[str] = "score"
     entry: ClassVar[type] = _Entry
