@@ -139,7 +139,13 @@ def coco_annotation_file(split: str, root: Path | None = None) -> Path:
     if root is None:
         root = data_folder() / ("scenes" if split == BUILT_IN_SPLIT else "coco")
     if split == BUILT_IN_SPLIT:
-        _draw_scenes(Path(root))
+        try:
+            write_scenes(Path(root))
+        except OSError as error:
+            raise InputError(
+                f"{root}: the built-in scenes cannot be written ({error.strerror}); name another "
+                "folder with --coco-root, or all data with CRATE_INTERP_DATA"
+            ) from error
     path = Path(root) / "annotations" / f"instances_{split}.json"
     if not path.is_file():
         raise InputError(f"{path}: no such annotation file; {_how_to_get(split)}")
@@ -205,16 +211,6 @@ def record_of(image: Mapping[str, Any], path: Path, source: Path) -> ImageRecord
     """The record of an image that `source` annotates, whose file lies at `path`."""
     hw = (image["height"], image["width"]) if "height" in image else None
     return ImageRecord(image["id"], image["file_name"], path, hw, source)
-
-
-def _draw_scenes(folder: Path) -> None:
-    try:
-        write_scenes(folder)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the built-in scenes cannot be written ({error.strerror}); name another "
-            "folder with --coco-root, or all data with CRATE_INTERP_DATA"
-        ) from error
 
 
 def _how_to_get(split: str) -> str:

@@ -168,11 +168,9 @@ def _plain(value: Any, source: str) -> Any:
 
 
 def _unique_ids(entries: Sequence[Mapping[str, Any]], source: str) -> set[int]:
-    ids = {entry["id"] for entry in entries}
-    if len(ids) < len(entries):
-        seen: set[int] = set()
-        for number, entry in enumerate(entries):
-            if entry["id"] in seen:
-                raise InputError(f"{source}[{number}]: id {entry['id']} is not unique")
-            seen.add(entry["id"])
-    return ids
+    seen: set[int] = set()
+    for number, entry in enumerate(entries):
+        if entry["id"] in seen:
+            raise InputError(f"{source}[{number}]: id {entry['id']} is not unique")
+        seen.add(entry["id"])
+    return seen

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from crate_interp.data.image_files import DECODING_ERRORS, opened_image
+from crate_interp.data.image_files import opened_image
 from crate_interp.errors import InputError
 
 __all__ = [
@@ -177,7 +177,7 @@ def _upright(image: Image.Image) -> Image.Image:
         if image.getexif().get(ExifTags.Base.Orientation, 1) not in _ROTATED:
             return image
         return ImageOps.exif_transpose(image)
-    except DECODING_ERRORS as error:
+    except Exception as error:  # Pillow raises what it likes on damaged EXIF
         name = getattr(image, "filename", "") or "image"
         logger.warning("%s: its EXIF data is damaged (%s); read without rotation", name, error)
         return image

@@ -43,23 +43,22 @@ def decode_mask(rle: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
     Raises:
         InputError: As `check_rle` does.
     """
-    runs = _checked_runs(rle)  # pycocotools' own decode is deprecated in numpy's eyes
+    runs = check_rle(rle)  # pycocotools' own decode is deprecated in numpy's eyes
     height, width = rle["size"]
     values = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
 
 
-def check_rle(rle: Any) -> None:
+def check_rle(rle: Any) -> Int64[np.ndarray, " runs"]:
     """Check that an RLE describes a mask; pycocotools would fill what is missing with noise.
+
+    Returns:
+        Lengths of the runs of 0, 1, 0, ... down the columns, pixels.
 
     Raises:
         InputError: A key is missing, the size is no pair of positive integers, or the runs are
             malformed or do not add up to the size.
     """
-    _checked_runs(rle)
-
-
-def _checked_runs(rle: Any) -> Int64[np.ndarray, " runs"]:
     if not isinstance(rle, Mapping):
         raise InputError(f"expected an RLE of size and counts, found {type(rle).__name__}")
     size, counts = rle.get("size"), rle.get("counts")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -51,69 +52,61 @@ def seed_generators(*numbers: int) -> None:
         torch.cuda.manual_seed_all(int(words[2]))
 
 
-class Batches(Dataset[Batch | InputError]):
+@dataclass(frozen=True)
+class _Batches(Dataset[Batch | InputError], ABC):
     """Batches by number: the images of each, read and transformed at the size of its stage.
 
     An image that is at fault is returned as its error: raised in a worker process, it would
     come out as a traceback.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        pictures: Pictures,
-        numbers: Callable[[int], list[tuple[int, int]]],
-        transform_of: Callable[[int], Transform],
-        view: View,
-    ) -> None:
-        self._recipe, self._pictures = recipe, pictures
-        self._numbers, self._transform_of, self._view = numbers, transform_of, view
+    recipe: Recipe
+    pictures: Pictures
+    view: View
+    process: tuple[int, int]  # number of this one, and how many there are
+    size: int  # images per forward pass of one process
+
+    @abstractmethod
+    def plan(self, batch: int) -> tuple[Transform, Iterable[tuple[int, int]]]:
+        """Transform of a batch; number in the run and index of each of its images."""
 
     def __getitem__(self, batch: int) -> Batch | InputError:
         views = []
-        transform = self._transform_of(batch)
-        for number, index in self._numbers(batch):
+        transform, plan = self.plan(batch)
+        for number, index in plan:
             try:
-                image, label = self._pictures[index]
+                image, label = self.pictures[index]
             except InputError as error:
                 return error
-            seed_generators(self._recipe.seed, number)
+            seed_generators(self.recipe.seed, number)
             try:
-                views.append(self._view(image, label, transform))
+                views.append(self.view(image, label, transform))
             except InputError as error:
-                return InputError(f"data {self._recipe.data}, image {index}: {error}")
+                return InputError(f"data {self.recipe.data}, image {index}: {error}")
         images, targets = (torch.stack(parts) for parts in zip(*views, strict=True))
         return images, targets
 
 
 @dataclass(frozen=True)
-class _Training:
-    """Images of each forward pass, (number in the run, index of the image), and their transform."""
+class _Training(_Batches):
+    """Every image once an epoch, in an order of its own."""
 
-    recipe: Recipe
-    pictures: Pictures
-    rank: int
-    processes: int
     updates: int
-    transforms: dict[int, Transform]
+    transforms: dict[int, Transform]  # by image size
 
-    def transform_of(self, batch: int) -> Transform:
-        stage = self.recipe.at(batch // self.recipe.accumulation, self.updates)
-        return self.transforms[stage.image_size]
-
-    def numbers(self, batch: int) -> list[tuple[int, int]]:
-        recipe = self.recipe
+    def plan(self, batch: int) -> tuple[Transform, Iterable[tuple[int, int]]]:
+        recipe, (rank, processes) = self.recipe, self.process
         update, part = divmod(batch, recipe.accumulation)
-        size = recipe.batch_size // recipe.accumulation // self.processes
-        first = update * recipe.batch_size + (part * self.processes + self.rank) * size
-        numbers = range(first, first + size)
+        transform = self.transforms[recipe.at(update, self.updates).image_size]
+        first = update * recipe.batch_size + (part * processes + rank) * self.size
+        numbers = range(first, first + self.size)
         if self.pictures.endless:
-            return [(number, number) for number in numbers]
+            return transform, zip(numbers, numbers, strict=True)
         # The images of a last, smaller batch wait for another epoch's order.
         count = len(self.pictures)
         epoch, position = divmod(first, count - count % recipe.batch_size)
-        order = _epoch_order(recipe.seed, epoch, count)
-        return list(zip(numbers, order[position : position + size].tolist(), strict=True))
+        order = _epoch_order(recipe.seed, epoch, count)[position : position + self.size]
+        return transform, zip(numbers, order.tolist(), strict=True)
 
 
 @lru_cache(maxsize=2)
@@ -122,19 +115,15 @@ def _epoch_order(seed: int, epoch: int, count: int) -> Int64[np.ndarray, " count
 
 
 @dataclass(frozen=True)
-class _Validation:
-    """Every image once, dealt out to the processes, and the one transform of all."""
+class _Validation(_Batches):
+    """Every image once, dealt out to the processes."""
 
-    size: int
-    indices: range
     transform: Transform
+    indices: range
 
-    def transform_of(self, _: int) -> Transform:
-        return self.transform
-
-    def numbers(self, batch: int) -> list[tuple[int, int]]:
+    def plan(self, batch: int) -> tuple[Transform, Iterable[tuple[int, int]]]:
         own = self.indices[batch * self.size : (batch + 1) * self.size]
-        return [(index, index) for index in own]
+        return self.transform, zip(own, own, strict=True)
 
 
 def label_as_target(image: Image.Image, label: int, transform: Transform) -> tuple[Tensor, Tensor]:
@@ -164,22 +153,21 @@ def batches_of(
     Raises:
         InputError: An image cannot be read, or the view refuses it.
     """
-    rank, processes = process
-    plan: _Training | _Validation
+    size = max(1, recipe.batch_size // recipe.accumulation // process[1])
+    common = (recipe, pictures, view, process, size)
     if updates is None:
-        indices = range(rank, len(pictures), processes)
-        size = max(1, recipe.batch_size // recipe.accumulation // processes)
         mean, std = normalisation
         transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
-        plan = _Validation(size, indices, transform)
+        indices = range(process[0], len(pictures), process[1])
+        batches: _Batches = _Validation(*common, transform, indices)
         numbers = range(-(-len(indices) // size))
     else:
         sizes = set(recipe.image_sizes)
         transforms = {size: training_transform(recipe, size, normalisation) for size in sizes}
-        plan = _Training(recipe, pictures, rank, processes, updates.stop, transforms)
+        batches = _Training(*common, updates.stop, transforms)
         numbers = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
     loader: DataLoader[Any] = DataLoader(
-        Batches(recipe, pictures, plan.numbers, plan.transform_of, view),
+        batches,
         batch_size=None,
         sampler=numbers,
         num_workers=recipe.workers,

@@ -33,26 +33,17 @@ from crate_interp.options.choices import KeepBy
 from crate_interp.segmentation import MaskCut, tokencut
 from crate_interp.structures import Activations
 
-__all__ = ["Emergence", "ImageEmergence", "emergence_score", "measure_emergence"]
+__all__ = ["Emergence", "measure_emergence"]
 
 PROTOCOLS: tuple[KeepBy, ...] = ("mass", "entries")
 
 
-class ImageEmergence(TypedDict):
-    """What the insides of a model say of one image with masks.
-
-    Attributes:
-        attention: Overlaps of attention masks with objects, by protocol; empty for a model without
-            a class token.
-        salient: IoU of TokenCut's mask with the largest object; empty without an object.
-        results: MaskCut's objects, as COCO results.
-        coding_rate: Coding rate of each block, nats.
-        sparsity: Sparsity of each block's codes; empty for a model without codes.
-    """
+class _ImageEmergence(TypedDict):
+    """What `Emergence` averages, of one image."""
 
     attention: dict[KeepBy, HeadOverlaps]
-    salient: list[float]
-    results: list[dict[str, Any]]
+    salient: list[float]  # empty without an object
+    results: list[dict[str, Any]]  # MaskCut's objects, as COCO results
     coding_rate: list[float]
     sparsity: list[float]
 
@@ -124,38 +115,24 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in truth["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
-    observation = _Observation(predictor, annotations)
     outcomes = process_images(
         images.records,
         methodcaller("read_resized", predictor.observer.input_size),
-        observation.forward,
-        observation.record_of,
+        partial(_observe, predictor),
+        partial(_measure, predictor, annotations),
         batch_size=1,  # every site of interest at every block: one image has enough of that
         workers=0,  # no process, as this happens in the middle of a training run, too
     )
-    records: list[ImageEmergence] = []
+    records: list[_ImageEmergence] = []
     with closing(outcomes):
         for image in outcomes:
             if image.error is not None:
                 raise image.error
             if image.result is not None:
                 records.append(image.result)
-    return emergence_score(records, images)
-
-
-def emergence_score(records: Sequence[ImageEmergence], images: ImageSet) -> Emergence:
-    """Average over images, and score MaskCut's objects against the ground truth.
-
-    Args:
-        records: Records of all images of the set.
-        images: The images, with masks as ground truth.
-
-    Raises:
-        InputError: No image has an object, or the ground truth is malformed.
-    """
     precision = partial(
         coco_average_precision,
-        images.annotations or {},
+        images.annotations,
         [result for record in records for result in record["results"]],
         image_ids=[record.image_id for record in images.records],
     )
@@ -173,48 +150,45 @@ def emergence_score(records: Sequence[ImageEmergence], images: ImageSet) -> Emer
     )
 
 
-@dataclass(frozen=True)
-class _Observation:
-    """What is done with one image."""
+def _observe(
+    predictor: MaskCut, images: Sequence[ResizedImage], _: StageClock
+) -> list[Activations]:
+    available = available_sites(predictor.model, predictor.block)
+    others = {Site.CLS_ATTENTION, Site.CODES}.intersection(available)
+    sites = [predictor.feature, default_feature(predictor.model), *others]
+    blocks = range(len(blocks_of(predictor.model)))
+    return [predictor.observer.activations([image.rgb], sites, blocks) for image in images]
 
-    predictor: MaskCut
-    annotations: Mapping[int, Sequence[Mapping[str, Any]]]
 
-    def forward(self, images: Sequence[ResizedImage], stage: StageClock) -> list[Activations]:
-        predictor, model = self.predictor, self.predictor.model
-        available = available_sites(model, predictor.block)
-        others = {Site.CLS_ATTENTION, Site.CODES}.intersection(available)
-        sites = [predictor.feature, default_feature(model), *others]
-        blocks = range(len(blocks_of(model)))
-        with stage("forward"):
-            observe = predictor.observer.activations
-            return [observe([image.rgb], sites, blocks) for image in images]
-
-    def record_of(
-        self, record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
-    ) -> ImageEmergence:
-        predictor = self.predictor
-        geometry = predictor.observer.geometry(image.original_hw)
-        features = activations.patch_features(predictor.feature, predictor.block).float()
-        objects = object_masks(self.annotations.get(record.image_id, ()), geometry.original_hw)
-        attention: dict[KeepBy, HeadOverlaps] = {}
-        if (Site.CLS_ATTENTION, predictor.block) in activations:
-            rows = activations[Site.CLS_ATTENTION, predictor.block][0]
-            patches = rows[:, activations.num_prefix_tokens :].unflatten(1, geometry.grid_hw)
-            attention = {by: head_overlaps(patches, geometry, objects, by) for by in PROTOCOLS}
-        salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
-        largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
-        (cut,) = predictor.cut(features)
-        instances = predictor.instances(image.rgb, cut, image.original_hw)
-        objective = layer_objective(predictor.model, activations)
-        sparsity = objective.sparsity
-        return {
-            "attention": attention,
-            "salient": best_overlaps(geometry.grid_to_original(salient), largest),
-            "results": results_of(instances, record.image_id),
-            "coding_rate": objective.coding_rate[0].tolist(),
-            "sparsity": [] if sparsity is None else sparsity[0].tolist(),
-        }
+def _measure(
+    predictor: MaskCut,
+    annotations: Mapping[int, Sequence[Mapping[str, Any]]],
+    record: ImageRecord,
+    image: ResizedImage,
+    activations: Activations,
+    _: StageClock,
+) -> _ImageEmergence:
+    geometry = predictor.observer.geometry(image.original_hw)
+    features = activations.patch_features(predictor.feature, predictor.block).float()
+    objects = object_masks(annotations.get(record.image_id, ()), geometry.original_hw)
+    attention: dict[KeepBy, HeadOverlaps] = {}
+    if (Site.CLS_ATTENTION, predictor.block) in activations:
+        rows = activations[Site.CLS_ATTENTION, predictor.block][0]
+        patches = rows[:, activations.num_prefix_tokens :].unflatten(1, geometry.grid_hw)
+        attention = {by: head_overlaps(patches, geometry, objects, by) for by in PROTOCOLS}
+    salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
+    largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
+    (cut,) = predictor.cut(features)
+    instances = predictor.instances(image.rgb, cut, image.original_hw)
+    objective = layer_objective(predictor.model, activations)
+    sparsity = objective.sparsity
+    return {
+        "attention": attention,
+        "salient": best_overlaps(geometry.grid_to_original(salient), largest),
+        "results": results_of(instances, record.image_id),
+        "coding_rate": objective.coding_rate[0].tolist(),
+        "sparsity": [] if sparsity is None else sparsity[0].tolist(),
+    }
 
 
 def _mean(by_image: Sequence[Sequence[float]]) -> tuple[float, ...]:

@@ -103,14 +103,11 @@ def atlas_page(
         "seen": num_images,
         "grid": (rows, columns),
         "patch": {
-            "step": [step / side for step, side in zip(strides, geometry.input_hw, strict=True)],
-            "size": [
-                patch / side
-                for patch, side in zip(geometry.patch_hw, geometry.input_hw, strict=True)
-            ],
+            name: [length / side for length, side in zip(hw, geometry.input_hw, strict=True)]
+            for name, hw in (("step", strides), ("size", geometry.patch_hw))
         },
         "context": {"patches": CONTEXT_PATCHES, "share": CONTEXT_SHARE},
-        "least": _few(num_images),
+        "least": min(5, num_images),  # images from which on an atom's statistics mean anything
         "classes": list(classes),
         "pictures": [(item.number, item.name, item.file, *item.hw[::-1]) for item in thumbnails],
         "map": map_hw,
@@ -122,11 +119,6 @@ def atlas_page(
     template = files("crate_interp.visualization").joinpath("atlas_page.html")
     page = template.read_text(encoding="utf-8").replace("{{TITLE}}", html.escape(title))
     return page.replace("{{DATA}}", text)
-
-
-def _few(num_images: int) -> int:
-    """Images that an atom should fire in before its statistics mean anything."""
-    return min(5, num_images)
 
 
 def _entry(card: AtomCard, map_hw: tuple[int, int]) -> dict[str, object]:

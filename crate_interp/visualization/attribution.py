@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from crate_interp.errors import InputError
 from crate_interp.visualization.grid import Grid, Panel
 from crate_interp.visualization.overlay import draw_attention, draw_signed
-from crate_interp.visualization.style import Figure, joined
+from crate_interp.visualization.style import Figure
 
 __all__ = ["attribution_figure"]
 
@@ -57,8 +57,9 @@ def attribution_figure(
         titles = [""] * len(shown) if number else ["image", *maps]
         rows.append(list(map(Panel, shown, titles)))
     signed = any((values < 0).any() for column in maps.values() for values in column)
+    note = " · ".join(filter(None, (note, _SIGNED if signed else "")))
     grid = Grid(rows, row_captions=names, equal="widths", size=1.55)
-    return grid.draw(note=joined([note, _SIGNED if signed else ""]), width=width)
+    return grid.draw(note=note, width=width)
 
 
 def _paint(

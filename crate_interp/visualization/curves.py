@@ -132,11 +132,8 @@ def draw_curves(
             axes.set_xlabel("\n".join(wrapped(x_label, panel_width - 0.5, LABEL)), fontsize=LABEL)
             axes.tick_params(labelbottom=True)
     dotted = {curve.run for panel in panels for curve in panel.curves if curve.dots}
-    styles = [_DOTS if run in dotted else {"linewidth": 1.8} for run in runs]
-    handles = [
-        Line2D([], [], **{**_style_of(run, runs), **style})
-        for run, style in zip(runs, styles, strict=True)
-    ]
+    styles = {run: _DOTS if run in dotted else {"linewidth": 1.8} for run in runs}
+    handles = [Line2D([], [], **{**_style_of(run, runs), **styles[run]}) for run in runs]
     write_legend(figure, handles, runs)
     write_below(figure, note)
     return figure
@@ -155,10 +152,8 @@ def smooth_curve(y: Float[np.ndarray, " P"], points: float) -> Float[np.ndarray,
 
 def _style_of(run: str, runs: Sequence[str]) -> dict[str, Any]:
     round_number, place = divmod(runs.index(run), len(COLOURS))
-    return {
-        "color": COLOURS[place],
-        "linestyle": _LINE_STYLES[round_number % len(_LINE_STYLES)],
-    }
+    line_style = _LINE_STYLES[round_number % len(_LINE_STYLES)]
+    return {"color": COLOURS[place], "linestyle": line_style}
 
 
 def _short(number: float, _: float) -> str:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps
+from matplotlib.colors import to_rgba_array
 
 from crate_interp.errors import InputError
 from crate_interp.structures import Instances
@@ -22,18 +23,8 @@ __all__ = [
 ]
 
 # Okabe and Ito's colours, told apart with any colour vision; black is left out.
-PALETTE = np.array(
-    [
-        (230, 159, 0),
-        (86, 180, 233),
-        (0, 158, 115),
-        (240, 228, 66),
-        (204, 121, 167),
-        (0, 114, 178),
-        (213, 94, 0),
-    ],
-    dtype=np.uint8,
-)
+_HEX = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#0072B2", "#D55E00")
+PALETTE = (255 * to_rgba_array(_HEX)[:, :3]).round().astype(np.uint8)
 
 _ENOUGH = 70.0  # CIELAB units from the image: a colour that is as far stands out
 _MOST_PIXELS = 40_000
@@ -87,8 +78,7 @@ def _tinted(
     canvas = 0.75 * rgb + 0.25 * (0.5 * grey + 127.5)
     for mask, colour in zip(masks[::-1], colours[::-1], strict=True):
         canvas[mask] = (1 - opacity) * rgb[mask] + opacity * colour.astype(np.float64)
-    tinted: UInt8[np.ndarray, "H W 3"] = canvas.round().clip(0, 255).astype(np.uint8)
-    return tinted
+    return np.asarray(canvas.round().clip(0, 255).astype(np.uint8))
 
 
 def contrasting_colours(
@@ -114,15 +104,12 @@ def contrasting_colours(
         free = [n for n in range(len(PALETTE)) if n not in chosen[len(chosen) // 7 * 7 :]]
         most = min(distances[free].max(), _ENOUGH)
         chosen.append(next(number for number in free if distances[number] >= most))
-    found: UInt8[np.ndarray, "M 3"] = PALETTE[chosen]
-    return found
+    return np.asarray(PALETTE[chosen])
 
 
 def _to_lab(rgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
-    lab: Float[np.ndarray, "H W 3"] = cv2.cvtColor(
-        np.ascontiguousarray(rgb, dtype=np.float32) / 255, cv2.COLOR_RGB2LAB
-    )
-    return lab
+    floats = np.ascontiguousarray(rgb, dtype=np.float32) / 255
+    return np.asarray(cv2.cvtColor(floats, cv2.COLOR_RGB2LAB))
 
 
 def draw_heat(attention: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -182,10 +169,8 @@ def _to_unit(attention: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
         return np.zeros_like(attention)
     # A few patches may hold most of the attention; beside them all others would be black.
     top = np.quantile(attention, 0.99) or attention.max()
-    unit: Float[np.ndarray, "H W"] = np.minimum(attention / top, 1)
-    return unit
+    return np.asarray(np.minimum(attention / top, 1))
 
 
 def _to_uint8(rgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    drawn: UInt8[np.ndarray, "H W 3"] = (255 * rgb).round().clip(0, 255).astype(np.uint8)
-    return drawn
+    return np.asarray((255 * rgb).round().clip(0, 255).astype(np.uint8))

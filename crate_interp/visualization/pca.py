@@ -42,16 +42,12 @@ def pca_figure(
         raise InputError(
             f"expected images and as many maps of each kind, found {' and '.join(map(str, counts))}"
         )
-    rows = {
-        "image": [Panel(image) for image in pictures],
-        "component 1": _stretched(pictures, grey),
-        "colours": _stretched(pictures, rgb),
-    }
+    rows = {"image": [Panel(image) for image in pictures]}
+    rows["component 1"] = _stretched(pictures, grey)
     if foreground is not None:
-        kept = [_cut_out(*pair) for pair in zip(pictures, foreground, strict=True)]
-        rows["foreground"] = [Panel(image) for image in kept]
-    names = [name for name in ("image", "component 1", "foreground", "colours") if name in rows]
-    return Grid([rows[name] for name in names], names, size=1.0).draw(note=note, width=width)
+        rows["foreground"] = list(map(Panel, map(_cut_out, pictures, foreground)))
+    rows["colours"] = _stretched(pictures, rgb)
+    return Grid([*rows.values()], [*rows], size=1.0).draw(note=note, width=width)
 
 
 def _stretched(

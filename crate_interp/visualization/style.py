@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +16,6 @@ from matplotlib.textpath import TextToPath
 __all__ = [
     "Figure",
     "first_words",
-    "joined",
     "line_height",
     "shortened",
     "text_width",
@@ -127,8 +125,3 @@ def _fitting(word: str, inches: float, points: float, bold: bool) -> int:
     return max(
         1, bisect_left(counts, True, key=lambda n: text_width(word[:n], points, bold) > inches)
     )
-
-
-def joined(parts: Sequence[str]) -> str:
-    """One caption of several parts, without the empty ones."""
-    return " · ".join(part for part in parts if part)
