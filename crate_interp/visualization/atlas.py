@@ -21,8 +21,7 @@ from crate_interp.visualization.grid import (
     draw_grids,
     names_width,
 )
-from crate_interp.visualization.page import EDGE
-from crate_interp.visualization.style import Figure
+from crate_interp.visualization.style import EDGE, Figure
 
 __all__ = ["CONTEXT_PATCHES", "CONTEXT_SHARE", "AtomRow", "atom_sheet", "context_window"]
 

@@ -12,8 +12,14 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from crate_interp.visualization.page import EDGE, NOTE_SIZE
-from crate_interp.visualization.style import Figure, line_height, text_width, wrapped
+from crate_interp.visualization.style import (
+    EDGE,
+    NOTE_SIZE,
+    Figure,
+    line_height,
+    text_width,
+    wrapped,
+)
 
 __all__ = ["COLOURS", "LABEL", "SMALL", "draw_frame", "write_below", "write_legend", "write_title"]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.page import EDGE, NOTE_SIZE, Page
 from crate_interp.visualization.panel import TITLE, Panel, draw_panel
 from crate_interp.visualization.style import (
+    EDGE,
+    NOTE_SIZE,
     Figure,
     first_words,
     line_height,
@@ -30,6 +32,8 @@ _SMALLEST = 0.5  # times its own size that it shrinks to before columns go to an
 _NAME_SHARE, _DETAILS_SHARE = 0.2, 0.42  # of the width at most: for names, and with details
 _LONGEST = 3.0  # times its height that a column is wide at most
 _TITLE_LINES = 2  # at most; a longer title is shortened
+
+Places = dict[Axes, tuple[float, float, float, float]]  # left, upper edge, width, height, inches
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +98,34 @@ def draw_grids(
     filled = width is not None
     width = width or sum(own) + gaps + 2 * EDGE
     room = width - 2 * EDGE
-    page = Page()
+    page = Figure()  # places are inches from its upper left corner until all is drawn
+    places: Places = {}
     x = EDGE
-    top = page.lines(x, EDGE, wrapped(heading, room, HEADING, True), HEADING, fontweight="bold")
+    top = _write(page, x, EDGE, wrapped(heading, room, HEADING, True), HEADING, fontweight="bold")
     foot = top
     for grid, each in zip(grids, own, strict=True):
         inches = room if stacked else (room - gaps) * each / sum(own)
-        bottom = _draw(page, grid, inches if filled else None, x, foot if stacked else top)
+        bottom = _draw(page, places, grid, inches if filled else None, x, foot if stacked else top)
         foot = max(foot, bottom + (GRID_GAP if stacked else 0))
         x += 0 if stacked else inches + GRID_GAP
-    foot = page.lines(EDGE, foot, wrapped(note, room, NOTE_SIZE), NOTE_SIZE, color="0.35")
-    return page.figure_of(width, foot + EDGE)
+    foot = _write(page, EDGE, foot, wrapped(note, room, NOTE_SIZE), NOTE_SIZE, color="0.35")
+    height = foot + EDGE
+    page.set_size_inches(width, height)
+    for axes, (x, y, wide, high) in places.items():
+        axes.set_position((x / width, 1 - (y + high) / height, wide / width, high / height))
+    for text in page.texts:
+        x, y = text.get_position()
+        text.set_position((x / width, 1 - y / height))
+    return page
+
+
+def _write(
+    page: Figure, x: float, y: float, lines: Sequence[str], points: float, **style: Any
+) -> float:
+    """Write lines of text, if there are any, below a place; return the place of their lower end."""
+    if any(lines):
+        page.text(x, y, "\n".join(lines), fontsize=points, va="top", **style)
+    return y + len(lines) * line_height(points)
 
 
 def names_width(names: Sequence[str], width: float) -> float:
@@ -125,7 +146,9 @@ def _lines_of(name: str, width: float) -> list[str]:
     return lines + [line for detail in details for line in wrapped(detail, inches, TITLE)]
 
 
-def _draw(page: Page, grid: Grid, width: float | None, left: float, y: float) -> float:
+def _draw(
+    page: Figure, places: Places, grid: Grid, width: float | None, left: float, y: float
+) -> float:
     """Draw a grid with its upper left corner at a place, and say where it ends, inches."""
     page_width = width or grid.widest
     named = names_width(grid.row_names, page_width)
@@ -139,26 +162,28 @@ def _draw(page: Page, grid: Grid, width: float | None, left: float, y: float) ->
             y += most * line_height(TITLE) + 0.03 if most else 0
             middle = y + (tall - len(name) * line_height(TITLE)) / 2
             if name and "\n" in grid.row_names[number]:
-                below = page.lines(left, middle, name[:1], TITLE, fontweight="bold")
-                page.lines(left, below, name[1:], TITLE, color="0.25")
+                below = _write(page, left, middle, name[:1], TITLE, fontweight="bold")
+                _write(page, left, below, name[1:], TITLE, color="0.25")
             else:
-                page.lines(left + named - 2 * GAP, middle, name, TITLE, ha="right")
+                _write(page, left + named - 2 * GAP, middle, name, TITLE, ha="right")
             x = left + named
             for n in band:
                 panel = row[n]
                 if panel is not None:
                     label = f"{grid.row_names[number] if name else ''} {n}".strip()
-                    axes = page.axes(x, y, widths[n], tall, label)
+                    axes = page.add_axes((0, 0, 1, 1), label=label)
+                    axes.set_axis_off()
+                    places[axes] = (x, y, widths[n], tall)
                     draw_panel(axes, panel, titles[n], widths[n])
                     caption = [first_words(panel.caption, widths[n], CAPTION)]
                     at = (x + widths[n] / 2, y + tall + 0.02)
-                    page.lines(*at, caption, CAPTION, color="0.3", ha="center")
+                    _write(page, *at, caption, CAPTION, color="0.3", ha="center")
                 x += widths[n] + GAP
             captioned = any(panel is not None and panel.caption for panel in row)
             y += tall + (line_height(CAPTION) if captioned else 0)
             if grid.row_captions:
                 lines = wrapped(grid.row_captions[number], width, TITLE)
-                y = page.lines(left, y + 0.02, lines, TITLE, color="0.25")
+                y = _write(page, left, y + 0.02, lines, TITLE, color="0.25")
             y += GAP
         y += BAND_GAP - GAP
     return y - BAND_GAP + GAP

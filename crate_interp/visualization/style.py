@@ -14,6 +14,8 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
 __all__ = [
+    "EDGE",
+    "NOTE_SIZE",
     "Figure",
     "first_words",
     "line_height",
@@ -23,6 +25,8 @@ __all__ = [
     "write_figure",
 ]
 
+EDGE = 0.06  # inches that stay empty around a page
+NOTE_SIZE = 6  # points, of the words below a figure
 _ROUNDED = 1.01  # letters of a PNG stand at whole pixels, and may take as much more
 
 # What a file would say of the hour it was written.
