@@ -20,7 +20,6 @@ __all__ = [
     "CocoImage",
     "Id",
     "check_coco",
-    "checked_coco",
     "checked_values",
     "read_coco",
     "source_of",
@@ -86,7 +85,7 @@ def source_of(coco: Any) -> str:
     return str(coco.path) if isinstance(coco, CocoFile) else "ground truth"
 
 
-def check_coco(coco: Any, source: str) -> None:
+def check_coco(coco: Any, source: str, kind: Any = _Content) -> dict[str, Any]:
     """Check what every user of COCO instance annotations relies on.
 
     That is: unique integer `id` and positive `height` and `width` (both or neither) of every
@@ -97,24 +96,14 @@ def check_coco(coco: Any, source: str) -> None:
     Args:
         coco: What an annotation file holds.
         source: The name of the file, for messages.
-
-    Raises:
-        InputError: The message names the source, the entry, and the key.
-    """
-    checked_coco(coco, source, _Content)
-
-
-def checked_coco(coco: Any, source: str, kind: Any) -> dict[str, Any]:
-    """Copy COCO instance annotations, reduced to the keys of a type, and check them.
-
-    Args:
-        coco: What an annotation file holds.
-        source: The name of the file, for messages.
         kind: A `TypedDict` of `images`, `annotations` and, maybe, `categories`, whose entries have
             the keys of `CocoImage`, `CocoAnnotation` and `CocoCategory`, or more.
 
+    Returns:
+        A copy, reduced to the keys of the type.
+
     Raises:
-        InputError: As `check_coco`, or a value is not of the type.
+        InputError: The message names the source, the entry, and the key.
     """
     content: dict[str, Any] = checked_values(coco, kind, source)
     image_ids = _unique_ids(content["images"], f"{source}: images")

@@ -105,7 +105,12 @@ def opened_image(
             _warnings_as_log(prefix),
             Image.open(source, formats=formats or image_formats()) as image,
         ):
-            _check_size(image, max_pixels)
+            limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+            if image.width * image.height > limit:
+                raise InputError(
+                    f"cannot be read: {image.width} x {image.height} pixels are more than "
+                    f"the limit of {limit}"
+                )
             yield image
     except UnidentifiedImageError as error:
         is_heif = isinstance(source, Path) and source.suffix.lower() in HEIF_SUFFIXES
@@ -144,18 +149,9 @@ def _check_file(path: Path) -> None:
         raise InputError("cannot be read: the file is empty")
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
-    if image.width * image.height > limit:
-        raise InputError(
-            f"cannot be read: {image.width} x {image.height} pixels are more than "
-            f"the limit of {limit}"
-        )
-
-
 @contextmanager
 def _warnings_as_log(prefix: str) -> Iterator[None]:
-    """Log what Pillow warns of with the name of the image; of its size, `_check_size` tells."""
+    """Log what Pillow warns of with the name of the image; of its size, an error tells."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

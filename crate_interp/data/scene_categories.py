@@ -36,16 +36,14 @@ class Category:
 
 def _soft(wave: Field) -> Field:
     """A wave in [-1, 1] as a share in [0, 1], with flat tops and soft flanks."""
-    share: Field = np.clip(0.5 + 1.2 * wave, 0, 1)
-    return share
+    return np.asarray(np.clip(0.5 + 1.2 * wave, 0, 1))
 
 
 def _square(u: Field, v: Field, variation: float) -> Field:
     aspect = 0.75 + 0.25 * variation
     du, dv = np.abs(u) - 0.6, np.abs(v) - 0.6 * aspect
     outside = np.hypot(np.maximum(du, 0), np.maximum(dv, 0))
-    distance: Field = 0.14 - outside - np.minimum(np.maximum(du, dv), 0)
-    return distance
+    return np.asarray(0.14 - outside - np.minimum(np.maximum(du, dv), 0))
 
 
 def _star(u: Field, v: Field, variation: float) -> Field:
@@ -57,42 +55,36 @@ def _star(u: Field, v: Field, variation: float) -> Field:
     tip, notch = 1.0, 0.55
     edge = np.array([notch * np.cos(sector) - tip, notch * np.sin(sector)])
     edge /= np.hypot(*edge)
-    distance: Field = edge[0] * y - edge[1] * (x - tip)
-    return distance
+    return np.asarray(edge[0] * y - edge[1] * (x - tip))
 
 
 def _triangle(u: Field, v: Field, variation: float) -> Field:
     width = 0.65 + 0.2 * variation
     flank = np.hypot(1.6, width)
     sides = (1.6 * np.abs(v) + width * (u - 0.9)) / flank
-    distance: Field = 0.06 - np.maximum(sides, -0.64 - u)
-    return distance
+    return np.asarray(0.06 - np.maximum(sides, -0.64 - u))
 
 
 def _ellipse(u: Field, v: Field, variation: float) -> Field:
     aspect = 0.6 + 0.15 * variation
-    distance: Field = (1 - np.hypot(u, v / aspect)) * aspect
-    return distance
+    return np.asarray((1 - np.hypot(u, v / aspect)) * aspect)
 
 
 def _cross(u: Field, v: Field, variation: float) -> Field:
     arm = 0.28 + 0.1 * variation
     u, v = np.abs(u), np.abs(v)
-    distance: Field = np.minimum(arm - np.minimum(u, v), 0.92 - np.maximum(u, v))
-    return distance
+    return np.asarray(np.minimum(arm - np.minimum(u, v), 0.92 - np.maximum(u, v)))
 
 
 def _moon(u: Field, v: Field, variation: float) -> Field:
     bite = 0.5 + 0.1 * variation
-    distance: Field = np.minimum(1 - np.hypot(u, v), np.hypot(u - bite, v) - 0.68)
-    return distance
+    return np.asarray(np.minimum(1 - np.hypot(u, v), np.hypot(u - bite, v) - 0.68))
 
 
 def _flower(u: Field, v: Field, variation: float) -> Field:
     petals = 5 + int(3 * variation)
     outline = 0.82 + 0.17 * np.cos(petals * np.arctan2(v, u))
-    distance: Field = 0.95 * (outline - np.hypot(u, v))
-    return distance
+    return np.asarray(0.95 * (outline - np.hypot(u, v)))
 
 
 def _zigzag(u: Field, v: Field, frequency: float) -> Field:

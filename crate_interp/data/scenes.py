@@ -324,8 +324,7 @@ def _noise(rng: Generator, size_hw: tuple[int, int], cells: int) -> Field:
         _spline_weights(size, max(1, round(cells * size / min(size_hw)))) for size in size_hw
     )
     knots = rng.random((rows.shape[1], columns.shape[1])) - 0.5
-    noise: Field = rows @ knots @ columns.T
-    return noise
+    return np.asarray(rows @ knots @ columns.T)
 
 
 @lru_cache(maxsize=64)
@@ -334,8 +333,7 @@ def _spline_weights(size: int, cells: int) -> Float[np.ndarray, "size knots"]:
     position = (np.arange(size) + 0.5) * cells / size
     reach = np.abs(position[:, None] - np.arange(-1, cells + 2))
     outer = np.maximum(2 - reach, 0) ** 3 / 6
-    weights: np.ndarray = np.where(reach < 1, 2 / 3 - reach**2 + reach**3 / 2, outer)
-    return weights
+    return np.asarray(np.where(reach < 1, 2 / 3 - reach**2 + reach**3 / 2, outer))
 
 
 def _colour(lightness: float, chroma: float, hue: float) -> Float[np.ndarray, 3]:
@@ -346,5 +344,4 @@ def _colour(lightness: float, chroma: float, hue: float) -> Float[np.ndarray, 3]
     to_linear = np.array(
         [[4.0767, -3.3077, 0.2310], [-1.2684, 2.6098, -0.3413], [-0.0042, -0.7034, 1.7076]]
     )
-    rgb: np.ndarray = np.clip(to_linear @ cone, 0, 1) ** (1 / 2.2)
-    return rgb
+    return np.asarray(np.clip(to_linear @ cone, 0, 1) ** (1 / 2.2))

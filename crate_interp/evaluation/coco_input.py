@@ -21,7 +21,7 @@ from crate_interp.data.coco_files import (
     CocoFile,
     CocoImage,
     Id,
-    checked_coco,
+    check_coco,
     checked_values,
     source_of,
 )
@@ -128,7 +128,7 @@ def prepare_ground_truth(
         ground_truth = CocoFile(read_json_as(ground_truth, dict[str, Any]), Path(ground_truth))
     source = source_of(ground_truth)
     kind = _BoxTruth if iou_type == "bbox" else _MaskTruth
-    coco = checked_coco(ground_truth, source, kind)
+    coco = check_coco(ground_truth, source, kind)
     if class_agnostic:
         coco["categories"] = [{"id": 1}]
     elif "categories" not in coco:

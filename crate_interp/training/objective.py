@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crate_interp.models.backbones import Backbone
 from crate_interp.training.augmentation import Normalisation, Transform
 from crate_interp.training.batches import label_as_target
-from crate_interp.training.data import TrainingData, open_data
+from crate_interp.training.data import open_data
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import build_model, export_record
 
@@ -48,11 +48,7 @@ class Objective(ABC):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.data = self.open_data()
-
-    def open_data(self) -> TrainingData:
-        """Open the images that the recipe names."""
-        return open_data(self.recipe, self.labelled)
+        self.data = open_data(recipe, self.labelled)
 
     def build_model(self) -> nn.Module:
         """Make the model to train, with its initial weights, float32, on the CPU."""

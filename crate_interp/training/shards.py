@@ -151,9 +151,8 @@ def _label(
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{name}.json: no key {target_key!r} ({error!r})") from error
     try:
-        label = int(value)
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        return int(value)
     except (ValueError, TypeError) as error:
         raise InputError(f"{name}.{kind}: expected a whole number, found {value!r}") from error
-    if isinstance(value, float) and value != label:
-        raise InputError(f"{name}.{kind}: expected a whole number, found {value!r}")
-    return label

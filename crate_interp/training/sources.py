@@ -43,7 +43,18 @@ def open_source(recipe: Recipe, split: str) -> Any:
             "expected a folder, a tar file, wds/FOLDER, torch/NAME or hfds/NAME"
         )
     if kind == "wds":
-        return ImageDataset(name, reader=_shards(recipe, Path(name), split))
+        folder = Path(name)
+        if not folder.is_dir():
+            raise InputError(
+                f"no folder {folder}; the names of the shards in it belong in train_split and "
+                "validation_split"
+            )
+        if not split.endswith(".tar"):
+            raise InputError(
+                f"expected the names of shards in {folder}, for instance "
+                f"train-{{0000..0010}}.tar, found {split!r}"
+            )
+        return ImageDataset(name, reader=ShardReader(folder, split, **recipe.data_args))
     if kind == "torch" and name.lower() in TORCHVISION:
         dataset = getattr(torchvision.datasets, TORCHVISION[name.lower()])
         parts = [
@@ -99,20 +110,6 @@ class _Joined(ConcatDataset[Any]):
     def __init__(self, parts: list[Any]) -> None:
         super().__init__(parts)
         self.classes = getattr(parts[0], "classes", None)
-
-
-def _shards(recipe: Recipe, folder: Path, split: str) -> ShardReader:
-    if not folder.is_dir():
-        raise InputError(
-            f"no folder {folder}; the names of the shards in it belong in train_split and "
-            "validation_split"
-        )
-    if not split.endswith(".tar"):
-        raise InputError(
-            f"expected the names of shards in {folder}, for instance train-{{0000..0010}}.tar, "
-            f"found {split!r}"
-        )
-    return ShardReader(folder, split, **recipe.data_args)
 
 
 def _tar_of(recipe: Recipe, split: str) -> Path | None:
