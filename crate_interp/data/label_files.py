@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from crate_interp.data.coco import ImageRecord
 from crate_interp.data.label_maps import read_label_map
 from crate_interp.errors import InputError, shorten
-from crate_interp.files import is_file
+from crate_interp.files import is_file, read_bytes
 
 __all__ = ["check_files", "check_split", "read_beside", "read_list"]
 
@@ -36,13 +36,13 @@ def read_list(path: Path) -> str:
     Raises:
         InputError: It cannot be read, is no text, or is large.
     """
+    content = read_bytes(path, _LARGEST_LIST + 1)
+    if len(content) > _LARGEST_LIST:
+        raise InputError(f"{path}: expected a list of at most {_LARGEST_LIST} bytes")
     try:
-        if path.stat().st_size > _LARGEST_LIST:
-            raise InputError(f"{path}: expected a list of at most {_LARGEST_LIST} bytes")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file (UTF-8)"
-        raise InputError(f"{path}: cannot be read: {reason}") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read: not a text file (UTF-8)") from error
 
 
 def check_files(paths: Iterable[Path], listing: Path | None = None) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 
-from crate_interp.data import ImageSet, open_coco
+from crate_interp.data import open_coco
 from crate_interp.hooks import Site, available_sites
 from crate_interp.segmentation import MaskCut
 from crate_interp.training.checkpoints import TrainingState
@@ -40,7 +38,9 @@ class Probe:
     def __init__(self, objective: Objective, path: Path, state: TrainingState) -> None:
         recipe = objective.recipe
         self._state, self._backbone = state, objective.backbone
-        self._images = _open_set(recipe.probe_set).limit(recipe.probe_pictures)
+        place = Path(recipe.probe_set)
+        root = None if place.name == recipe.probe_set else place.parent
+        self._images = open_coco(place.name, root).limit(recipe.probe_pictures)
         self._size = recipe.probe_size or recipe.image_size
         whole = state.model if state.unsharded is None else state.unsharded
         backbone = self._backbone(whole)
@@ -63,25 +63,13 @@ class Probe:
             InputError: The images cannot be read, or have no masks.
         """
         predictor = MaskCut(self._backbone(model).eval(), size=self._size)
-        with _without_warnings("crate_interp.segmentation"):
+        cutting = logging.getLogger("crate_interp.segmentation")
+        before = cutting.level
+        cutting.setLevel(logging.ERROR)  # it would tell of each image with nothing to cut in it
+        try:
             numbers = measure_emergence(predictor, self._images).numbers()
+        finally:
+            cutting.setLevel(before)
         self._state.model.train()
         self._file.append({"step": self._state.step, **numbers})
         return numbers
-
-
-def _open_set(name: str) -> ImageSet:
-    path = Path(name)
-    return open_coco(path.name, path.parent if path.name != name else None)
-
-
-@contextmanager
-def _without_warnings(name: str) -> Iterator[None]:
-    """Keep a logger from telling of each image that a young model has nothing to cut in it."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

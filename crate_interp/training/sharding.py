@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from crate_interp.errors import InputError
 from crate_interp.training.recipe import Recipe
@@ -92,7 +93,7 @@ def gather(state: Any, keep: bool = True) -> Any:
     """
     if isinstance(state, Mapping):
         return {key: gather(value, keep) for key, value in state.items()}
-    if not _is_sharded(state):
+    if not isinstance(state, DTensor):
         return state
     tensor = whole(state)
     return tensor.cpu() if keep else None
@@ -100,9 +101,7 @@ def gather(state: Any, keep: bool = True) -> Any:
 
 def whole(tensor: Tensor) -> Tensor:
     """Give the tensor that a sharded one is a piece of; another one as it is."""
-    piece: Any = tensor
-    result: Tensor = piece.full_tensor() if _is_sharded(tensor) else tensor
-    return result
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def scatter(state: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -116,12 +115,6 @@ def scatter(state: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]
 
 
 def _split(value: Any, like: Any) -> Any:
-    if not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-
-
-def _is_sharded(value: Any) -> bool:
-    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
+    if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value
