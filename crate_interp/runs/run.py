@@ -208,6 +208,11 @@ def work_off(command: ImageCommand) -> int:
                     f"{images.name}: expected an image or more that can be used, found none: none "
                     f"of the {len(images)} images could be read"
                 )
+            if run.reading.pictures and not run.pictured and not command.run_folder:
+                raise InputError(
+                    f"{images.name}: the first {run.reading.pictures} images, which the figure "
+                    "shows, all failed; leave them out"
+                )
         first = runs[0]
         first.parts = runs
         _write(first, command.conclude(first))

@@ -129,3 +129,12 @@ def test_pca_of_a_picture_smaller_than_a_patch_names_it(tmp_path, capsys):
     command = ["pca", str(tmp_path / "a.png"), "--model", "demo", "--output", output]
     assert main([*command, *OPTIONS]) == 2
     assert "a.png: 1 x 2 pixels (height, width) are smaller than a patch" in capsys.readouterr().err
+
+
+def test_pca_whose_shown_images_are_all_damaged_says_so(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("crate_interp.commands.pca.SHOWN", 1)
+    (folder / "a.png").write_bytes(b"no picture")
+    output = tmp_path / "out" / "figure.png"
+    command = ["pca", str(folder), "--model", "demo", "--output", str(output), *OPTIONS]
+    assert main(command) == 2
+    assert "the first 1 images, which the figure shows, all failed" in capsys.readouterr().err
