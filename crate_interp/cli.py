@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each a configuration and a task loaded on demand.
+"""The command line: a table of commands, each loaded on demand.
 
 Exit codes: 0 done, 1 done but something failed on the way, 2 wrong input, 70 a bug, 130
 interrupted, 141 nobody reads the output, 143 stopped by SIGTERM.
@@ -6,10 +6,8 @@ interrupted, 141 nobody reads the output, 143 stopped by SIGTERM.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -18,38 +16,15 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
-from crate_interp import config
 from crate_interp.commands import find_commands
 from crate_interp.errors import InputError, shorten
 from crate_interp.options.arguments import parse_arguments
 
 __all__ = ["main"]
 
-# Commands whose options are not yet in their file.
-_LEGACY: dict[str, type] = {
-    "atlas": config.AtlasConfig,
-}
-
-
-class _Legacy(NamedTuple):
-    kind: type
-    group: str = "other"
-
-    @property
-    def summary(self) -> str:
-        return str(self.kind.__doc__).splitlines()[0]
-
-    def load(self) -> type:
-        return self.kind
-
-
-def _commands() -> dict[str, Any]:
-    return find_commands() | {name: _Legacy(kind) for name, kind in _LEGACY.items()}
-
-
-COMMANDS = _commands()
+COMMANDS = find_commands()
 BUG, INTERRUPTED, UNREAD, TERMINATED = 70, 130, 141, 143
 
 
@@ -85,10 +60,7 @@ def _run(arguments: Sequence[str]) -> int:
                 return 0
             logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
             logging.captureWarnings(True)
-            if hasattr(configuration, "run"):
-                return int(configuration.run())
-            task = importlib.import_module(f"crate_interp.commands.{re.sub('[- ]', '_', command)}")
-            return int(task.run(configuration))
+            return int(configuration.run())
     except BrokenPipeError:
         raise
     except (InputError, OSError) as error:  # OSError: a full disk, a folder that is read-only

@@ -8,13 +8,14 @@ Shapes: A atoms, P strongest patches, C classes, n = h * w patches of an image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from crate_interp.errors import InputError
@@ -234,6 +235,32 @@ class AtlasBuilder:
             top_patches=self._top_patches.cpu().numpy().copy(),
             class_means=class_means.cpu().numpy(),
         )
+
+    def state(self) -> dict[str, Shaped[np.ndarray, ...]]:
+        """Give all sums so far as arrays by name; those on a CPU are no copies."""
+        sums = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        arrays = {name.lstrip("_"): value.cpu().numpy() for name, value in sums.items()}
+        return {"images": np.array(self._images), **arrays}
+
+    def restore(self, state: Mapping[str, Shaped[np.ndarray, ...]]) -> None:
+        """Go on from the sums of another builder of the same sizes.
+
+        Args:
+            state: Arrays that `state` gave.
+
+        Raises:
+            InputError: An array is missing, or of another type or shape; nothing is changed.
+        """
+        own = self.state()
+        for name, array in own.items():
+            given = state.get(name)
+            if given is None or (given.dtype, given.shape) != (array.dtype, array.shape):
+                described = "none" if given is None else f"{given.dtype} {given.shape}"
+                raise InputError(f"{name}: expected {array.dtype} {array.shape}, found {described}")
+        self._images = int(state["images"])
+        for name in own.keys() - {"images"}:
+            sums = torch.from_numpy(state[name]).to(self._sum_map.device)
+            setattr(self, f"_{name}", sums)
 
     def _check(
         self, image: int, codes: Float[Tensor, "n A"], labels: Int64[np.ndarray, " n"] | None

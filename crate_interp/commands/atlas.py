@@ -1,189 +1,219 @@
-"""The command `atlas`: what makes each atom of a block fire, as an index, a page and a sheet."""
+"""What makes each atom of a block fire, as an index, a page and a sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int64
-from torch import Tensor
 
-from crate_interp.analysis import Atlas, AtlasBuilder
-from crate_interp.config import AtlasConfig
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage, open_class_folders
-from crate_interp.data.coco_masks import draw_segmentation
-from crate_interp.engine import StageClock
+from crate_interp import analysis, data, evaluation, hooks, visualization, weights
 from crate_interp.errors import InputError
-from crate_interp.evaluation.coco_input import prepare_ground_truth
-from crate_interp.hooks import Observer, atom_site, written_dictionary
-from crate_interp.hooks.sites import blocks_of
-from crate_interp.runs.atlas_files import (
-    THUMBNAILS,
-    AtlasSource,
-    StoredAtlas,
-    new_atlas,
-    write_atlas,
-    write_thumbnail,
-)
-from crate_interp.runs.atom_rows import atom_row, describe_site
-from crate_interp.runs.figure_files import save_figure
-from crate_interp.runs.inference import RANDOM
-from crate_interp.runs.observation import load_observer, observe, open_pictures
-from crate_interp.structures import Activations, ImageGeometry
-from crate_interp.visualization import AtomCard, Thumbnail, atlas_page, atom_sheet
-from crate_interp.weights import parameters_checksum, resolve_weights, weights_checksum
+from crate_interp.options import Range, option
+from crate_interp.options.ranges import Index
+from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.outputs import Conclusion
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+    from crate_interp.data import ImageRecord, ImageSet
+    from crate_interp.runs.atlas_files import AtlasSource, StoredAtlas
+    from crate_interp.runs.run import Run, SeenImage
+    from crate_interp.structures import Activations, ImageGeometry
+    from crate_interp.visualization import Thumbnail
+
+    Labels = Callable[[ImageRecord, ImageGeometry], Int64[np.ndarray, " n"]]
+
+__all__ = ["Atlas"]
 
 SHEET_ATOMS = 12
 FEW_IMAGES = 5  # an atom that fires in fewer is not chosen for the sheet
 
-Labels = Callable[[ImageRecord, ImageGeometry], Int64[np.ndarray, " n"]]
-Codes = Float[Tensor, "n A"]
+Strongest = Annotated[int, Range(1, 1000)]
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """Images, and what is known of the class of their patches."""
+@dataclass
+class _Reading(Reading):
+    """What is read, the classes of the patches if they are known, and the sums."""
 
-    images: ImageSet
-    classes: tuple[str, ...] = ()
-    labels: Labels | None = None
+    builder: analysis.AtlasBuilder = field(kw_only=True)
+    classes: tuple[str, ...] = field(kw_only=True)
+    labels: Labels | None = field(kw_only=True)
 
 
-def run(config: AtlasConfig) -> int:
-    """Make the atlas and write its folder.
+@dataclass(frozen=True, kw_only=True)
+class Atlas(ImageFilesCommand):
+    """Catalogue the atoms of a block: how often and where each fires.
 
-    Returns:
-        0, or 1 if an image could not be read.
-
-    Raises:
-        InputError: No image, a block or an atom of the sheet that the model does not have, an
-            output folder that holds something else, or as `load_observer`.
+    In a folder of class folders, and in the built-in scenes, classes are known: the atlas then says
+    for which classes an atom fires.
     """
-    pictures = _open(config)
-    observer = load_observer(config)
-    source = _source_of(config, observer, pictures)
-    width = written_dictionary(observer.model, source.block).shape[1]
-    for atom in config.sheet or ():
-        if not 0 <= atom < width:
-            raise InputError(f"sheet: atom {atom} is out of range: the block has 0 to {width - 1}")
-    with new_atlas(config.output) as folder:
-        atlas, failed = _gather(config, observer, source, pictures)
-        records = {record.image_id: record for record in pictures.images.records}
+
+    group: ClassVar[str] = "look inside"
+    one_grid: ClassVar[str] = "an atlas adds up where atoms fire on one grid"
+
+    output: Path = option(
+        "folder of the atlas: index.html, atlas.npz, sheet.png, thumbnails/", presentation=True
+    )
+    block: Index = option("block to read, from 0; negative counts from the last", -1)
+    strongest: Strongest = option("patches to keep of each atom, each of another image", 10)
+    sheet: list[Index] | None = option(
+        "atoms of the sheet (default: twelve, the most selective of each class; without classes, "
+        "from rare to frequent)",
+        None,
+        several=int,
+        presentation=True,
+    )
+
+    def check(self) -> None:
+        """Refuse a folder that holds something else than an atlas."""
+        from crate_interp.runs.atlas_files import check_atlas_folder
+
+        check_atlas_folder(self.output)
+
+    def place_of_run(self, output: Path) -> Path:
+        """Keep the sums beside the output, which stays as it is until the new atlas is whole."""
+        whole = output.absolute()
+        return whole.parent / f".{whole.name}.run"
+
+    def open_images(self) -> ImageSet:
+        """Open the images; of class folders, images of all classes in turn."""
+        if len(self.images) == 1 and self.images[0].is_dir():
+            folders = data.open_class_folders(self.images[0], self.recursive)
+            if folders is not None:
+                return folders.limit(self.limit)
+        return super().open_images()
+
+    def reading(self, run: Run) -> _Reading:
+        """Read the codes of the block, or its neurons."""
+        observer = run.observer
+        site = hooks.atom_site(observer.model, self.block)
+        width = hooks.written_dictionary(observer.model, self.block).shape[1]
+        for atom in self.sheet or ():
+            if not 0 <= atom < width:
+                raise InputError(
+                    f"sheet: atom {atom} is out of range: the block has 0 to {width - 1}"
+                )
+        classes, labels = _classes_of(run.images)
+        builder = analysis.AtlasBuilder(
+            width, observer.grid_hw, len(classes), self.strongest, observer.device
+        )
+        return _Reading(
+            [site],
+            [self.block],
+            settings={"site": site.value},
+            builder=builder,
+            classes=classes,
+            labels=labels,
+        )
+
+    def collect(self, run: Run) -> None:
+        """Add up what is measured of the images."""
+        run.fold(self.measure, run.reading.builder)
+
+    def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
+        """Read the values of the atoms at each patch, and the class of the patch."""
+        codes = output.patch_features(run.settings["site"], self.block)[0].T
+        labels = run.reading.labels
+        return {"codes": codes, "labels": labels(image.record, image.geometry) if labels else None}
+
+    def conclude(self, run: Run) -> Conclusion:
+        """Write the folder, which is the old atlas until the new one is whole.
+
+        The images that the atlas shows are read once more: which ones these are is known only at
+        the end, and small copies of all images would take more room than all that is kept.
+        """
+        from crate_interp.runs import atlas_files, atom_rows, figure_files
+
+        atlas = run.reading.builder.build()
+        source = self._source(run)
+        records = {record.image_id: record for record in run.images.records}
         shown = np.unique(atlas.top_images[atlas.top_images >= 0]).tolist()
-        thumbnails = [_thumbnail_of(folder, records[number]) for number in shown]
-        names = {number: records[number].file_name for number in shown}
-        files = {thumbnail.number: Path(thumbnail.file).name for thumbnail in thumbnails}
-        stored = StoredAtlas(atlas, source, names, files)
-        write_atlas(folder, stored)
-        _write_page(folder, stored, thumbnails)
-        chosen = _chosen_atoms(atlas) if config.sheet is None else config.sheet
-        rows = [atom_row(folder, stored, atom) for atom in chosen]
-        figure = atom_sheet(rows, describe_site(source), width=config.width_inches)
-        drawn = save_figure(figure, folder / "sheet.png", config)
-    _report(config.output, [file.name for file in drawn], atlas, failed)
-    return 1 if failed else 0
+        chosen = _chosen_atoms(atlas) if self.sheet is None else self.sheet
+        with atlas_files.new_atlas(self.output) as folder:
+            thumbnails = [atlas_files.write_thumbnail(folder, records[number]) for number in shown]
+            names = {number: records[number].file_name for number in shown}
+            files = {thumbnail.number: Path(thumbnail.file).name for thumbnail in thumbnails}
+            stored = atlas_files.StoredAtlas(atlas, source, names, files)
+            atlas_files.write_atlas(folder, stored, run.provenance)
+            title = atom_rows.describe_site(source)
+            page = _page_of(stored, thumbnails, title)
+            (folder / "index.html").write_text(page, encoding="utf-8")
+            rows = [atom_rows.atom_row(folder, stored, atom) for atom in chosen]
+            figure = visualization.atom_sheet(rows, title, width=self.width_inches)
+            drawn = figure_files.save_figure(figure, folder / "sheet.png", self)
+        dead = int((atlas.fired_patches == 0).sum())
+        often = 100 * float(np.median(atlas.patch_frequency))
+        return Conclusion(
+            text=f"{atlas.num_images} images, {atlas.num_atoms} atoms, of which {dead} never fire; "
+            f"an atom fires on {often:.2g} % of the patches (median)\n"
+            f"atlas.npz, {', '.join(file.name for file in drawn)} and thumbnails/ are in "
+            f"{self.output}\nopen {self.output / 'index.html'} to see the atoms"
+        )
+
+    def _source(self, run: Run) -> AtlasSource:
+        from crate_interp.runs.atlas_files import AtlasSource
+        from crate_interp.runs.inference import RANDOM
+
+        observer, path = run.observer, self.weights
+        if path is not None and path != RANDOM:
+            path = path.absolute()  # `atoms` may run in another folder
+        return AtlasSource(
+            model=self.model,
+            weights=None if path is None else str(path),
+            model_args=self.model_args,
+            weights_sha256=run.provenance["weights"]["sha256"],
+            parameters_sha256=weights.parameters_checksum(observer.model),
+            block=self.block % len(hooks.blocks_of(observer.model)),
+            site=run.settings["site"],
+            geometry=observer.geometry(observer.input_hw),
+            stride=self.stride,
+            images=run.images.name,
+            classes=run.reading.classes,
+            mean=self.mean,
+            std=self.std,
+        )
 
 
-def _open(config: AtlasConfig) -> _Labelled:
-    folders = None
-    if len(config.images) == 1 and config.images[0].is_dir():
-        folders = open_class_folders(config.images[0], config.recursive)
-    if folders is None:
-        images = open_pictures(config)
-        return _Labelled(images) if images.annotations is None else _by_masks(images)
-    by_id = folders.labels
+def _classes_of(images: ImageSet) -> tuple[tuple[str, ...], Labels | None]:
+    """Names of the classes, and what gives the class of each patch of an image, if it is known."""
+    if isinstance(images, data.ClassFolders):
+        by_id = images.labels
 
-    def labels(record: ImageRecord, geometry: ImageGeometry) -> Int64[np.ndarray, " n"]:
-        rows, columns = geometry.grid_hw
-        return np.full(rows * columns, by_id[record.image_id], dtype=np.int64)
+        def labels(record: ImageRecord, geometry: ImageGeometry) -> Int64[np.ndarray, " n"]:
+            rows, columns = geometry.grid_hw
+            return np.full(rows * columns, by_id[record.image_id], dtype=np.int64)
 
-    return _Labelled(folders.images.limit(config.limit), folders.classes, labels)
+        return images.classes, labels
+    return ((), None) if images.annotations is None else _classes_by_masks(images.annotations)
 
 
-def _by_masks(images: ImageSet) -> _Labelled:
+def _classes_by_masks(annotations: dict[str, Any]) -> tuple[tuple[str, ...], Labels]:
     """Classes by annotated masks: of a patch, the object that its centre lies in, if any."""
-    content = prepare_ground_truth(images.annotations or {}, "segm", class_agnostic=False)
+    content = evaluation.prepare_ground_truth(annotations, "segm", class_agnostic=False)
     numbers = {entry["id"]: number for number, entry in enumerate(content["categories"])}
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
 
     def labels(record: ImageRecord, geometry: ImageGeometry) -> Int64[np.ndarray, " n"]:
-        found = np.full(geometry.grid_hw, len(numbers), dtype=np.int64)
+        drawn = np.full(geometry.grid_hw, len(numbers), dtype=np.int64)
         for annotation in by_image.get(record.image_id, ()):
-            mask = draw_segmentation(annotation["segmentation"], geometry.original_hw)
-            inside = geometry.original_to_grid(mask[None])[0]
-            found[inside] = numbers[annotation["category_id"]]
-        return found.ravel()
+            mask = data.draw_segmentation(annotation["segmentation"], geometry.original_hw)
+            drawn[geometry.original_to_grid(mask[None])[0]] = numbers[annotation["category_id"]]
+        return drawn.ravel()
 
-    listed = (images.annotations or {})["categories"]
-    names = tuple(str(entry.get("name", entry["id"])) for entry in listed)
-    return _Labelled(images, (*names, "background"), labels)
+    names = (str(entry.get("name", entry["id"])) for entry in annotations["categories"])
+    return (*names, "background"), labels
 
 
-def _source_of(config: AtlasConfig, observer: Observer, pictures: _Labelled) -> AtlasSource:
-    site = atom_site(observer.model, config.block)
-    untrained, weights = config.weights == RANDOM, config.weights
-    path = None if untrained else resolve_weights(config.model, weights)
-    if weights is not None and not untrained:
-        weights = weights.absolute()  # `atoms` may run in another folder
-    return AtlasSource(
-        model=config.model,
-        weights=None if weights is None else str(weights),
-        model_args=config.model_args,
-        weights_sha256=None if path is None else weights_checksum(path),
-        parameters_sha256=parameters_checksum(observer.model),
-        block=config.block % len(blocks_of(observer.model)),
-        site=site.value,
-        geometry=observer.geometry(observer.input_hw),
-        stride=config.stride,
-        images=pictures.images.name,
-        classes=pictures.classes,
-        mean=config.mean,
-        std=config.std,
-    )
-
-
-def _gather(
-    config: AtlasConfig, observer: Observer, source: AtlasSource, pictures: _Labelled
-) -> tuple[Atlas, int]:
-    """The atlas, and how many images failed."""
-    width = written_dictionary(observer.model, source.block).shape[1]
-    builder = AtlasBuilder(
-        width, observer.grid_hw, len(pictures.classes), config.strongest, observer.device
-    )
-
-    def finish(
-        record: ImageRecord, image: ResizedImage, activations: Activations, _: StageClock
-    ) -> tuple[Codes, Int64[np.ndarray, " n"] | None]:
-        codes = activations.patch_features(source.site, source.block)[0].T
-        geometry = observer.geometry(image.original_hw)
-        return codes, pictures.labels(record, geometry) if pictures.labels else None
-
-    failed = 0
-    sites, blocks = [source.site], [source.block]
-    for image in observe(observer, pictures.images.records, sites, blocks, finish, config):
-        if image.result is None:
-            failed += 1
-        else:
-            builder.add(image.record.image_id, *image.result)
-    return builder.build(), failed
-
-
-def _thumbnail_of(folder: Path, record: ImageRecord) -> Thumbnail:
-    file, hw = write_thumbnail(folder, record.image_id, record.read())
-    return Thumbnail(record.image_id, record.file_name, f"{THUMBNAILS}/{file}", hw)
-
-
-def _write_page(folder: Path, stored: StoredAtlas, thumbnails: Sequence[Thumbnail]) -> None:
+def _page_of(stored: StoredAtlas, thumbnails: list[Thumbnail], title: str) -> str:
     atlas, source = stored.atlas, stored.source
     cards = [
-        AtomCard(
+        visualization.AtomCard(
             atom=atom,
             frequency=float(atlas.patch_frequency[atom]),
             images=int(atlas.fired_images[atom]),
@@ -216,8 +246,8 @@ def _write_page(folder: Path, stored: StoredAtlas, thumbnails: Sequence[Thumbnai
             " Selectivity is (m - o) / (m + o), of the mean value m in the class named and the "
             "mean o over the other classes (Morcos et al. 2018)."
         )
-    page = atlas_page(
-        describe_site(source),
+    return visualization.atlas_page(
+        title,
         about,
         cards,
         thumbnails,
@@ -225,10 +255,9 @@ def _write_page(folder: Path, stored: StoredAtlas, thumbnails: Sequence[Thumbnai
         source.geometry,
         atlas.num_images,
     )
-    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _chosen_atoms(atlas: Atlas) -> list[int]:
+def _chosen_atoms(atlas: analysis.Atlas) -> list[int]:
     """Atoms for a sheet, among those that fire in enough images.
 
     Of each class the most selective one comes first, then the second of each, and so on. Without
@@ -249,15 +278,3 @@ def _chosen_atoms(atlas: Atlas) -> list[int]:
         seen[best] = seen.get(best, 0) + 1
         ranks.append(seen[best])
     return [order[at] for at in np.argsort(ranks, kind="stable")[:SHEET_ATOMS]]
-
-
-def _report(folder: Path, drawn: Sequence[str], atlas: Atlas, failed: int) -> None:
-    dead = int((atlas.fired_patches == 0).sum())
-    print(
-        f"{atlas.num_images} images, {atlas.num_atoms} atoms, of which {dead} never fire; an atom "
-        f"fires on {100 * float(np.median(atlas.patch_frequency)):.2g} % of the patches (median)"
-    )
-    if failed:
-        print(f"{failed} images could not be read")
-    print(f"atlas.npz, {', '.join(drawn)} and thumbnails/ are in {folder}")
-    print(f"open {folder / 'index.html'} to see the atoms")

@@ -7,9 +7,6 @@ alike; ranges of numbers are part of them (`crate_interp.options`). `continues` 
 command that was stopped goes on from where it was.
 """
 
-from crate_interp.config.inside import (
-    AtlasConfig,
-)
 from crate_interp.config.options import (
     FIGURE_OPTIONS,
     BatchSize,
@@ -32,7 +29,6 @@ from crate_interp.config.options import (
 
 __all__ = [
     "FIGURE_OPTIONS",
-    "AtlasConfig",
     "BatchSize",
     "Feature",
     "FigureConfig",

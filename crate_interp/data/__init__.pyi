@@ -7,6 +7,7 @@ from .coco import data_folder as data_folder
 from .coco import open_coco as open_coco
 from .coco_files import CocoFile as CocoFile
 from .coco_files import read_coco as read_coco
+from .coco_masks import draw_segmentation as draw_segmentation
 from .export import Export as Export
 from .export import ExportedImage as ExportedImage
 from .folders import list_images as list_images

@@ -18,17 +18,15 @@ from crate_interp.files import is_folder
 __all__ = ["ClassFolders", "open_class_folders"]
 
 
-@dataclass(frozen=True)
-class ClassFolders:
-    """Images whose class is known by their folder.
+@dataclass(frozen=True, kw_only=True)
+class ClassFolders(ImageSet):
+    """Images whose class is known by their folder: the first of each class, then the second, ...
 
     Attributes:
-        images: The first of each class, then the second of each, and so on.
         classes: Names of the class folders, sorted.
         labels: Index into `classes` of each image, by its id.
     """
 
-    images: ImageSet
     classes: tuple[str, ...]
     labels: Mapping[int, int]
 
@@ -66,9 +64,10 @@ def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | 
     ]
     records = numbered(in_turn)
     return ClassFolders(
-        ImageSet(folder.absolute().name, records),
-        tuple(subfolders),
-        {
+        folder.absolute().name,
+        records,
+        classes=tuple(subfolders),
+        labels={
             record.image_id: labels[Path(image.name).parts[0]]
             for record, image in zip(records, in_turn, strict=True)
         },

@@ -22,16 +22,18 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from crate_interp.analysis import Atlas
-from crate_interp.data import read_image
+from crate_interp.data import ImageRecord, read_image
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import checksum_of, parse_json_as, read_arrays
-from crate_interp.runs.number_files import naming, text_in, versions, write_arrays
+from crate_interp.runs.number_files import naming, text_in, write_arrays
 from crate_interp.runs.run_folder import hold_folder
 from crate_interp.structures import ImageGeometry
+from crate_interp.visualization import Thumbnail
 
 __all__ = [
     "AtlasSource",
     "StoredAtlas",
+    "check_atlas_folder",
     "new_atlas",
     "read_atlas",
     "read_thumbnail",
@@ -54,16 +56,16 @@ class AtlasSource:
         model: As `load_backbone` takes it.
         weights: The weight file given for it, or `random`; `None` for the published one.
         model_args: Sizes that differ from the named model's.
-        weights_sha256: Of the weight file; `None` for random weights.
-        parameters_sha256: Of the parameters in the model, as `parameters_checksum` computes it.
-        block: From 0.
+        weights_sha256: Checksum of the weight file; `None` for random weights.
+        parameters_sha256: Checksum of the model's parameters, as `parameters_checksum` computes it.
+        block: Number of the block, from 0.
         site: Where the atoms were read.
-        geometry: Of any image; its original size is the model's input.
+        geometry: How the patches of any image lie; its original size is the model's input.
         stride: Pixels between patches, if it was chosen.
         images: Name of the set of images.
-        classes: Names; empty if classes are not known.
-        mean: Of RGB in [0, 1], if it was chosen.
-        std: Of RGB in [0, 1], if it was chosen.
+        classes: Names of the classes; empty if they are not known.
+        mean: Means of RGB in [0, 1], if they were chosen.
+        std: Standard deviations of RGB in [0, 1], if they were chosen.
     """
 
     model: str
@@ -88,7 +90,7 @@ class StoredAtlas:
     Attributes:
         atlas: The numbers.
         source: What they were made of.
-        names: Of the images that the atlas shows, by number.
+        names: Names of the images that the atlas shows, by number.
         thumbnails: Names of the files of their small copies, by number.
     """
 
@@ -98,12 +100,24 @@ class StoredAtlas:
     thumbnails: Mapping[int, str]
 
 
+def check_atlas_folder(folder: Path) -> None:
+    """Refuse a folder that an atlas cannot be written to.
+
+    Raises:
+        InputError: It is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder, found a file")
+    if folder.is_dir() and not (folder / INDEX).is_file() and not _was_begun(folder):
+        raise InputError(f"{folder}: expected an empty folder or an atlas, found something else")
+
+
 @contextmanager
 def new_atlas(folder: Path) -> Iterator[Path]:
     """Make a place for an atlas; without an error, what is in it takes the place of the old one.
 
     Args:
-        folder: Of the atlas; made if missing.
+        folder: Folder of the atlas; made if missing.
 
     Yields:
         An empty folder with one for thumbnails in it.
@@ -112,10 +126,7 @@ def new_atlas(folder: Path) -> Iterator[Path]:
         InputError: `folder` is a file, or holds something else; another process is at it, or it
             cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder, found a file")
-    if folder.is_dir() and not (folder / INDEX).is_file() and not _was_begun(folder):
-        raise InputError(f"{folder}: expected an empty folder or an atlas, found something else")
+    check_atlas_folder(folder)
     with hold_folder(folder):
         new = folder / _NEW
         shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
@@ -149,8 +160,13 @@ def _take_its_place(folder: Path, new: Path) -> None:
             path.unlink()
 
 
-def write_atlas(folder: Path, stored: StoredAtlas) -> None:
+def write_atlas(folder: Path, stored: StoredAtlas, provenance: Mapping[str, Any]) -> None:
     """Write the index, the same bytes for the same atlas, as a whole or not at all.
+
+    Args:
+        folder: Folder of the atlas.
+        stored: The atlas.
+        provenance: Weights, settings and versions.
 
     Raises:
         InputError: It cannot be written.
@@ -162,7 +178,7 @@ def write_atlas(folder: Path, stored: StoredAtlas) -> None:
         "source": asdict(stored.source),
         "names": {str(number): name for number, name in stored.names.items()},
         "thumbnails": {str(number): name for number, name in stored.thumbnails.items()},
-        "versions": versions(),
+        **provenance,
     }
     write_arrays(folder / INDEX, arrays, about)
 
@@ -195,7 +211,7 @@ class _About(msgspec.Struct):
 
     Attributes:
         source: What the atlas was made of.
-        names: Of images, by number.
+        names: Names of images, by number.
         thumbnails: Names of files, by number; `None` in an atlas of an earlier version.
     """
 
@@ -272,26 +288,26 @@ def _stored_of(atlas: Atlas, about: _About, path: str) -> StoredAtlas:
     return StoredAtlas(atlas, source, names, thumbnails)
 
 
-def write_thumbnail(
-    folder: Path, number: int, rgb: UInt8[np.ndarray, "H W 3"]
-) -> tuple[str, tuple[int, int]]:
+def write_thumbnail(folder: Path, record: ImageRecord) -> Thumbnail:
     """Write a copy of an image whose longer side is at most 384 pixels.
 
-    Returns:
-        Name of the file in the folder of thumbnails; height and width of the copy.
+    Args:
+        folder: Folder of the atlas.
+        record: The image, which is read.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: The image cannot be read, or the copy not be written.
     """
-    picture = Image.fromarray(rgb)
+    picture = Image.fromarray(record.read())
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=88)
-    name = f"{number:06d}-{checksum_of(content.getvalue())[:16]}.jpg"
+    name = f"{record.image_id:06d}-{checksum_of(content.getvalue())[:16]}.jpg"
     path = folder / THUMBNAILS / name
     with naming(path):
         path.write_bytes(content.getvalue())
-    return name, (picture.height, picture.width)
+    hw = picture.height, picture.width
+    return Thumbnail(record.image_id, record.file_name, f"{THUMBNAILS}/{name}", hw)
 
 
 def read_thumbnail(folder: Path, stored: StoredAtlas, number: int) -> UInt8[np.ndarray, "H W 3"]:

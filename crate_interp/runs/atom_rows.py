@@ -33,11 +33,11 @@ def atom_row(
     """Describe an atom for a sheet, with its patches from the thumbnails.
 
     Args:
-        folder: Of the atlas.
+        folder: Folder of the atlas.
         stored: What is in it.
-        atom: From 0.
-        value_map: Its value in one image, instead of its mean map.
-        share: Its part in what the block writes there.
+        atom: Number of the atom, from 0.
+        value_map: Value of the atom at each patch of one image, instead of its mean map.
+        share: Part of the atom in what the block writes there, in [0, 1].
     """
     atlas, patches = stored.atlas, []
     for number, patch in zip(atlas.top_images[atom], atlas.top_patches[atom], strict=True):

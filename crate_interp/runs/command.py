@@ -116,6 +116,18 @@ class ImageCommand(Command, ModelOptions):
         if self.output_is_file and self.output is not None and self.output.suffix.lower() != ".png":
             raise InputError(f"{self.output}: expected a file name that ends in .png")
 
+    def place_of_run(self, output: Path) -> Path:
+        """Give the folder that keeps settings and journal; by default it lies in a folder's output.
+
+        Args:
+            output: Output that was chosen, or the default one.
+        """
+        if self.run_folder:
+            return output
+        if self.output_is_file:
+            return output.parent / f".{output.stem}.run"
+        return output / ".run"
+
     @abstractmethod
     def open_images(self) -> ImageSet:
         """Open the images.
@@ -173,7 +185,10 @@ class ImageCommand(Command, ModelOptions):
         """
 
     def collect(self, run: Run) -> None:
-        """Measure the images; a command of several passes calls `run.each` for each of them."""
+        """Measure the images; a command of several passes calls `run.each` for each of them.
+
+        One whose result is a sum over the images calls `run.fold`, and concludes from the sum.
+        """
         run.each(self.measure)
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
 from crate_interp.runs.command import ImageCommand, Reading
 from crate_interp.runs.figure_files import list_files
+from crate_interp.runs.fold import Accumulator, Fold
 from crate_interp.runs.inference import peak_memory_mb, workers_of
 from crate_interp.runs.journal import Entry
 from crate_interp.runs.output_files import write_output
@@ -113,9 +114,73 @@ class Run:
         Raises:
             InputError: The journal cannot be written; `strict`, and an image failed.
         """
-        observer, journal = self.observer, self.folder.journal(name)
-        records, done = (images or self.images).records, journal.finished()
-        pictured = frozenset() if images else self._pictured_ids()
+        images, journal, writing = images or self.images, self.folder.journal(name), 0.0
+        with closing(self._measured(images, measure, forward, journal.finished())) as measured:
+            for record, values, stages in measured:
+                # An entry cannot hold the seconds of its own writing: those of the one before.
+                seconds = {**stages, "write": writing}
+                started = time.perf_counter()
+                journal.append({**_name_of(record), **values, "seconds": seconds})
+                writing = time.perf_counter() - started
+        kept = journal.finished()
+        self.entries = [
+            kept[record.image_id] for record in images.records if record.image_id in kept
+        ]
+        return self.entries
+
+    def fold(
+        self, measure: Measure, accumulator: Accumulator, forward: Forward | None = None
+    ) -> None:
+        """Measure the images, and add up what is measured instead of keeping it of each.
+
+        Args:
+            measure: See `ImageCommand.measure`; returns what `accumulator` adds, by name.
+            accumulator: Sums of no image yet. A stopped run goes on from those that it kept.
+            forward: See `ImageCommand.forward`, which is the default.
+
+        Raises:
+            InputError: The sums cannot be written, or refuse an image.
+        """
+        with closing(Fold(self.folder.path / "sums.npz", accumulator)) as sums:
+            done = set(sums.image_ids)
+            with closing(self._measured(self.images, measure, forward, done)) as measured:
+                for record, values, _ in measured:
+                    sums.add(record.image_id, values)
+        done = set(sums.image_ids)
+        self.entries = [
+            Entry(
+                {"image_id": record.image_id, "file_name": record.file_name, "seconds": {}},
+                self.folder.path,
+            )
+            for record in self.images.records
+            if record.image_id in done
+        ]
+
+    @property
+    def pictured(self) -> list[Entry]:
+        """Entries of the images whose pictures `measure` got; they are the first of `entries`."""
+        pictured = self._pictured_ids()
+        return [entry for entry in self.entries if entry["image_id"] in pictured]
+
+    @property
+    def stem(self) -> str:
+        """Name of the outputs of a command whose output is a file, without suffix."""
+        return self.output.stem
+
+    def _pictured_ids(self) -> frozenset[int]:
+        records = self.images.records[: self.reading.pictures]
+        return frozenset(record.image_id for record in records)
+
+    def _measured(
+        self,
+        images: ImageSet,
+        measure: Measure,
+        forward: Forward | None,
+        done: Container[int],
+    ) -> Generator[tuple[ImageRecord, Mapping[str, Any], dict[str, float]], None, None]:
+        """Measure the images that are not done: each with its values and the seconds of stages."""
+        observer, records = self.observer, images.records
+        pictured = self._pictured_ids() if images is self.images else frozenset()
 
         def finish(
             record: ImageRecord, image: ResizedImage, output: Any, stage: StageClock
@@ -134,51 +199,28 @@ class Run:
             workers=workers_of(self.command.workers),
             done=done,
         )
+        before = sum(record.image_id in done for record in records)
         bar = progress_bar(
-            desc=self.command.command_name(), total=len(records), initial=len(done), unit="image"
+            desc=self.command.command_name(), total=len(records), initial=before, unit="image"
         )
-        writing = 0.0
         with closing(outcomes), bar as progress:
             for image in outcomes:
                 if image.error is not None:
                     self._fail(image.record, image.error)
                     progress.write(f"failed: {image.error}", file=sys.stderr)
                 elif image.result is not None:
-                    # An entry cannot hold the seconds of its own writing: those of the one before.
-                    seconds = {**image.seconds, "write": writing}
-                    started = time.perf_counter()
-                    known = {
-                        "image_id": image.record.image_id,
-                        "file_name": image.record.file_name,
-                    }
-                    journal.append({**known, **image.result, "seconds": seconds})
-                    writing = time.perf_counter() - started
+                    yield image.record, image.result, image.seconds
                 progress.update()
-        kept = journal.finished()
-        self.entries = [kept[record.image_id] for record in records if record.image_id in kept]
-        return self.entries
-
-    @property
-    def pictured(self) -> list[Entry]:
-        """Entries of the images whose pictures `measure` got; they are the first of `entries`."""
-        pictured = self._pictured_ids()
-        return [entry for entry in self.entries if entry["image_id"] in pictured]
-
-    @property
-    def stem(self) -> str:
-        """Name of the outputs of a command whose output is a file, without suffix."""
-        return self.output.stem
-
-    def _pictured_ids(self) -> frozenset[int]:
-        records = self.images.records[: self.reading.pictures]
-        return frozenset(record.image_id for record in records)
 
     def _fail(self, record: ImageRecord, error: InputError) -> None:
         if getattr(self.command, "strict", False):
             raise error
         if all(entry["image_id"] != record.image_id for entry in self.failed):
-            known = {"image_id": record.image_id, "file_name": record.file_name}
-            self.failed.append({**known, "reason": str(error)})
+            self.failed.append({**_name_of(record), "reason": str(error)})
+
+
+def _name_of(record: ImageRecord) -> dict[str, Any]:
+    return {"image_id": record.image_id, "file_name": record.file_name}
 
 
 def work_off(command: ImageCommand) -> int:
@@ -228,10 +270,7 @@ def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStac
     run = Run(command, observer, images, output, provenance)
     run.reading = command.reading(run)
     provenance["settings"] |= run.reading.settings
-    place = output
-    if not command.run_folder:
-        hidden = f".{output.stem}.run" if command.output_is_file else ".run"
-        place = (output.parent if command.output_is_file else output) / hidden / part
+    place = command.place_of_run(output) / part
     opened = open_run_folder(place, provenance["settings"], command.entry, command.run_folder)
     run.folder = folders.enter_context(opened)
     return run

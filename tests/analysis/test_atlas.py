@@ -80,6 +80,42 @@ def test_strongest_patches_are_those_of_a_sort():
     assert (atlas.top_images[4] >= 0).sum() <= 2
 
 
+def test_a_builder_goes_on_from_the_state_of_another():
+    codes, labels = stream()
+    expected = vars(build(codes, labels, num_classes=4))
+    for stop in (0, 2):
+        state = {}
+        for part in (slice(0, stop), slice(stop, None)):
+            builder = AtlasBuilder(ATOMS, GRID, 4, STRONGEST)
+            if state:
+                builder.restore(state)
+            for number in range(len(codes))[part]:
+                builder.add(10 + number, torch.from_numpy(codes[number]), labels[number])
+            state = {name: array.copy() for name, array in builder.state().items()}
+        for name, value in vars(builder.build()).items():
+            np.testing.assert_array_equal(value, expected[name])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"sum_map": None}, r"sum_map: expected float64 \(12, 6\), found none"),
+        ({"top_images": np.zeros((6, 4), int)}, r"top_images: .* found int64 \(6, 4\)"),
+        ({"images": np.array(1.5)}, r"images: expected int64 \(\), found float64 \(\)"),
+    ],
+)
+def test_the_state_of_another_builder_is_refused_whole(damage, message):
+    codes, _ = stream()
+    builder = AtlasBuilder(ATOMS, GRID, 0, STRONGEST)
+    builder.add(0, torch.from_numpy(codes[0]))
+    state = {**builder.state(), **damage}
+    other = AtlasBuilder(ATOMS, GRID, 0, STRONGEST)
+    with pytest.raises(InputError, match=message):
+        other.restore({name: array for name, array in state.items() if array is not None})
+    with pytest.raises(InputError, match="found none"):
+        other.build()
+
+
 def test_selectivity_is_that_of_a_plain_loop():
     means = np.random.default_rng(1).random((4, 5))
     means[2] = np.nan  # a class without a patch

@@ -20,6 +20,7 @@ from crate_interp.cli import main
 from crate_interp.commands import atlas as task
 from crate_interp.data import decode_mask, open_coco
 from crate_interp.hooks import written_dictionary
+from crate_interp.runs import atlas_files, figure_files
 from crate_interp.runs.atlas_files import read_atlas, read_thumbnail
 from crate_interp.runs.run_folder import hold_folder
 
@@ -136,12 +137,12 @@ def test_scenes_label_patches_by_their_masks(tmp_path, monkeypatch):
     monkeypatch.setattr("crate_interp.data.coco.write_scenes", few_scenes)
     seen = {}
 
-    class Builder(task.AtlasBuilder):
+    class Builder(task.analysis.AtlasBuilder):
         def add(self, image, codes, labels=None):
             seen[image] = labels
             super().add(image, codes, labels)
 
-    monkeypatch.setattr(task, "AtlasBuilder", Builder)
+    monkeypatch.setattr(task.analysis, "AtlasBuilder", Builder)
     assert make("demo", tmp_path / "atlas") == 0
     assert len(read_atlas(tmp_path / "atlas").source.classes) == 9
     scenes = open_coco("demo")
@@ -479,9 +480,10 @@ def test_an_atlas_that_cannot_be_finished_leaves_the_one_before(pictures, tmp_pa
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for step in ("write_atlas", "_write_page", "save_figure"):
+    steps = ((atlas_files, "write_atlas"), (task, "_page_of"), (figure_files, "save_figure"))
+    for place, step in steps:
         with monkeypatch.context() as patch:
-            patch.setattr(task, step, full)
+            patch.setattr(place, step, full)
             assert make(pictures, output, "--block", "0") == 2
         assert contents(output) == before
         assert [path.name for path in output.iterdir() if path.is_dir()] == ["thumbnails"]
@@ -549,9 +551,12 @@ def test_folder_without_an_index_is_named(tmp_path):
 
 def test_sheet_without_classes_goes_from_rare_to_frequent(pictures, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        task, "atom_sheet", lambda rows, title, **_: drawn.extend(rows) or figure(rows[:1], title)
-    )
+
+    def draw(rows, title, **_):
+        drawn.extend(rows)
+        return figure(rows[:1], title)
+
+    monkeypatch.setattr(task.visualization, "atom_sheet", draw)
     assert make(pictures / "cat", tmp_path, sheet=()) == 0
     atlas = read_atlas(tmp_path).atlas
     chosen = [int(row.name.split()[1]) for row in drawn]
@@ -562,7 +567,7 @@ def test_sheet_without_classes_goes_from_rare_to_frequent(pictures, tmp_path, mo
     assert (frequencies[0], frequencies[-1]) == (enough.min(), enough.max())
 
 
-figure = task.atom_sheet
+figure = task.visualization.atom_sheet
 
 
 def test_sheet_with_classes_has_the_most_selective_atom_of_each_first():

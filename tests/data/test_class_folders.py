@@ -16,13 +16,13 @@ def test_classes_are_folders_and_come_in_turn(tmp_path):
         write(tmp_path / name)
     (tmp_path / "README.txt").write_text("classes")
     folders = open_class_folders(tmp_path)
-    names = [record.file_name for record in folders.images.records]
+    names = [record.file_name for record in folders.records]
     assert names == ["cat/1.png", "dog/1.png", "cat/2.png", "dog/2.png", "cat/3.png"]
-    assert [record.image_id for record in folders.images.records] == [1, 2, 3, 4, 5]
+    assert [record.image_id for record in folders.records] == [1, 2, 3, 4, 5]
     assert folders.classes == ("cat", "dog")
     assert [folders.labels[number] for number in range(1, 6)] == [0, 1, 0, 1, 0]
-    assert folders.images.name == tmp_path.name
-    assert folders.images.records[1].read().shape == (4, 5, 3)
+    assert folders.name == tmp_path.name
+    assert folders.records[1].read().shape == (4, 5, 3)
 
 
 def test_folder_of_images_and_empty_folder_have_no_classes(tmp_path):
@@ -43,12 +43,12 @@ def test_what_classes_leave_out_is_told_in_one_line(tmp_path, caplog):
     for name in ("cat/1.png", "dog/1.png", "cat/more/2.png", "dog/more/3.png"):
         write(tmp_path / name)
     (tmp_path / "dog" / "4.eps").touch()
-    assert len(open_class_folders(tmp_path).images) == 2
+    assert len(open_class_folders(tmp_path)) == 2
     assert caplog.messages == [
         f"{tmp_path}: 3 entries left out: 2 folders (--recursive), 1 .eps (not read here)"
     ]
     folders = open_class_folders(tmp_path, recursive=True)
-    names = [record.file_name for record in folders.images.records]
+    names = [record.file_name for record in folders.records]
     assert names == ["cat/1.png", "dog/1.png", "cat/more/2.png", "dog/more/3.png"]
     assert list(folders.labels.values()) == [0, 1, 0, 1]
 

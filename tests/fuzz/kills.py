@@ -29,6 +29,7 @@ import yaml
 from safetensors.torch import load_file
 
 from crate_interp.cli import main as crate_interp
+from crate_interp.runs import fold
 from crate_interp.runs.atlas_files import INDEX, read_atlas, read_thumbnail
 from crate_interp.training.checkpoint_files import read_checkpoint
 
@@ -274,6 +275,9 @@ def main() -> int:
     torch.set_num_threads(1)  # a forked process has no threads of its parent's
     for name in ("maskcut", "train", "atlas", "benchmark.semantic", "benchmark.voc2012"):
         importlib.import_module(f"crate_interp.commands.{name}")
+    for name in ("run", "atom_rows"):  # which commands import when they need them
+        importlib.import_module(f"crate_interp.runs.{name}")
+    fold.SAVE_EVERY = 0  # runs are too short for half a minute
     jobs = _jobs(place)
     if options.only:
         jobs = [job for job in jobs if job.name in options.only.split(",")]

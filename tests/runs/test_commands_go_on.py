@@ -1,6 +1,7 @@
 """Every command over images: stopped anywhere and given again, it writes the same bytes."""
 
 import json
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from crate_interp.cli import main
 from crate_interp.commands import find_commands
 from crate_interp.runs.command import ImageCommand
+from crate_interp.runs.fold import Fold
 from crate_interp.runs.run_folder import RunFolder
 
 # What each command is given besides the pictures and the output; `{}` stands for the pictures,
@@ -18,6 +20,7 @@ COMMANDS = {
         *("{}", "--model", "demo"),
         *("--figure", "heads", "semantics", "layers", "rollout", "curves"),
     ],
+    "atlas": ["{}", "--model", "demo", "--sheet", "0"],
     "pca": ["{}", "--model", "demo"],
     "ablate": ["{}", "--model", "demo", "--target", "atoms", "--measured", "3"],
     "attribute": ["{}", "--model", "demo", "--steps", "2"],
@@ -80,16 +83,20 @@ def test_every_command_over_images_is_tried():
 def test_a_stopped_command_goes_on_to_the_same_files(name, pictures, tmp_path, monkeypatch, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(command(name, pictures, whole)) == 0
-    append, entries = RunFolder.append, []
+    entries = []
 
-    def stop(folder, entry):
-        if len(entries) in (1, 4):
-            entries.append("stopped")
-            raise KeyboardInterrupt
-        append(folder, entry)
-        entries.append(entry["image_id"])
+    def stopping(keep, image_id_of):
+        def stop(kept, entry, *measured):
+            if len(entries) in (1, 4):
+                entries.append("stopped")
+                raise KeyboardInterrupt
+            keep(kept, entry, *measured)
+            entries.append(image_id_of(entry))
 
-    monkeypatch.setattr(RunFolder, "append", stop)
+        return stop
+
+    monkeypatch.setattr(RunFolder, "append", stopping(RunFolder.append, itemgetter("image_id")))
+    monkeypatch.setattr(Fold, "add", stopping(Fold.add, int))
     arguments = command(name, pictures, stopped)
     for _ in range(2):
         capsys.readouterr()
