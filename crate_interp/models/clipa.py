@@ -21,11 +21,7 @@ from torch import Tensor, nn
 from crate_interp.errors import InputError
 from crate_interp.models.crate import LARGE
 from crate_interp.models.crate_alpha import HUGE, CrateAlpha
-from crate_interp.models.families import (
-    ALIASES,
-    pretrained_cfg,
-    register_family,
-)
+from crate_interp.models.families import ALIASES, pretrained_cfg, register_family
 
 __all__ = ["CrateClip", "TextTower", "tokenize"]
 
@@ -61,13 +57,7 @@ class TextTower(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(context, width).normal_(std=0.01))
         self.blocks = nn.Sequential(
             *(
-                Block(
-                    width,
-                    num_heads,
-                    qkv_bias=True,
-                    norm_layer=norm_layer,
-                    act_layer=act_layer,
-                )
+                Block(width, num_heads, qkv_bias=True, norm_layer=norm_layer, act_layer=act_layer)
                 for _ in range(depth)
             )
         )

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import DropPath, LayerNorm, get_device_dtype
+from timm.layers import LayerNorm, get_device_dtype
 from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from crate_interp.models.families import (
     register_family,
 )
 from crate_interp.models.patches import CratePatchEmbed
-from crate_interp.models.subspace import SubspaceAttention, anatomy_of_crate, refuse_arguments
+from crate_interp.models.subspace import SubspaceAttention, SubspaceBlock, place_of
 
 __all__ = ["ISTA", "Crate", "CrateBlock"]
 
@@ -42,8 +42,7 @@ class ISTA(nn.Module):
         dim: Width D of the tokens.
         step_size: eta.
         threshold: lambda.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
+        **place: `device` and `dtype` of the parameters.
 
     Attributes:
         weight: The dictionary D, (D, D).
@@ -54,18 +53,12 @@ class ISTA(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        step_size: float = 0.1,
-        threshold: float = 0.1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, dim: int, *, step_size: float = 0.1, threshold: float = 0.1, **place: Any
     ) -> None:
         super().__init__()
         self.step_size = step_size
         self.threshold = threshold
-        self.weight = nn.Parameter(torch.empty(dim, dim, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(dim, dim, **place))
         self.codes = nn.Identity()
         self.reset_parameters()
 
@@ -86,7 +79,7 @@ class ISTA(nn.Module):
         return f"{len(self.weight)}, step_size={self.step_size}, threshold={self.threshold}"
 
 
-class CrateBlock(nn.Module):
+class CrateBlock(SubspaceBlock):
     """z_half = z + MSSA(LN(z)); z_next = ISTA(LN(z_half)), without a residual.
 
     Args:
@@ -94,16 +87,7 @@ class CrateBlock(nn.Module):
         num_heads: Number of subspaces.
         step_size: eta of ISTA.
         threshold: lambda of ISTA.
-        attn_drop: Dropout rate of the attention map.
-        proj_drop: Dropout rate of the attention's output.
-        drop_path: Rate of stochastic depth, for the one residual branch there is.
-        norm_layer: Makes the normalisation.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
-        **timm_arguments: What else timm passes to a block.
-
-    Raises:
-        InputError: An option of timm's blocks that this one does not have is set.
+        **arguments: Those of `SubspaceBlock`.
     """
 
     def __init__(
@@ -113,29 +97,14 @@ class CrateBlock(nn.Module):
         *,
         step_size: float = 0.1,
         threshold: float = 0.1,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        drop_path: float = 0.0,
-        norm_layer: Any = LayerNorm,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **timm_arguments: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__()
-        refuse_arguments(timm_arguments)
-        place: Any = {"device": device, "dtype": dtype}
-        self.norm1 = norm_layer(dim, **place)
-        self.attn = SubspaceAttention(
-            dim, num_heads, proj_bias=True, attn_drop=attn_drop, proj_drop=proj_drop, **place
-        )
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = norm_layer(dim, **place)
-        self.mlp = ISTA(dim, step_size=step_size, threshold=threshold, **place)
+        super().__init__(dim, num_heads, has_bias=True, **arguments)
+        self.mlp = ISTA(dim, step_size=step_size, threshold=threshold, **place_of(arguments))
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Map the tokens entering the block to those leaving it."""
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        out: Tensor = self.mlp(self.norm2(x))
+        out: Tensor = self.mlp(self.norm2(self.attend(x)))
         return out
 
     def anatomy(self) -> Anatomy:
@@ -147,7 +116,7 @@ class CrateBlock(nn.Module):
 
         place = Place("mlp.codes")
         atoms = Atoms(Site.CODES, len(dictionary), place, identity, self.mlp.threshold)
-        return anatomy_of_crate(self.attn, atoms)
+        return self.anatomy_with(atoms)
 
 
 class Crate(VisionTransformer):

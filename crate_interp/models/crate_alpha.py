@@ -26,7 +26,7 @@ from crate_interp.models.families import (
     pretrained_cfg,
     register_family,
 )
-from crate_interp.models.subspace import SubspaceAttention, anatomy_of_crate, refuse_arguments
+from crate_interp.models.subspace import SubspaceBlock, place_of
 
 __all__ = ["ODL", "CrateAlpha", "CrateAlphaBlock"]
 
@@ -43,8 +43,7 @@ class ODL(nn.Module):
         hidden_dim: Number of dictionary atoms, 4 D in every published model.
         step_size: eta.
         threshold: lambda.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
+        **place: `device` and `dtype` of the parameters.
 
     Attributes:
         D: Dictionary that encodes, (D, 4D).
@@ -62,14 +61,13 @@ class ODL(nn.Module):
         *,
         step_size: float = 0.1,
         threshold: float = 0.1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **place: Any,
     ) -> None:
         super().__init__()
         self.step_size = step_size
         self.threshold = threshold
-        self.D = nn.Parameter(torch.empty(dim, hidden_dim, device=device, dtype=dtype))
-        self.D1 = nn.Parameter(torch.empty(dim, hidden_dim, device=device, dtype=dtype))
+        self.D = nn.Parameter(torch.empty(dim, hidden_dim, **place))
+        self.D1 = nn.Parameter(torch.empty(dim, hidden_dim, **place))
         self.codes = nn.Identity()
         self.reset_parameters()
 
@@ -79,14 +77,7 @@ class ODL(nn.Module):
         nn.init.kaiming_uniform_(self.D1)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """Encode tokens sparsely and write them back.
-
-        Args:
-            x: Normalised tokens.
-
-        Returns:
-            What the sparse step adds to the residual stream.
-        """
+        """From normalised tokens to what the sparse step adds to the residual stream."""
         shrinkage = self.step_size * self.threshold
         # In place throughout: no gradient needs a value from before a ReLU.
         first = F.linear(x, self.D.t()).mul_(self.step_size).sub_(shrinkage).relu_()
@@ -101,7 +92,7 @@ class ODL(nn.Module):
         return f"{dim}, {hidden_dim}, step_size={self.step_size}, threshold={self.threshold}"
 
 
-class CrateAlphaBlock(nn.Module):
+class CrateAlphaBlock(SubspaceBlock):
     """z_half = z + MSSA(LN(z)); z_next = z_half + ODL(LN(z_half)).
 
     Args:
@@ -110,16 +101,8 @@ class CrateAlphaBlock(nn.Module):
         mlp_ratio: Dictionary atoms over D.
         step_size: eta of ODL.
         threshold: lambda of ODL.
-        attn_drop: Dropout rate of the attention map.
-        proj_drop: Dropout rate of the attention's output.
         drop_path: Rate of stochastic depth, for both residual branches.
-        norm_layer: Makes the normalisation.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
-        **timm_arguments: What else timm passes to a block.
-
-    Raises:
-        InputError: An option of timm's blocks that this one does not have is set.
+        **arguments: Those of `SubspaceBlock`.
     """
 
     def __init__(
@@ -130,43 +113,26 @@ class CrateAlphaBlock(nn.Module):
         mlp_ratio: float = 4.0,
         step_size: float = 0.1,
         threshold: float = 0.1,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
         drop_path: float = 0.0,
-        norm_layer: Any = LayerNorm,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **timm_arguments: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__()
-        refuse_arguments(timm_arguments)
-        place: Any = {"device": device, "dtype": dtype}
-        self.norm1 = norm_layer(dim, **place)
-        self.attn = SubspaceAttention(
-            dim, num_heads, proj_bias=False, attn_drop=attn_drop, proj_drop=proj_drop, **place
-        )
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = norm_layer(dim, **place)
-        self.mlp = ODL(dim, int(dim * mlp_ratio), step_size=step_size, threshold=threshold, **place)
+        super().__init__(dim, num_heads, has_bias=False, drop_path=drop_path, **arguments)
+        steps: Any = {"step_size": step_size, "threshold": threshold}
+        self.mlp = ODL(dim, int(dim * mlp_ratio), **steps, **place_of(arguments))
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Map the tokens entering the block to those leaving it."""
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        x = self.attend(x)
         out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
         return out
 
     def anatomy(self) -> Anatomy:
         """Say what can be read and changed: D1 of ODL writes the codes into the stream."""
         dictionary = self.mlp.D1
-        atoms = Atoms(
-            Site.CODES,
-            dictionary.shape[1],
-            Place("mlp.codes"),
-            dictionary.detach,
-            self.mlp.threshold,
-        )
-        return anatomy_of_crate(self.attn, atoms)
+        place, count = Place("mlp.codes"), dictionary.shape[1]
+        atoms = Atoms(Site.CODES, count, place, dictionary.detach, self.mlp.threshold)
+        return self.anatomy_with(atoms)
 
 
 def _unbiased_patch_embed(**arguments: Any) -> PatchEmbed:
@@ -205,12 +171,7 @@ class CrateAlpha(VisionTransformer):
         self._remove_head_bias()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Begin a new head.
-
-        Args:
-            num_classes: Outputs of the head; 0 for none.
-            global_pool: How tokens are pooled, as in timm; `None` leaves it.
-        """
+        """Begin a new head of so many outputs, 0 for none; `global_pool` is as in timm."""
         super().reset_classifier(num_classes, global_pool)
         self._remove_head_bias()
 

@@ -18,12 +18,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.models.crate import BASE, SMALL, CrateBlock
-from crate_interp.models.families import (
-    ALIASES,
-    load_pretrained,
-    pretrained_cfg,
-    register_family,
-)
+from crate_interp.models.families import ALIASES, load_pretrained, pretrained_cfg, register_family
 from crate_interp.models.masking import cut_patches, join_patches, patch_statistics
 from crate_interp.models.subspace import SubspaceAttention
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import LayerNorm, PatchEmbed, resample_patch_embed
+from timm.layers import LayerNorm, PatchEmbed, resample_patch_embed, to_2tuple
 from torch import Tensor, nn
+
+from crate_interp.models.backbones import patch_grid_of
+from crate_interp.models.subspace import place_of
 
 __all__ = ["CratePatchEmbed", "PatchProjection"]
 
@@ -23,8 +25,7 @@ class PatchProjection(nn.Module):
         embed_dim: Width D of the tokens.
         patch_size: Height and width of a patch, pixels.
         norm_layer: Makes the normalisation.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
+        **place: `device` and `dtype` of the parameters.
 
     Attributes:
         stride: Distance of neighbouring patches, pixels; may be made smaller on a live module for
@@ -37,17 +38,15 @@ class PatchProjection(nn.Module):
         embed_dim: int,
         patch_size: tuple[int, int],
         norm_layer: Any = LayerNorm,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **place: Any,
     ) -> None:
         super().__init__()
         self.in_chans = in_chans
         self.kernel_size = patch_size
         self.stride = patch_size
         values = in_chans * patch_size[0] * patch_size[1]
-        self.norm = norm_layer(values, device=device, dtype=dtype)
-        self.linear = nn.Linear(values, embed_dim, device=device, dtype=dtype)
+        self.norm = norm_layer(values, **place)
+        self.linear = nn.Linear(values, embed_dim, **place)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Cut into patches, flattened as (row, column, colour), and project them."""
@@ -85,10 +84,8 @@ class PatchProjection(nn.Module):
             resized = resample_patch_embed(images, list(self.kernel_size))
         else:
             mode = "bilinear" if bilinear else "bicubic"
-            resized = F.interpolate(images.float(), self.kernel_size, mode=mode, antialias=True).to(
-                tensor.dtype
-            )
-        values: Tensor = resized.permute(0, 2, 3, 1)
+            resized = F.interpolate(images.float(), self.kernel_size, mode=mode, antialias=True)
+        values: Tensor = resized.to(tensor.dtype).permute(0, 2, 3, 1)
         return values.reshape(*tensor.shape[:-1], -1)
 
 
@@ -97,38 +94,20 @@ class CratePatchEmbed(PatchEmbed):
 
     Args:
         norm_layer: Makes both normalisations.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
-        **kwargs: Those of timm's PatchEmbed.
+        **arguments: Those of timm's PatchEmbed.
     """
 
     proj: Any
     patch_size: tuple[int, int]
 
-    def __init__(
-        self,
-        *,
-        norm_layer: Any = LayerNorm,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **kwargs: Any,
-    ) -> None:
-        place: Any = {"device": device, "dtype": dtype}
-        super().__init__(norm_layer=norm_layer, **place, **kwargs)
-        convolution = self.proj
-        self.proj = PatchProjection(
-            convolution.in_channels, convolution.out_channels, self.patch_size, norm_layer, **place
-        )
+    def __init__(self, *, norm_layer: Any = LayerNorm, **arguments: Any) -> None:
+        super().__init__(norm_layer=norm_layer, **arguments)
+        place, sizes = place_of(arguments), (self.proj.in_channels, self.proj.out_channels)
+        self.proj = PatchProjection(*sizes, self.patch_size, norm_layer, **place)
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tokens for an image of this height and width, pixels."""
-        sizes = zip(img_size, self.patch_size, strict=True)
-        padded = [size + (-size % patch if self.dynamic_img_pad else 0) for size, patch in sizes]
-        rows, columns = (
-            (size - patch) // stride + 1
-            for size, patch, stride in zip(padded, self.patch_size, self.proj.stride, strict=True)
-        )
-        return rows, columns
+        return patch_grid_of(self, img_size)
 
     def set_input_size(
         self,
@@ -142,30 +121,18 @@ class CratePatchEmbed(PatchEmbed):
             patch_size: Height and width, pixels; `None` leaves it.
         """
         if patch_size is not None:
-            size = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
-            self._set_patch_size((int(size[0]), int(size[1])))
-        self.img_size, self.grid_size, self.num_patches = self._init_img_size(
-            img_size or self.img_size
-        )
+            self._set_patch_size(to_2tuple(patch_size))
+        sizes = self._init_img_size(img_size or self.img_size)
+        self.img_size, self.grid_size, self.num_patches = sizes
 
     def _set_patch_size(self, patch_size: tuple[int, int]) -> None:
         old = self.proj
         weight = old.linear.weight
-        new = PatchProjection(
-            old.in_chans,
-            weight.shape[0],
-            patch_size,
-            type(old.norm),
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        place: Any = {"device": weight.device, "dtype": weight.dtype}
+        new = PatchProjection(old.in_chans, len(weight), patch_size, type(old.norm), **place)
         new.norm.eps = old.norm.eps
-        state = {
-            name: new.resampled(name, value, old.kernel_size)
-            for name, value in old.state_dict().items()
-        }
-        new.load_state_dict(state)
-        for name, parameter in new.named_parameters():
-            parameter.requires_grad_(old.get_parameter(name).requires_grad)
+        for name, parameter in old.named_parameters():
+            resampled = new.get_parameter(name).requires_grad_(parameter.requires_grad)
+            resampled.data = new.resampled(name, parameter.data, old.kernel_size)
         self.proj = new.train(old.training)
         self.patch_size = patch_size

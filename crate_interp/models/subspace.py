@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import use_fused_attn
+from timm.layers import DropPath, LayerNorm, use_fused_attn
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
@@ -22,24 +21,15 @@ from crate_interp.models.anatomy import (
     split_heads,
 )
 
-__all__ = ["SubspaceAttention", "anatomy_of_crate", "refuse_arguments"]
+__all__ = ["SubspaceAttention", "SubspaceBlock", "place_of"]
 
 # Options of timm's VisionTransformer that would change what a block computes and that no CRATE has.
 UNSUPPORTED = ("qk_norm", "init_values", "scale_attn_norm", "scale_mlp_norm")
 
 
-def refuse_arguments(arguments: dict[str, Any]) -> None:
-    """Refuse the block options of timm that CRATE families cannot honour, when one is set.
-
-    The remaining ones (`act_layer`, `mlp_layer`, ..., more with each release of timm) say how an
-    ordinary block is built, are always passed, and mean nothing here.
-
-    Raises:
-        InputError: `qk_norm`, `init_values` or a scale norm is asked for.
-    """
-    for name in UNSUPPORTED:
-        if arguments.get(name):
-            raise InputError(f"{name}={arguments[name]!r}: a CRATE block has no such option")
+def place_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick `device` and `dtype` of the parameters from a block's arguments."""
+    return {name: arguments.get(name) for name in ("device", "dtype")}
 
 
 class SubspaceAttention(nn.Module):
@@ -53,8 +43,7 @@ class SubspaceAttention(nn.Module):
         proj_bias: Whether the output projection has a bias (CRATE has, CRATE-alpha has not).
         attn_drop: Dropout rate of the attention map.
         proj_drop: Dropout rate of the output.
-        device: Where the parameters are made.
-        dtype: Type of the parameters.
+        **place: `device` and `dtype` of the parameters.
 
     Attributes:
         qkv: The shared projection U, (D, D); its output is the subspace tokens, heads adjacent.
@@ -75,8 +64,7 @@ class SubspaceAttention(nn.Module):
         proj_bias: bool,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **place: Any,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -85,20 +73,13 @@ class SubspaceAttention(nn.Module):
         self.head_dim = dim // num_heads
         self.scale = self.head_dim**-0.5
         self.fused_attn = bool(use_fused_attn())
-        self.qkv = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+        self.qkv = nn.Linear(dim, dim, bias=False, **place)
         self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim, bias=proj_bias, device=device, dtype=dtype)
+        self.proj = nn.Linear(dim, dim, bias=proj_bias, **place)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """Attend within each head's subspace.
-
-        Args:
-            x: Normalised tokens.
-
-        Returns:
-            What the attention step adds to the residual stream.
-        """
+        """From normalised tokens to what the attention step adds to the residual stream."""
         subspace = self.qkv(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         if self.fused_attn:  # (B, K, N, d)
             dropout = self.attn_drop.p if self.training else 0.0
@@ -110,18 +91,61 @@ class SubspaceAttention(nn.Module):
         return added
 
 
-def anatomy_of_crate(attention: SubspaceAttention, atoms: Atoms) -> Anatomy:
-    """Anatomy of a block that attends with `SubspaceAttention` at `attn`.
+class SubspaceBlock(nn.Module):
+    """What the blocks of all CRATE families share: z_half = z + MSSA(LN(z)), and a second norm.
 
     Args:
-        attention: Attention of the block.
-        atoms: Sparse codes of the block.
+        dim: Width D of the tokens.
+        num_heads: Number of subspaces.
+        has_bias: Whether the output projection of MSSA has a bias.
+        attn_drop: Dropout rate of the attention map.
+        proj_drop: Dropout rate of the attention's output.
+        drop_path: Rate of stochastic depth, for each residual branch.
+        norm_layer: Makes the normalisation.
+        **arguments: `device` and `dtype` of the parameters, and what else timm passes to a block.
+            `act_layer`, `mlp_layer`, ..., more with each release, say how an ordinary block is
+            built, are always passed, and mean nothing here.
+
+    Raises:
+        InputError: An option of timm's blocks that CRATE does not have is set.
     """
 
-    def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
-        (heads,) = split_heads(subspace, 1, attention.head_dim)
-        return QueryKeyValue(heads, heads, heads)
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        has_bias: bool,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: Any = LayerNorm,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        for name in UNSUPPORTED:
+            if arguments.get(name):
+                raise InputError(f"{name}={arguments[name]!r}: a CRATE block has no such option")
+        place = place_of(arguments)
+        rates = {"attn_drop": attn_drop, "proj_drop": proj_drop}
+        self.norm1 = norm_layer(dim, **place)
+        self.attn = SubspaceAttention(dim, num_heads, proj_bias=has_bias, **rates, **place)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = norm_layer(dim, **place)
 
-    source = Place("attn.qkv", units=attention.num_heads, width=attention.head_dim)
-    heads = Heads(attention.num_heads, attention.head_dim, source, split)
-    return Anatomy(heads, atoms, {Site.SUBSPACE: source})
+    def attend(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """From the tokens entering the block to z_half."""
+        half: Tensor = x + self.drop_path1(self.attn(self.norm1(x)))
+        return half
+
+    def anatomy_with(self, atoms: Atoms) -> Anatomy:
+        """Say what can be read and changed in a block that has these sparse codes."""
+
+        def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
+            (heads,) = split_heads(subspace, 1, self.attn.head_dim)
+            return QueryKeyValue(heads, heads, heads)
+
+        num_heads, head_dim = self.attn.num_heads, self.attn.head_dim
+        source = Place("attn.qkv", units=num_heads, width=head_dim)
+        heads = Heads(num_heads, head_dim, source, split)
+        return Anatomy(heads, atoms, {Site.SUBSPACE: source})

@@ -3,13 +3,7 @@
 from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 
-from crate_interp.models.families import (
-    ALIASES,
-    DEMO,
-    DEMO_CFG,
-    pretrained_cfg,
-    register_family,
-)
+from crate_interp.models.families import ALIASES, DEMO, DEMO_CFG, pretrained_cfg, register_family
 
 __all__: list[str] = []
 

@@ -91,10 +91,7 @@ class Checkpoint:
 
 
 def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Read the sizes of a backbone off its weights.
-
-    Args:
-        checkpoint: Weights of any layout.
+    """Read the sizes of a backbone off its weights, of any layout.
 
     Returns:
         Keyword arguments for `timm.create_model`: `embed_dim`, `depth`, `patch_size`, `img_size`

@@ -25,11 +25,7 @@ _DEFAULTS = {"dynamic_img_size": True}
 
 
 def create_backbone(name: ModelName, **timm_arguments: Any) -> Backbone:
-    """Make a backbone with random weights, in evaluation mode.
-
-    Args:
-        name: A resolved model name.
-        **timm_arguments: As for `load_backbone`.
+    """Make a backbone with random weights, in evaluation mode; arguments as for `load_backbone`.
 
     Raises:
         InputError: No backbone, an argument that timm refuses, or parameters that do
@@ -58,10 +54,6 @@ def create_as_planned(
 
 def create_on_meta(name: ModelName, **timm_arguments: Any) -> Backbone:
     """Make a backbone without memory for its parameters, in milliseconds, to look at its sizes.
-
-    Args:
-        name: A resolved model name.
-        **timm_arguments: As for `load_backbone`.
 
     Raises:
         InputError: No backbone, or an argument that timm refuses.

@@ -156,10 +156,7 @@ class Renamed:
 
 
 def rename(state_dict: Mapping[str, Tensor]) -> Renamed:
-    """Find the layout of a state dict, and name its tensors as the model's parameters.
-
-    Args:
-        state_dict: Tensors by the file's keys.
+    """Find the layout of a file's tensors, and name them as the model's parameters.
 
     Returns:
         The tensors that belong to a backbone; under their own names if the layout is unknown.
@@ -187,10 +184,6 @@ def rename(state_dict: Mapping[str, Tensor]) -> Renamed:
 
 def rename_part(state_dict: Mapping[str, Tensor], layout: Layout) -> Renamed:
     """Rename and convert the tensors that a layout has a rule for; all others are left out.
-
-    Args:
-        state_dict: Tensors by the file's keys.
-        layout: Layout of the file, or of a part of it beside the backbone.
 
     Raises:
         CheckpointError: A tensor is not of the form that its rule expects.

@@ -55,11 +55,7 @@ def load_mae(
 
 
 def load_decoder_into(decoder: CrateMaeDecoder, checkpoint: Checkpoint) -> None:
-    """Load the decoder of a file, of the release's layout or ours.
-
-    Args:
-        decoder: Changed.
-        checkpoint: The file, encoder and decoder.
+    """Load the decoder of a file of the whole CRATE-MAE, of the release's layout or ours.
 
     Raises:
         CheckpointError: The file has no decoder, or one of other sizes.
@@ -73,11 +69,7 @@ def _renamed_decoder(checkpoint: Checkpoint) -> Renamed:
 
 
 def mae_file_of(model: CrateMaeAutoencoder) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Give what our file of a model holds: its tensors, and what `load_mae` needs to know.
-
-    Returns:
-        Tensors by name, and metadata beside those of `ModelRecord`.
-    """
+    """Give what our file of a model holds: tensors, and metadata beside those of `ModelRecord`."""
     decoder = {OUR_PREFIX + key: value for key, value in model.decoder.state_dict().items()}
     metadata = {"normalised_target": json.dumps(model.normalised_target)}
     return {**model.encoder.state_dict(), **decoder}, metadata

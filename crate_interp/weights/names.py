@@ -78,14 +78,9 @@ def resolve_name(name: str) -> ModelName:
 
 
 def nearest_names(name: str, count: int = 5) -> list[str]:
-    """Give the known aliases and architectures most like a name, the nearest first.
+    """Give at most `count` known aliases and architectures most like a name, the nearest first.
 
-    Args:
-        name: What was asked for; upper and lower case are alike, a tag is ignored.
-        count: How many to offer, at most.
-
-    Returns:
-        Aliases, architectures of this package, and timm's vision transformers; may be empty.
+    Upper and lower case are alike, a tag is ignored.
     """
     base = name.strip().lower().partition(".")[0]
     known = (*ALIASES, *our_architectures(), *timm.list_models(module=VIT_MODULES))

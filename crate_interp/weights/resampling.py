@@ -52,12 +52,7 @@ def resample(tensors: dict[str, Tensor], model: Any, way: Way, any_grid: bool) -
 
 
 def patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | None:
-    """Read the side of a square patch off a patch embedding, pixels; `None` if it does not tell.
-
-    Args:
-        tensors: Weights by timm's keys.
-        in_chans: Colours of the image.
-    """
+    """Read the side of a square patch off a patch embedding, pixels; `None` if it does not tell."""
     kernel = tensors.get(f"{STEM}weight")
     if kernel is not None and kernel.ndim == 4:
         return kernel.shape[-1]
@@ -67,16 +62,7 @@ def patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | Non
 
 
 def resample_patches(tensors: dict[str, Tensor], model: Any, way: Way) -> bool:
-    """Resample a patch embedding to the patches of a model.
-
-    Args:
-        tensors: Weights by timm's keys; changed.
-        model: A timm VisionTransformer or one of ours.
-        way: See the module.
-
-    Returns:
-        Whether the patches were of another size.
-    """
+    """Resample a patch embedding as `resample` does; return whether its patches were others."""
     side = patch_size_of(tensors, model.in_chans)
     rows, columns = model.patch_embed.patch_size
     if side is None or (side, side) == (rows, columns):
@@ -112,8 +98,8 @@ def resample_positions(
 
     Args:
         positions: Those of the class token, if the model has one for it, and of the patches.
-        model: A timm VisionTransformer or one of ours.
-        way: See the module.
+        model: As for `resample`.
+        way: As for `resample`.
         any_grid: Whether the grid they are of may be another than square; as many patches as the
             model has are then taken for the model's grid.
 

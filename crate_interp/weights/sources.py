@@ -80,35 +80,26 @@ def checkpoints_folder() -> Path:
 
 
 def weight_source(name: ModelName) -> WeightSource | None:
-    """Say where the weights of a model are.
-
-    Args:
-        name: A resolved model name.
-
-    Returns:
-        The source, or `None` if no weights are published under that name.
+    """Say where the weights of a model are; `None` if none are published under that name.
 
     Raises:
         CheckpointError: The manifest cannot be read.
     """
     entry: _Entry = _manifest().get(str(name), {})
-    known: dict[str, Any] = {"size_mb": entry.get("size_mb"), "sha256": entry.get("sha256")}
+    known: Any = {"name": str(name), **{key: entry.get(key) for key in ("size_mb", "sha256")}}
     if "file" in entry:
-        return WeightSource(str(name), file=checkpoints_folder() / entry["file"], **known)
+        return WeightSource(file=checkpoints_folder() / entry["file"], **known)
     # An architecture without a tag is not asked for: timm would answer with its first weights.
     config = get_pretrained_cfg(str(name)) if name.tag else None
     if config and config.hf_hub_id:
         files = (config.hf_hub_filename,) if config.hf_hub_filename else _TIMM_HUB_FILES
-        return WeightSource(str(name), hub_id=config.hf_hub_id, hub_files=files, **known)
+        return WeightSource(hub_id=config.hf_hub_id, hub_files=files, **known)
     link = entry.get("link") or (config and config.url)
-    return WeightSource(str(name), link=str(link), **known) if link else None
+    return WeightSource(link=str(link), **known) if link else None
 
 
 def is_available_locally(name: str) -> bool:
-    """Whether the weights of a model can be loaded now, without network.
-
-    Args:
-        name: A model name or alias, with or without a tag.
+    """Whether the weights of a model can be loaded now, without network, by name or alias.
 
     Raises:
         InputError: No such model.
@@ -134,12 +125,6 @@ def fetch_weights(name: ModelName) -> Path:
     """Give the weight file of a model, from this machine or, once, from the hub into its cache.
 
     A downloaded file is checked against its SHA-256 before its first use.
-
-    Args:
-        name: A resolved model name.
-
-    Returns:
-        The file.
 
     Raises:
         CheckpointError: No such weights are published, they can only be had by hand, they cannot
@@ -254,12 +239,9 @@ def _download_error(source: WeightSource, filename: str, reason: str) -> Checkpo
 def _check_download(source: WeightSource, path: Path) -> None:
     # The cache keeps a large file under its entity tag, which is the hub's own SHA-256 of it.
     stored = path.resolve()
-    tag = stored.name if re.fullmatch("[0-9a-f]{64}", stored.name) else None
-    expected = source.sha256 or tag
-    if expected is None:
-        return
-    found = weights_checksum(stored)
-    if found != expected:
+    tag = re.fullmatch("[0-9a-f]{64}", stored.name)
+    expected = source.sha256 or (tag and tag[0])
+    if expected and (found := weights_checksum(stored)) != expected:
         stored.unlink()
         path.unlink(missing_ok=True)
         raise CheckpointError(

@@ -12,7 +12,7 @@ import math
 import mmap
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +270,7 @@ def _tensor_of_type(
 ) -> StoredTensor:
     if not isinstance(dtype, Name) or dtype not in _DTYPES:
         raise CheckpointError(f"expected the type of a tensor, found {shorten(dtype)}")
-    stored = _tensor(storage, offset, shape, strides)
-    return StoredTensor(stored.storage, _DTYPES[dtype], stored.offset, stored.shape, stored.strides)
+    return replace(_tensor(storage, offset, shape, strides), dtype=_DTYPES[dtype])
 
 
 def _of_class(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
