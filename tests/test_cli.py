@@ -208,12 +208,7 @@ def test_a_refused_configuration_file_is_one_line_that_names_it(content, message
 
 def replace_command(monkeypatch, name, do):
     """Let a command of this name do something else."""
-    entry = COMMANDS[name]
-    if hasattr(entry, "module"):
-        monkeypatch.setattr(entry.load(), "run", do)
-    else:
-        place = re.sub("[- ]", "_", name)
-        monkeypatch.setattr(f"crate_interp.commands.{place}.run", do)
+    monkeypatch.setattr(COMMANDS[name].load(), "run", do)
 
 
 def configuration_of(monkeypatch, name, arguments):
