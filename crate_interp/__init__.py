@@ -22,14 +22,14 @@ _HOME = {
     "InputError": "crate_interp.errors",
     "Instances": "crate_interp.structures",
     "MaskCut": "crate_interp.segmentation.predictor",
-    "Mean": "crate_interp.hooks",
+    "MeanEdit": "crate_interp.hooks",
     "Observer": "crate_interp.hooks",
-    "Patch": "crate_interp.hooks",
-    "Scale": "crate_interp.hooks",
-    "Set": "crate_interp.hooks",
+    "PatchIn": "crate_interp.hooks",
+    "ScaleEdit": "crate_interp.hooks",
+    "SetEdit": "crate_interp.hooks",
     "Site": "crate_interp.hooks",
     "Target": "crate_interp.hooks",
-    "Zero": "crate_interp.hooks",
+    "ZeroEdit": "crate_interp.hooks",
     "any_resolution": "crate_interp.hooks",
     "attention_masks": "crate_interp.segmentation",
     "coco_average_precision": "crate_interp.evaluation",
@@ -41,6 +41,7 @@ _HOME = {
     "tokencut": "crate_interp.segmentation",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605  # the table is the list
+_HOME |= dict.fromkeys(("Mean", "Patch", "Scale", "Set", "Zero"), "crate_interp.hooks")
 
 # Rooms that load torch: `from crate_interp import analysis` waits until a name of it is used.
 _ROOMS = ("analysis", "evaluation", "hooks", "models", "training", "visualization", "weights")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.hooks import (
-    Scale,
+    ScaleEdit,
     Site,
     Target,
     channels_of,
@@ -104,7 +104,7 @@ def estimate_logit_effects(
         for block in blocks:
             width = len(channels_of(model, site, block))
             factors.append(torch.ones(width, **place, requires_grad=True))
-            edits[Target(site, block)] = Scale(factors[-1])
+            edits[Target(site, block)] = ScaleEdit(factors[-1])
         with intervene(model, edits):
             scores = model(pixels)
             number = choose_classes(scores, class_number)[0]
@@ -216,5 +216,5 @@ def _each_silenced(
         gates = torch.ones(len(silent), 1, width, device=device)
         for gate, unit in zip(gates, silent, strict=True):
             gate[:, channels_of(model, site, block, unit)] = 0
-        with intervene(model, {Target(site, block): Scale(gates)}):
+        with intervene(model, {Target(site, block): ScaleEdit(gates)}):
             yield measure(len(silent))

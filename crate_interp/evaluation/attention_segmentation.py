@@ -17,7 +17,7 @@ from torch import Tensor
 from crate_interp.data import VOID, truth_masks
 from crate_interp.errors import InputError
 from crate_interp.evaluation.masks import overlaps_of
-from crate_interp.hooks.arguments import check_arguments
+from crate_interp.hooks.argument_checks import check_arguments
 from crate_interp.options.choices import KeepBy, Resolution
 from crate_interp.options.ranges import Share
 from crate_interp.segmentation import attention_masks, principal_component

@@ -1,13 +1,13 @@
 """What can be read and changed inside a backbone, and what reads and changes it."""
 
-from crate_interp.hooks.attention import attention_chunks, attention_map, attention_token
+from crate_interp.hooks.attention_maps import attention_chunks, attention_map, attention_token
 from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from
 from crate_interp.hooks.dictionary import (
     AtomContributions,
     atom_contributions,
     written_dictionary,
 )
-from crate_interp.hooks.edits import Edit, Mean, Patch, Scale, Set, Zero
+from crate_interp.hooks.edits import Edit, MeanEdit, PatchIn, ScaleEdit, SetEdit, ZeroEdit
 from crate_interp.hooks.interventions import (
     Target,
     channels_of,
@@ -29,15 +29,15 @@ from crate_interp.hooks.sites import (
 __all__ = [
     "AtomContributions",
     "Edit",
-    "Mean",
+    "MeanEdit",
     "Observer",
-    "Patch",
+    "PatchIn",
     "Recorder",
-    "Scale",
-    "Set",
+    "ScaleEdit",
+    "SetEdit",
     "Site",
     "Target",
-    "Zero",
+    "ZeroEdit",
     "anatomy_at",
     "any_resolution",
     "atom_contributions",
@@ -59,3 +59,6 @@ __all__ = [
     "scores_from",
     "written_dictionary",
 ]
+
+# Former names of the edits, for code that was written with them.
+Zero, Set, Scale, Mean, Patch = ZeroEdit, SetEdit, ScaleEdit, MeanEdit, PatchIn

@@ -23,8 +23,8 @@ def check_classifier(model: nn.Module, number: int | None = None) -> None:
     """Refuse a model without class scores.
 
     Args:
-        model: To look at.
-        number: Of a class that it must have.
+        model: Any module.
+        number: Number of a class that it must have, from 0; `None`: any classes.
 
     Raises:
         InputError: It has no head, one that maps to the embedding space of a CLIP, or no class of

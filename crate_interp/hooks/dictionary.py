@@ -19,7 +19,7 @@ __all__ = ["AtomContributions", "atom_contributions", "written_dictionary"]
 
 
 def written_dictionary(model: nn.Module, block: int) -> Float[Tensor, "D A"]:
-    """What a value of 1 of each atom of a block adds to the residual stream, one column an atom.
+    """What a value of 1 of each atom of a block adds to the residual stream, one column per atom.
 
     CRATE-alpha: D1 of ODL. CRATE: the identity, since the code itself is the stream that leaves the
     block. ViT: the second layer's weight of the MLP, times LayerScale's where there is one; its

@@ -17,14 +17,14 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.structures import Activations
 
-__all__ = ["Edit", "Mean", "Patch", "Scale", "Set", "Zero"]
+__all__ = ["Edit", "MeanEdit", "PatchIn", "ScaleEdit", "SetEdit", "ZeroEdit"]
 
 Change = Callable[[Tensor], Tensor]
 """From the values (B, N, c) of a forward pass to those that take their place."""
 
 
 class Edit(ABC):
-    """A change of activations: `Zero`, `Set`, `Scale`, `Mean` or `Patch`."""
+    """A change of activations: `ZeroEdit`, `SetEdit`, `ScaleEdit`, `MeanEdit` or `PatchIn`."""
 
     @abstractmethod
     def bind(self, read: Callable[[Activations], Tensor]) -> Change:
@@ -39,7 +39,7 @@ class Edit(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Zero(Edit):
+class ZeroEdit(Edit):
     """Silence the target."""
 
     def bind(self, read: Callable[[Activations], Tensor]) -> Change:  # noqa: ARG002
@@ -48,7 +48,7 @@ class Zero(Edit):
 
 
 @dataclass(frozen=True, eq=False)
-class Set(Edit):
+class SetEdit(Edit):
     """Give the target a value: a number, or a tensor that broadcasts to (B, N, c)."""
 
     value: float | Tensor
@@ -59,7 +59,7 @@ class Set(Edit):
 
 
 @dataclass(frozen=True, eq=False)
-class Scale(Edit):
+class ScaleEdit(Edit):
     """Multiply the target by a number, or by a tensor that broadcasts to (B, N, c)."""
 
     by: float | Tensor
@@ -70,7 +70,7 @@ class Scale(Edit):
 
 
 @dataclass(frozen=True, eq=False)
-class Mean(Edit):
+class MeanEdit(Edit):
     """Give the target its mean over the images of a source.
 
     A prefix token gets its own mean, every patch token that of all patches: nothing of where
@@ -81,9 +81,9 @@ class Mean(Edit):
 
     def bind(self, read: Callable[[Activations], Tensor]) -> Change:
         """As `Edit.bind`."""
-        theirs, prefix = read(self.source), self.source.num_prefix_tokens
-        prefix_mean = theirs[:, :prefix].mean(dim=0)
-        patch_mean = theirs[:, prefix:].mean(dim=(0, 1), keepdim=True)[0]
+        values, prefix = read(self.source), self.source.num_prefix_tokens
+        prefix_mean = values[:, :prefix].mean(dim=0)
+        patch_mean = values[:, prefix:].mean(dim=(0, 1), keepdim=True)[0]
 
         def mean(old: Float[Tensor, "B N c"]) -> Tensor:
             patches = patch_mean.expand(old.shape[1] - prefix, -1)
@@ -93,7 +93,7 @@ class Mean(Edit):
 
 
 @dataclass(frozen=True, eq=False)
-class Patch(Edit):
+class PatchIn(Edit):
     """Give the target what it was in another forward pass, token by token.
 
     The source holds one image, or as many as the model is run with, on the same grid.
@@ -117,10 +117,10 @@ def _broadcast(value: float | Tensor, old: Float[Tensor, "B N c"]) -> Tensor:
         ) from None
 
 
-def _patched(theirs: Float[Tensor, "S N c"], old: Float[Tensor, "B N c"]) -> Tensor:
-    if theirs.shape[1:] != old.shape[1:] or theirs.shape[0] not in (1, old.shape[0]):
+def _patched(source: Float[Tensor, "S N c"], old: Float[Tensor, "B N c"]) -> Tensor:
+    if source.shape[1:] != old.shape[1:] or source.shape[0] not in (1, old.shape[0]):
         raise InputError(
-            f"a source of shape {tuple(theirs.shape)} does not fit a target of shape "
+            f"a source of shape {tuple(source.shape)} does not fit a target of shape "
             f"{tuple(old.shape)}: expected as many tokens, and one image or as many"
         )
-    return theirs.to(old).expand_as(old)
+    return source.to(old).expand_as(old)

@@ -50,8 +50,8 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
 
         dog = Observer(model).activations([dog_rgb], ["heads"], [-1])
         edits = {
-            Target("heads", block=-1, index=3): Patch(dog),
-            Target("codes", block=2, index=[17, 40], tokens=mask): Scale(0.5),
+            Target("heads", block=-1, index=3): PatchIn(dog),
+            Target("codes", block=2, index=[17, 40], tokens=mask): ScaleEdit(0.5),
         }
         with intervene(model, edits):
             scores = model(pixels)
@@ -128,12 +128,12 @@ def _change_of(model: nn.Module, target: Target, edit: Edit) -> Callable[[Tensor
         if source.num_blocks != blocks:
             raise InputError(f"a source of {source.num_blocks} blocks, a model of {blocks}")
         try:
-            theirs = source[Site(target.site), target.block]
+            values = source[Site(target.site), target.block]
         except KeyError as error:
             raise InputError(f"the source lacks the target: {error.args[0]}") from None
-        if int(channels.max()) >= theirs.shape[-1]:
-            raise InputError(f"a source of shape {tuple(theirs.shape)} lacks channels of {target}")
-        return theirs[..., channels]
+        if int(channels.max()) >= values.shape[-1]:
+            raise InputError(f"a source of shape {tuple(values.shape)} lacks channels of {target}")
+        return values[..., channels]
 
     new_values = edit.bind(read)
 
@@ -152,7 +152,7 @@ def _change_of(model: nn.Module, target: Target, edit: Edit) -> Callable[[Tensor
 
 
 def _token_mask(tokens: Any, old: Float[Tensor, "B N c"]) -> Bool[Tensor, "*B N"]:
-    """True at the tokens that were chosen."""
+    """True at the chosen tokens."""
     images, count = old.shape[:2]
     chosen = torch.as_tensor(tokens, device=old.device)
     if chosen.dtype == torch.bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crate_interp.data import preprocess
 from crate_interp.errors import InputError
-from crate_interp.hooks.arguments import check_arguments
+from crate_interp.hooks.argument_checks import check_arguments
 from crate_interp.hooks.own_passes import original_of
 from crate_interp.hooks.recorder import record
 from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
@@ -118,7 +118,7 @@ class Observer:
             images: RGB in [0, 255], of any sizes; with `keep_aspect`, of one aspect.
 
         Returns:
-            Of the number type of the model's own weights.
+            Pixels in the number type of the model's own weights.
 
         Raises:
             InputError: No image, one that is no uint8 array of shape (H, W, 3), or images whose
@@ -175,16 +175,16 @@ class Observer:
         """Record images as `activations` does, which may have inputs of different sizes.
 
         Returns:
-            Of each image a batch of one; images of one size are put through the model together.
+            A batch of one for each image; images of one size go through the model together.
         """
         together: dict[tuple[int, int], list[int]] = {}
         for number, rgb in enumerate(images):
             together.setdefault(self._input_hw_of(rgb), []).append(number)
-        found: dict[int, Activations] = {}
+        recorded: dict[int, Activations] = {}
         for numbers in together.values():
             batch = self.activations([images[number] for number in numbers], sites, blocks)
-            found |= {number: batch.of_image(at) for at, number in enumerate(numbers)}
-        return [found[number] for number in range(len(images))]
+            recorded |= {number: batch.of_image(at) for at, number in enumerate(numbers)}
+        return [recorded[number] for number in range(len(images))]
 
     def _input_hw_of(self, rgb: UInt8[np.ndarray, "_ _ 3"]) -> tuple[int, int]:
         if not isinstance(rgb, np.ndarray) or rgb.ndim != 3:

@@ -70,7 +70,7 @@ def hooked(module: nn.Module, hook: Callable[..., Any], before: bool = False) ->
     """Call a hook in the forward passes that this thread runs inside a `with` block.
 
     Args:
-        module: Whose passes.
+        module: The module whose passes are followed.
         hook: Gets module, positional and keyword arguments, and, if not `before`, the output.
         before: Call it before the module runs, not after.
     """
@@ -100,8 +100,8 @@ def changed(module: nn.Module, methods: Sequence[str], **attributes: Any) -> Ite
     """Give a module other attributes in what this thread runs inside a `with` block.
 
     Args:
-        module: To change. Other threads, and what reads its attributes directly, see it unchanged.
-        methods: Names of those that read the attributes; calls of them are led to the copy.
+        module: Seen unchanged by other threads, and by what reads its attributes directly.
+        methods: Names of the methods that read the attributes; calls of them are led to the copy.
         **attributes: New values, of attributes or submodules.
     """
     key = id(module)

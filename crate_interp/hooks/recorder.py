@@ -54,18 +54,18 @@ class Recorder:
         Raises:
             InputError: No forward pass has run through the recorded blocks.
         """
-        wanted = [(site.value, block) for block in self._blocks for site in self._sites]
-        missing = [key for key in wanted if key not in self._tensors]
+        keys = [(site.value, block) for block in self._blocks for site in self._sites]
+        missing = [key for key in keys if key not in self._tensors]
         if missing or self._grid_hw is None:
             raise InputError(
-                f"nothing was recorded at {missing or wanted}: run the model inside the `with` "
+                f"nothing was recorded at {missing or keys}: run the model inside the `with` "
                 "block, in the same thread (before PyTorch 2.6 a compiled model runs no hooks: run "
                 "the original)"
             )
         blocks = blocks_of(self._model)
         heads = anatomy_of(blocks[self._blocks[0]]).heads
         return Activations(
-            tensors={key: self._tensors[key] for key in wanted},
+            tensors={key: self._tensors[key] for key in keys},
             num_blocks=len(blocks),
             num_prefix_tokens=int(getattr(self._model, "num_prefix_tokens", 0)),
             grid_hw=self._grid_hw,
@@ -172,15 +172,15 @@ def _refuse_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _listed(name: str, values: Any, kind: type) -> list[Any]:
-    """What is wanted as a list; one value needs none."""
+    """The values as a list; a single value becomes a list of one."""
     if isinstance(values, kind):  # a text is a sequence itself, of letters
         return [values]
-    found = list(values) if isinstance(values, Iterable) else [values]
-    for value in found:
+    members = list(values) if isinstance(values, Iterable) else [values]
+    for value in members:
         if not isinstance(value, kind) or isinstance(value, bool):
             what = "names of sites" if kind is str else "whole numbers"
             raise InputError(f"{name}: expected {what}, found {shorten(value)}")
-    return found
+    return members
 
 
 def record(
@@ -218,20 +218,20 @@ def record(
     names, numbers = _listed("sites", sites, str), _listed("blocks", blocks, Integral)
     if not names or not numbers:
         raise InputError(f"nothing to record: sites {names}, blocks {numbers}")
-    wanted: list[Site] = []
+    chosen: list[Site] = []
     for name in names:
         try:
-            wanted.append(Site(name))
+            chosen.append(Site(name))
         except ValueError:
             known = ", ".join(site.value for site in Site)
             raise InputError(f"unknown site {shorten(name)}; sites are {known}") from None
     for block in numbers:
         available = available_sites(model, block)
-        lacking = [site.value for site in wanted if site not in available]
+        lacking = [site.value for site in chosen if site not in available]
         if lacking:
             raise InputError(
                 f"{type(model).__name__} has no site {', '.join(lacking)} at block {block}; "
                 f"it has {', '.join(site.value for site in available)}"
             )
     places = dict.fromkeys(int(block) % count for block in numbers)
-    return Recorder(model, tuple(dict.fromkeys(wanted)), tuple(places), stop_early)
+    return Recorder(model, tuple(dict.fromkeys(chosen)), tuple(places), stop_early)

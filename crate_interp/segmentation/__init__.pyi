@@ -1,6 +1,6 @@
 from .affinity import BACKGROUND_WEIGHT as BACKGROUND_WEIGHT
 from .affinity import affinity as affinity
-from .attention import attention_masks as attention_masks
+from .attention_threshold import attention_masks as attention_masks
 from .dense_crf import dense_crf as dense_crf
 from .dense_crf import dense_crf_labels as dense_crf_labels
 from .maskcut import MaskCutResult as MaskCutResult

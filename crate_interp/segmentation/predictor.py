@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crate_interp.data import read_image, to_rgb
 from crate_interp.hooks import Observer, default_feature, record
-from crate_interp.hooks.arguments import check_arguments
+from crate_interp.hooks.argument_checks import check_arguments
 from crate_interp.options.choices import Feature, Precision, Refine, Solver
 from crate_interp.options.ranges import AtLeastOne, Cosine
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch

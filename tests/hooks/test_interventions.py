@@ -5,15 +5,17 @@ import pytest
 import timm
 import torch
 
+import crate_interp
 from crate_interp import (
     InputError,
-    Mean,
-    Patch,
-    Scale,
-    Set,
+    MeanEdit,
+    PatchIn,
+    ScaleEdit,
+    SetEdit,
     Target,
-    Zero,
+    ZeroEdit,
     any_resolution,
+    hooks,
     intervene,
     record,
 )
@@ -72,7 +74,7 @@ def test_zero_heads_are_zero_columns_of_the_output_projection(name, heads):
     model, images = make(name), pixels()
     before = model(images)
     for block in (0, -1):
-        with intervene(model, {Target("heads", block, heads): Zero()}):
+        with intervene(model, {Target("heads", block, heads): ZeroEdit()}):
             found = model(images)
         projection = model.blocks[block].attn.proj
         kept = projection.weight.data.clone()
@@ -89,7 +91,7 @@ def test_zero_heads_are_zero_columns_of_the_output_projection(name, heads):
 @pytest.mark.parametrize("factor", [0.0, 1.5])
 def test_scaled_subspaces_are_scaled_rows_of_the_shared_projection(name, factor):
     model, images = make(name), pixels()
-    with intervene(model, {Target(Site.SUBSPACE, 1, 2): Scale(factor)}):
+    with intervene(model, {Target(Site.SUBSPACE, 1, 2): ScaleEdit(factor)}):
         found = model(images)
     model.blocks[1].attn.qkv.weight.data[32:48] *= factor
     torch.testing.assert_close(found, model(images), rtol=1e-12, atol=1e-12)
@@ -100,7 +102,7 @@ def test_zero_atoms_are_zero_columns_of_the_dictionary(name):
     model, images = make(name), pixels()
     site = atom_site(model, 1)
     strongest = recorded(model, images, [site])[site, 1].abs().sum(dim=(0, 1)).argsort()[-3:]
-    with intervene(model, {Target(site, 1, strongest.tolist()): Zero()}):
+    with intervene(model, {Target(site, 1, strongest.tolist()): ZeroEdit()}):
         found = model(images)
     before = model(images)
     mlp = model.blocks[1].mlp
@@ -113,7 +115,7 @@ def test_zero_atoms_are_zero_columns_of_the_dictionary(name):
 def test_an_atom_of_ista_is_a_coordinate_of_the_tokens_that_leave_the_block(name):
     model, images = make(name), pixels()
     with (
-        intervene(model, {Target("codes", 1, 7, tokens=[0, -2]): Set(0.5)}),
+        intervene(model, {Target("codes", 1, 7, tokens=[0, -2]): SetEdit(0.5)}),
         record(model, ["tokens"]) as recorder,
     ):
         model(images)
@@ -132,8 +134,8 @@ def test_patching_in_an_images_own_activations_changes_nothing(name):
         if site == "subspace" and name not in WHITE:
             continue
         source = recorded(model, images, [site])
-        edits = {Target(site, block): Patch(source) for block in range(3)}
-        edits |= {Target(site, block, [1, 2], tokens=[3]): Patch(source) for block in range(3)}
+        edits = {Target(site, block): PatchIn(source) for block in range(3)}
+        edits |= {Target(site, block, [1, 2], tokens=[3]): PatchIn(source) for block in range(3)}
         with intervene(model, edits):
             torch.testing.assert_close(model(images), model(images), rtol=0, atol=0)
             found = model(images)
@@ -146,17 +148,17 @@ def test_patching_in_everything_at_a_block_gives_the_other_images_output(name, e
     model = make(name)
     others = pixels(seed=2)
     source = recorded(model, others, [everything])
-    with intervene(model, {Target(everything, 1): Patch(source)}):
+    with intervene(model, {Target(everything, 1): PatchIn(source)}):
         assert torch.equal(model(pixels()), model(others))
     one = recorded(model, others[1:], [everything])
-    with intervene(model, {Target(everything, 1): Patch(one)}):
+    with intervene(model, {Target(everything, 1): PatchIn(one)}):
         torch.testing.assert_close(model(pixels()), model(others[[1, 1]]))
 
 
 def test_all_heads_and_atoms_patched_in_above_the_embedding_give_the_other_images_last_step():
     model, others = make("crate"), pixels(seed=2)  # CRATE's sparse step has no residual
     source = recorded(model, others, ["heads", "codes"])
-    edits = {Target(site, -1): Patch(source) for site in ("heads", "codes")}
+    edits = {Target(site, -1): PatchIn(source) for site in ("heads", "codes")}
     with intervene(model, edits):
         torch.testing.assert_close(model(pixels()), model(others))
 
@@ -167,7 +169,7 @@ def test_a_mask_chooses_the_tokens_of_every_image():
     mask = torch.rand(2, 17, generator=generator) < 0.3
     source = recorded(model, pixels(seed=2), ["tokens"])
     with (
-        intervene(model, {Target("tokens", 0, tokens=mask.numpy()): Patch(source)}),
+        intervene(model, {Target("tokens", 0, tokens=mask.numpy()): PatchIn(source)}),
         record(model, ["tokens"]) as recorder,
     ):
         model(images)
@@ -187,7 +189,7 @@ def test_mean_is_that_of_each_prefix_token_and_of_all_patches():
         more = torch.randn(3, 3, 16, 40, generator=torch.Generator().manual_seed(4)).double()
         source = recorded(model, more, ["tokens"])
     with (
-        intervene(model, {Target("tokens", 0, [5, 6]): Mean(source)}),
+        intervene(model, {Target("tokens", 0, [5, 6]): MeanEdit(source)}),
         record(model, ["tokens"]) as recorder,
     ):
         model(images)
@@ -212,22 +214,22 @@ def test_every_image_of_a_batch_can_have_its_own_factor():
     gates = torch.ones(3, 1, 48)
     for head in range(3):
         gates[head, :, channels_of(model, "heads", 1, head)] = 0
-    with intervene(model, {Target("heads", 1): Scale(gates)}):
+    with intervene(model, {Target("heads", 1): ScaleEdit(gates)}):
         together = model(images.expand(3, -1, -1, -1))
     for head in range(3):
-        with intervene(model, {Target("heads", 1, head): Zero()}):
+        with intervene(model, {Target("heads", 1, head): ZeroEdit()}):
             torch.testing.assert_close(together[head], model(images)[0])
 
 
 def test_edits_are_made_in_order_and_the_inner_ones_last():
     model, images = make("crate"), pixels()
     place = "codes", 0, 3
-    both = {Target(*place): Set(2.0), Target(*place): Scale(3.0)}
+    both = {Target(*place): SetEdit(2.0), Target(*place): ScaleEdit(3.0)}
     with intervene(model, both), record(model, "codes", [0]) as recorder:
         model(images)
     assert (recorder.activations["codes", 0][..., 3] == 6).all()
-    with intervene(model, {Target(*place): Scale(3.0)}):
-        with intervene(model, {Target(*place): Set(2.0)}):
+    with intervene(model, {Target(*place): ScaleEdit(3.0)}):
+        with intervene(model, {Target(*place): SetEdit(2.0)}):
             with record(model, "codes", [0], stop_early=True) as recorder:
                 model(images)
     assert (recorder.activations["codes", 0][..., 3] == 2).all()
@@ -237,27 +239,34 @@ def test_edits_are_made_in_order_and_the_inner_ones_last():
 def test_gradients_flow_through_an_edit():
     model, images = make("crate_alpha"), pixels()
     by = torch.ones(2, 1, 192, dtype=torch.float64, requires_grad=True)
-    with intervene(model, {Target("codes", 1): Scale(by)}):
+    with intervene(model, {Target("codes", 1): ScaleEdit(by)}):
         (found,) = torch.autograd.grad(model(images)[:, 4].sum(), by)
     step = 1e-6
     atom = int(found[0].abs().argmax())
     scores = []
     for factor in (1 - step, 1 + step):
-        with intervene(model, {Target("codes", 1, atom): Scale(factor)}):
+        with intervene(model, {Target("codes", 1, atom): ScaleEdit(factor)}):
             scores.append(model(images)[:, 4])
     expected = (scores[1] - scores[0]) / (2 * step)
     torch.testing.assert_close(found[:, 0, atom], expected, rtol=1e-6, atol=1e-9)
 
 
+def test_former_names_of_edits_are_the_edits():
+    names = {"Zero": ZeroEdit, "Set": SetEdit, "Scale": ScaleEdit, "Mean": MeanEdit}
+    for former, edit in (names | {"Patch": PatchIn}).items():
+        assert getattr(crate_interp, former) is getattr(hooks, former) is edit
+        assert former not in crate_interp.__all__
+
+
 def test_nothing_is_left_after_an_exception_and_fused_attention_stays_on():
     model, images = make("plain"), pixels()
     before = model(images)
-    with intervene(model, {Target("heads"): Zero()}):
+    with intervene(model, {Target("heads"): ZeroEdit()}):
         assert hook_count(model) == 1
         assert model.blocks[-1].attn.fused_attn
-    with pytest.raises(RuntimeError, match="stop"), intervene(model, {Target("heads"): Zero()}):
+    with pytest.raises(RuntimeError, match="stop"), intervene(model, {Target("heads"): ZeroEdit()}):
         raise RuntimeError("stop")
-    bad = {Target("heads"): Zero(), Target("heads", 5): Zero()}
+    bad = {Target("heads"): ZeroEdit(), Target("heads", 5): ZeroEdit()}
     with pytest.raises(InputError, match="block 5"), intervene(model, bad):
         pass
     assert hook_count(model) == 0
@@ -269,9 +278,9 @@ def test_a_compiled_model_is_changed_too():
     model, images = make("plain"), pixels()
     compiled = torch.compile(model, backend="eager")
     before = compiled(images)
-    with intervene(compiled, {Target("heads", 0, 1): Zero()}):
+    with intervene(compiled, {Target("heads", 0, 1): ZeroEdit()}):
         found = compiled(images)
-    with intervene(model, {Target("heads", 0, 1): Zero()}):
+    with intervene(model, {Target("heads", 0, 1): ZeroEdit()}):
         torch.testing.assert_close(found, model(images))
     torch.testing.assert_close(compiled(images), before)
 
@@ -279,7 +288,7 @@ def test_a_compiled_model_is_changed_too():
 def test_an_empty_batch_and_no_edit_are_fine():
     model = make("crate")
     source = recorded(model, pixels(), ["heads"])
-    edits = {Target("heads", 0, 1, tokens=0): Mean(source), Target("codes"): Scale(2.0)}
+    edits = {Target("heads", 0, 1, tokens=0): MeanEdit(source), Target("codes"): ScaleEdit(2.0)}
     with intervene(model, edits):
         assert model(pixels()[:0]).shape == (0, 10)
     with intervene(model, {}):
@@ -307,7 +316,7 @@ def test_an_empty_batch_and_no_edit_are_fine():
 )
 def test_a_target_that_the_model_does_not_have_is_refused(target, message):
     model = make("crate_alpha")
-    with pytest.raises(InputError, match=message), intervene(model, {target: Zero()}):
+    with pytest.raises(InputError, match=message), intervene(model, {target: ZeroEdit()}):
         model(pixels())
     assert hook_count(model) == 0
 
@@ -317,11 +326,14 @@ def test_a_source_or_value_that_does_not_fit_is_refused():
     source = recorded(model, pixels(images=3), ["heads"], [0])
     shallow = timm.create_model("crate_alpha_tiny_patch16_224", **(TINY | {"depth": 1})).double()
     for edits, message in [
-        ({Target("heads", 1): Patch(source)}, r"lacks the target: .'heads', 1. was not recorded"),
-        ({Target("heads", 0): Patch(source)}, r"\(3, 17, 48\) does not fit .* \(2, 17, 48\)"),
-        ({Target("heads", 0): Set(torch.zeros(5))}, r"broadcasts to \(2, 17, 48\), found .*\(5,\)"),
-        ({Target("heads", 0, 1): Scale(torch.zeros(48))}, r"broadcasts to \(2, 17, 16\)"),
-        ({Target("heads", 0): Patch(recorded(shallow, pixels(), "heads", [0]))}, "1 blocks"),
+        ({Target("heads", 1): PatchIn(source)}, r"lacks the target: .'heads', 1. was not recorded"),
+        ({Target("heads", 0): PatchIn(source)}, r"\(3, 17, 48\) does not fit .* \(2, 17, 48\)"),
+        (
+            {Target("heads", 0): SetEdit(torch.zeros(5))},
+            r"broadcasts to \(2, 17, 48\), found .*\(5,\)",
+        ),
+        ({Target("heads", 0, 1): ScaleEdit(torch.zeros(48))}, r"broadcasts to \(2, 17, 16\)"),
+        ({Target("heads", 0): PatchIn(recorded(shallow, pixels(), "heads", [0]))}, "1 blocks"),
     ]:
         with pytest.raises(InputError, match=message), intervene(model, edits):
             model(pixels())

@@ -12,7 +12,7 @@ import torch
 from crate_interp import (
     InputError,
     MaskCut,
-    Scale,
+    ScaleEdit,
     Target,
     any_resolution,
     intervene,
@@ -76,7 +76,7 @@ def test_every_context_manager_is_of_its_own_thread(architecture):
         kind = number % 7
         if kind < len(CHOICES):
             size, stride = CHOICES[kind]
-            edits = {Target("heads", 0, index=kind % 3): Scale(kind)}
+            edits = {Target("heads", 0, index=kind % 3): ScaleEdit(kind)}
             with (
                 any_resolution(model, stride),
                 inference_precision("float32", model),
@@ -105,7 +105,7 @@ def test_a_change_of_one_thread_is_none_for_another_one():
     expected = plain(pixels)
     with (
         any_resolution(model, 4),
-        intervene(model, {Target("tokens", 0): Scale(0)}),
+        intervene(model, {Target("tokens", 0): ScaleEdit(0)}),
         record(model, ["key"]) as recorder,
         ThreadPoolExecutor(1) as other,
     ):

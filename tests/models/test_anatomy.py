@@ -11,7 +11,7 @@ from crate_interp import (
     InputError,
     MaskCut,
     Observer,
-    Scale,
+    ScaleEdit,
     Target,
     any_resolution,
     intervene,
@@ -129,7 +129,7 @@ def test_a_foreign_block_is_changed_measured_and_attributed():
     assert atom_site(model) is Site.CODES
     torch.testing.assert_close(written_dictionary(model, 1), model.blocks[1].decode.weight)
     before = model(pixels())
-    with intervene(model, {Target("codes", 1, 4): Scale(0.0)}):
+    with intervene(model, {Target("codes", 1, 4): ScaleEdit(0.0)}):
         found = model(pixels())
     with record(model, ["tokens_in", "codes"], [1]) as recorder:
         model(pixels()[:1])

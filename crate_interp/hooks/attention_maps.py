@@ -33,13 +33,13 @@ def attention_map(
     Args:
         activations: `query` and `key` of the block; in CRATE families both are the subspace.
         block: From 0; negative numbers count from the last.
-        patch: Row and column of the patch whose attention is wanted; `None`: the class token's.
+        patch: Row and column of the patch that attends; `None`: the class token attends.
 
     Returns:
         Float32. The sum over the patches is what attention to prefix tokens leaves of 1.
 
     Raises:
-        InputError: A patch outside the grid; no class token where it is wanted; as
+        InputError: A patch outside the grid; no class token where it is to attend; as
             `attention_chunks`.
     """
     token = attention_token(activations, patch)
@@ -79,8 +79,8 @@ def attention_chunks(
     Args:
         activations: As for `attention_map`.
         block: From 0; negative numbers count from the last.
-        tokens: Whose attention is wanted, one after the other.
-        rows: At most so many at a time.
+        tokens: The tokens that attend, one after the other.
+        rows: Tokens at a time, at most.
 
     Yields:
         Which tokens, and their attention in float32; each row sums to one.
