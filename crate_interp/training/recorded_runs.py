@@ -95,9 +95,7 @@ def read_run(path: Path) -> RecordedRun:
 def _read_columns(path: Path, everywhere: Sequence[str]) -> Columns:
     """The columns of a CSV file; an empty cell and `nan` say that nothing was measured.
 
-    Args:
-        path: The file.
-        everywhere: Columns that must have a number in each row; the first one ascends.
+    Those that are named `everywhere` have a number in each row; the first of them ascends.
     """
     names, lines = read_table(path)
     missing = [name for name in everywhere if name not in names]

@@ -57,10 +57,11 @@ def open_source(recipe: Recipe, split: str) -> Any:
         return ImageDataset(name, reader=ShardReader(folder, split, **recipe.data_args))
     if kind == "torch" and name.lower() in TORCHVISION:
         dataset = getattr(torchvision.datasets, TORCHVISION[name.lower()])
-        parts = [
+        joined: Any = ConcatDataset(
             dataset(recipe.data_root, split=part, **recipe.data_args) for part in split.split("+")
-        ]
-        return _Joined(parts) if len(parts) > 1 else parts[0]
+        )
+        joined.classes = getattr(joined.datasets[0], "classes", None)
+        return joined
     if kind in ("torch", "hfds"):
         return create_dataset(recipe.data, recipe.data_root, split, **recipe.data_args)
     tar = _tar_of(recipe, split)
@@ -102,14 +103,6 @@ class TarReader:
     def _file(self, index: int) -> Path:
         name = self._index.samples[index][1]
         return self._path / name if name else self._path
-
-
-class _Joined(ConcatDataset[Any]):
-    """Splits of one data set, one after the other."""
-
-    def __init__(self, parts: list[Any]) -> None:
-        super().__init__(parts)
-        self.classes = getattr(parts[0], "classes", None)
 
 
 def _tar_of(recipe: Recipe, split: str) -> Path | None:

@@ -190,12 +190,7 @@ def _draw(
 
 
 def _columns(grid: Grid, width: float | None) -> tuple[float, float, list[float], list[range]]:
-    """Width of the grid, size of its panels, width of each column, and columns of each band.
-
-    Args:
-        grid: Its columns.
-        width: Inches that it fills; by default it takes its own.
-    """
+    """Width of the grid (`None`: its own), size of panels, widths of columns, columns of bands."""
     named = names_width(grid.row_names, width or grid.widest)
     room = grid.widest if width is None else width - named
     if grid.equal == "heights":
