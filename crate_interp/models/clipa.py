@@ -65,13 +65,7 @@ class TextTower(nn.Module):
         self.projection = nn.Linear(width, embedding, bias=False)
 
     def forward(self, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T E"]:
-        """Embed texts.
-
-        Args:
-            tokens: Token numbers, each text padded to the whole context.
-
-        Returns:
-            Embeddings, not normalised.
+        """Embed texts, each padded to the whole context; the embeddings are not normalised.
 
         Raises:
             InputError: The texts are not of the context's length, or a number is no token's.
@@ -79,10 +73,10 @@ class TextTower(nn.Module):
         context, vocabulary = len(self.pos_embed), self.token_embedding.num_embeddings
         if tokens.ndim != 2 or tokens.shape[1] != context:
             raise InputError(f"tokens: expected (T, {context}), found {tuple(tokens.shape)}")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
+        least, most = (int(end) for end in tokens.aminmax()) if tokens.numel() else (0, 0)
+        if least < 0 or most >= vocabulary:
             raise InputError(
-                f"tokens: expected numbers below {vocabulary}, "
-                f"found {int(tokens.min())} to {int(tokens.max())}"
+                f"tokens: expected numbers below {vocabulary}, found {least} to {most}"
             )
         x = self.norm(self.blocks(self.token_embedding(tokens) + self.pos_embed))
         embeddings: Tensor = self.projection(x[:, -1])
@@ -220,17 +214,10 @@ default_cfgs = generate_default_cfgs(
 
 
 _TOWER = {"patch_size": 14, "projection_head": True}
-register_family(  # the vision towers
-    __name__,
-    CrateAlpha,
-    {
-        "crate_alpha_clipa_large_patch14_224": {**LARGE, **_TOWER},
-        "crate_alpha_clipa_huge_patch14_224": {**HUGE, **_TOWER},
-    },
-)
-ALIASES.update(
-    {
-        "crate_alpha_CLIPA_L14": "crate_alpha_clipa_large_patch14_224.clipa",
-        "crate_alpha_CLIPA_H14": "crate_alpha_clipa_huge_patch14_224.clipa",
-    }
-)
+_VISION_TOWERS = {
+    "crate_alpha_clipa_large_patch14_224": {**LARGE, **_TOWER},
+    "crate_alpha_clipa_huge_patch14_224": {**HUGE, **_TOWER},
+}
+register_family(__name__, CrateAlpha, _VISION_TOWERS)
+ALIASES["crate_alpha_CLIPA_L14"] = "crate_alpha_clipa_large_patch14_224.clipa"
+ALIASES["crate_alpha_CLIPA_H14"] = "crate_alpha_clipa_huge_patch14_224.clipa"

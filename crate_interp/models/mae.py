@@ -194,14 +194,10 @@ class CrateMaeAutoencoder(nn.Module):
         return encoded
 
     def decode(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B n pixels"]:
-        """Predict the pixels of every patch, flattened as (row, column, colour).
+        """Predict the pixels of every patch, flattened as (row, column, colour), from the tokens.
 
-        Args:
-            tokens: What `encode` returned.
-
-        Returns:
-            Pixels, the patches row by row; normalised as the input is, or each patch by itself
-            if that was the target.
+        The patches are row by row, normalised as the input is, or each by itself if that was the
+        target.
         """
         pixels: Tensor = self.decoder(tokens)
         return pixels[:, self.encoder.num_prefix_tokens :]
@@ -212,17 +208,11 @@ class CrateMaeAutoencoder(nn.Module):
         """Hide patches of images and predict the images.
 
         Where the target was normalised, the decoder does not tell a patch's mean and standard
-        deviation: they are those of the image itself, hidden patches included.
-
-        Args:
-            images: Normalised images.
-            mask: True for the patches to hide, row by row; `None` hides none.
+        deviation: they are those of the image itself, hidden patches included. Arguments and errors
+        are those of `encode`.
 
         Returns:
             The predicted images, of hidden and seen patches alike, normalised as the input is.
-
-        Raises:
-            InputError: The mask is not one value a patch.
         """
         patches = self(images, mask)
         patch_embed = self.encoder.patch_embed
@@ -257,31 +247,19 @@ def _sine_cosine_positions(grid_size: tuple[int, int], dim: int) -> Float[Tensor
     return torch.cat([part for axis in angles for part in (axis.sin(), axis.cos())], 1).float()
 
 
-def _cfg() -> dict[str, Any]:
-    return pretrained_cfg(
-        num_classes=0,
-        paper_ids="arXiv:2404.02446",
-        paper_name="Masked Completion via Structured Diffusion with White-Box Transformers",
-        origin_url="https://github.com/Ma-Lab-Berkeley/CRATE",
-    )
-
-
+_CFG = pretrained_cfg(
+    num_classes=0,
+    paper_ids="arXiv:2404.02446",
+    paper_name="Masked Completion via Structured Diffusion with White-Box Transformers",
+    origin_url="https://github.com/Ma-Lab-Berkeley/CRATE",
+)
 default_cfgs = generate_default_cfgs(
-    {"crate_mae_small_patch16_224": _cfg(), "crate_mae_base_patch16_224.in1k": _cfg()}
+    {"crate_mae_small_patch16_224": _CFG, "crate_mae_base_patch16_224.in1k": _CFG}
 )
-
-
-register_family(
-    __name__,
-    CrateMae,
-    {
-        "crate_mae_small_patch16_224": {**SMALL, "patch_size": 16},
-        "crate_mae_base_patch16_224": {**BASE, "patch_size": 16},
-    },
-)
-ALIASES.update(
-    {
-        "crate_mae_S16": "crate_mae_small_patch16_224",
-        "crate_mae_B16": "crate_mae_base_patch16_224.in1k",
-    }
-)
+_SIZES = {
+    "crate_mae_small_patch16_224": {**SMALL, "patch_size": 16},
+    "crate_mae_base_patch16_224": {**BASE, "patch_size": 16},
+}
+register_family(__name__, CrateMae, _SIZES)
+ALIASES["crate_mae_S16"] = "crate_mae_small_patch16_224"
+ALIASES["crate_mae_B16"] = "crate_mae_base_patch16_224.in1k"

@@ -46,18 +46,14 @@ def hidden_patches(patches: int, mask_ratio: float) -> int:
 def draw_mask(
     patches: int, mask_ratio: float, generator: torch.Generator | None = None
 ) -> Bool[Tensor, " n"]:
-    """Choose the patches of an image to hide, every set of that many being as likely.
+    """Choose the patches of an image to hide, True for them; every set of as many is as likely.
+
+    Errors are those of `hidden_patches`.
 
     Args:
         patches: Number of patches of the image.
-        mask_ratio: Share to hide, as for `hidden_patches`.
+        mask_ratio: Share to hide, between 0 and 1.
         generator: Generator of random numbers, on the CPU; `None`: torch's global one.
-
-    Returns:
-        True for the hidden ones.
-
-    Raises:
-        InputError: No patch would be hidden, or none seen.
     """
     mask = torch.zeros(patches, dtype=torch.bool)
     order = torch.randperm(patches, generator=generator)

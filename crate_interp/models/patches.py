@@ -114,11 +114,9 @@ class CratePatchEmbed(PatchEmbed):
         img_size: int | tuple[int, int] | None = None,
         patch_size: int | tuple[int, int] | None = None,
     ) -> None:
-        """Change the size of the image, or of the patches with the projection resampled.
+        """Change sizes, pixels: of the image, and of the patches, the projection resampled.
 
-        Args:
-            img_size: Height and width, pixels; `None` leaves it.
-            patch_size: Height and width, pixels; `None` leaves it.
+        `None` leaves a size as it is; two numbers are height and width.
         """
         if patch_size is not None:
             self._set_patch_size(to_2tuple(patch_size))

@@ -13,7 +13,7 @@ from crate_interp.errors import CheckpointError, InputError, errors_of
 from crate_interp.models.clipa import CrateClip, TextTower
 from crate_interp.models.crate_alpha import CrateAlpha
 from crate_interp.weights.fit import load_part
-from crate_interp.weights.layout import Renamed, depth_of, rename_part
+from crate_interp.weights.layout import depth_of, rename_part
 from crate_interp.weights.layouts.open_clip import TEXT_TOWER
 from crate_interp.weights.load import load_with_file
 
@@ -60,7 +60,15 @@ def load_clip(
     with errors_of(checkpoint.path):
         _check_text_tower(checkpoint.state_dict)
         renamed = rename_part(checkpoint.state_dict, TEXT_TOWER)
-    text = TextTower(**_text_sizes(renamed, text_num_heads))
+    vocabulary, width = renamed.tensors["token_embedding.weight"].shape
+    text = TextTower(
+        vocabulary=vocabulary,
+        context=len(renamed.tensors["pos_embed"]),
+        width=width,
+        depth=depth_of(renamed.tensors),
+        num_heads=max(width // 64, 1) if text_num_heads is None else text_num_heads,
+        embedding=len(renamed.tensors["projection.weight"]),
+    )
     load_part(text, checkpoint, renamed)
     with errors_of(checkpoint.path):
         scale = {"logit_scale": checkpoint.state_dict["logit_scale"]}
@@ -78,15 +86,3 @@ def _check_text_tower(state_dict: Mapping[str, Tensor]) -> None:
         if state_dict[name].ndim != dims:
             shape = tuple(state_dict[name].shape)
             raise CheckpointError(f"{name}: expected {dims} dimensions, found shape {shape}")
-
-
-def _text_sizes(renamed: Renamed, num_heads: int | None) -> dict[str, int]:
-    vocabulary, width = renamed.tensors["token_embedding.weight"].shape
-    return {
-        "vocabulary": vocabulary,
-        "context": len(renamed.tensors["pos_embed"]),
-        "width": width,
-        "depth": depth_of(renamed.tensors),
-        "num_heads": max(width // 64, 1) if num_heads is None else num_heads,
-        "embedding": len(renamed.tensors["projection.weight"]),
-    }

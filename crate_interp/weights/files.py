@@ -91,12 +91,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def write_safetensors(
     path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write weights as safetensors; the file appears whole or not at all.
-
-    Args:
-        path: Where to; a file of that name is replaced.
-        state_dict: Tensors by name.
-        metadata: Texts by name, kept in the file's header.
+    """Write weights as safetensors; the file appears whole or not at all, and replaces another.
 
     Raises:
         InputError: No tensors, or no such folder.

@@ -6,7 +6,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -176,10 +176,9 @@ def rename(state_dict: Mapping[str, Tensor]) -> Renamed:
     renamed = rename_part(rest, layout)
     known = set(renamed.keys.values())
     unknown = [key for key in rest if key not in known]
-    heads = layout.heads and _pattern(layout.heads)
-    kernels = (rest[key] for key in rest if heads and heads.fullmatch(key))
-    num_heads = next((kernel.shape[1] for kernel in kernels), None)
-    return Renamed(layout, renamed.tensors, renamed.keys, unknown, num_heads)
+    kernels = (rest[key] for key in rest if _pattern(layout.heads).fullmatch(key))
+    num_heads = next((kernel.shape[1] for kernel in kernels if layout.heads), None)
+    return replace(renamed, unknown=unknown, num_heads=num_heads)
 
 
 def rename_part(state_dict: Mapping[str, Tensor], layout: Layout) -> Renamed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -117,7 +117,12 @@ def load_with_file(
     config = cast("dict[str, Any]", model.pretrained_cfg)
     config.update({**recorded, "num_classes": model.num_classes, **given})
     if weights is not None and not recorded and len(given) < 2:
-        _say_normalisation(config, checkpoint.path, named)
+        used = [" ".join(f"{value:g}" for value in config[key]) for key in ("mean", "std")]
+        logger.warning(
+            "%s says nothing of its normalisation: mean %s, std %s are used, as of %s; --mean and "
+            "--std (in Python: mean=, std=) change them",
+            *(checkpoint.path.name, *used, named),
+        )
     return model, checkpoint
 
 
@@ -189,15 +194,6 @@ def names_a_file(name: Pathlike) -> bool:
     if not isinstance(name, str):
         raise InputError(f"name: expected the name of a model or a path, found {shorten(name)}")
     return "/" in name or os.sep in name or name.endswith(".safetensors")
-
-
-def _say_normalisation(config: Mapping[str, Any], path: Path, name: ModelName) -> None:
-    mean, std = (" ".join(f"{value:g}" for value in config[key]) for key in ("mean", "std"))
-    logger.warning(
-        "%s says nothing of its normalisation: mean %s, std %s are used, as of %s; --mean and "
-        "--std (in Python: mean=, std=) change them",
-        *(path.name, mean, std, name),
-    )
 
 
 def _refuse_another_size(model: Backbone, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from crate_interp.errors import CheckpointError, shorten
 
-__all__ = ["Name", "interpret"]
+__all__ = ["Machine", "Name"]
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS: dict[str, Callable[[], Any]]
@@ -35,48 +35,15 @@ class Name(str):
     __slots__ = ()
 
 
-def interpret(
-    stream: IO[bytes],
-    functions: Mapping[str, Callable[..., Any]],
-    constants: Callable[[str], bool],
-    reference: Callable[[Any], Any],
-) -> Any:
-    """Interpret the next pickle of a stream.
+@dataclass
+class Machine:
+    """The stack machine of pickle's protocols 2 to 4, for one pickle.
 
     Args:
-        stream: Stands at its start; afterwards behind its end. Its `read` must not make room for
-            more than there is: a mapped file or `BytesIO`.
         functions: What stands for a function or class, by its full name.
         constants: Whether a full name may be a value; it stays a `Name`.
         reference: Makes a value of a reference to what lies beside the pickle.
-
-    Returns:
-        Plain values, and what `functions` and `reference` made.
-
-    Raises:
-        CheckpointError: The pickle asks for anything else, is truncated or is none.
     """
-    machine = _Machine(functions, constants, reference)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # of broken names: none are whole
-            for instruction, argument, _ in pickletools.genops(stream):
-                if instruction.name == "STOP":
-                    return machine.pop()
-                machine.step(instruction.name, argument)
-    except CheckpointError:
-        raise
-    except IndexError as error:
-        raise CheckpointError("its pickle takes a value where there is none") from error
-    except (ValueError, TypeError, DeprecationWarning) as error:
-        # of pickletools, and of a function's arguments
-        raise CheckpointError(f"its pickle is broken: {error}") from error
-    raise CheckpointError("its pickle has no end")
-
-
-@dataclass
-class _Machine:
-    """The stack machine of pickle's protocols 2 to 4."""
 
     functions: Mapping[str, Callable[..., Any]]
     constants: Callable[[str], bool]
@@ -85,7 +52,38 @@ class _Machine:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def step(self, name: str, argument: Any) -> None:
+    def interpret(self, stream: IO[bytes]) -> Any:
+        """Interpret the next pickle of a stream.
+
+        Args:
+            stream: Stands at its start; afterwards behind its end. Its `read` must not make room
+                for more than there is: a mapped file or `BytesIO`.
+
+        Returns:
+            Plain values, and what `functions` and `reference` made.
+
+        Raises:
+            CheckpointError: The pickle asks for anything else, is truncated or is none.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "error", DeprecationWarning
+                )  # of broken names: none are whole
+                for instruction, argument, _ in pickletools.genops(stream):
+                    if instruction.name == "STOP":
+                        return self._pop()
+                    self._step(instruction.name, argument)
+        except CheckpointError:
+            raise
+        except IndexError as error:
+            raise CheckpointError("its pickle takes a value where there is none") from error
+        except (ValueError, TypeError, DeprecationWarning) as error:
+            # of pickletools, and of a function's arguments
+            raise CheckpointError(f"its pickle is broken: {error}") from error
+        raise CheckpointError("its pickle has no end")
+
+    def _step(self, name: str, argument: Any) -> None:
         if name in _LITERALS:
             self.stack.append(argument)
         elif name in _CONSTANTS:
@@ -93,83 +91,83 @@ class _Machine:
         elif name in _CONTAINERS:
             self.stack.append(_CONTAINERS[name]())
         elif name in _SHORT_TUPLES:
-            self.stack.append(tuple(self.pop_last(_SHORT_TUPLES[name])))
+            self.stack.append(tuple(self._pop_last(_SHORT_TUPLES[name])))
         elif name not in _IGNORED:
-            instruction = getattr(self, f"do_{name.lower()}", None)
+            instruction = getattr(self, f"_do_{name.lower()}", None)
             if instruction is None:
                 raise CheckpointError(f"its pickle has the instruction {name}, unknown to us")
             instruction() if argument is None else instruction(argument)
 
-    def pop(self) -> Any:
+    def _pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise IndexError("empty stack")
         return self.stack.pop()
 
-    def pop_last(self, count: int) -> list[Any]:
-        return [self.pop() for _ in range(count)][::-1]
+    def _pop_last(self, count: int) -> list[Any]:
+        return [self._pop() for _ in range(count)][::-1]
 
-    def pop_to_mark(self) -> list[Any]:
+    def _pop_to_mark(self) -> list[Any]:
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
-    def top(self, kind: type[Any]) -> Any:
+    def _top(self, kind: type[Any]) -> Any:
         if not isinstance(self.stack[-1], kind):
             found = type(self.stack[-1]).__name__
             raise CheckpointError(f"its pickle fills a {kind.__name__}, found a {found}")
         return self.stack[-1]
 
-    def do_mark(self) -> None:
+    def _do_mark(self) -> None:
         self.marks.append(len(self.stack))
 
-    def do_tuple(self) -> None:
-        self.stack.append(tuple(self.pop_to_mark()))
+    def _do_tuple(self) -> None:
+        self.stack.append(tuple(self._pop_to_mark()))
 
-    def do_append(self) -> None:
-        value = self.pop()
-        self.top(list).append(value)
+    def _do_append(self) -> None:
+        value = self._pop()
+        self._top(list).append(value)
 
-    def do_appends(self) -> None:
-        values = self.pop_to_mark()
-        self.top(list).extend(values)
+    def _do_appends(self) -> None:
+        values = self._pop_to_mark()
+        self._top(list).extend(values)
 
-    def do_additems(self) -> None:
-        values = self.pop_to_mark()
-        self.top(set).update(map(_key, values))
+    def _do_additems(self) -> None:
+        values = self._pop_to_mark()
+        self._top(set).update(map(_key, values))
 
-    def do_setitem(self) -> None:
-        key, value = self.pop_last(2)
-        self.top(dict)[_key(key)] = value
+    def _do_setitem(self) -> None:
+        key, value = self._pop_last(2)
+        self._top(dict)[_key(key)] = value
 
-    def do_setitems(self) -> None:
-        values = self.pop_to_mark()
+    def _do_setitems(self) -> None:
+        values = self._pop_to_mark()
         keys = map(_key, values[::2])
-        self.top(dict).update(zip(keys, values[1::2], strict=True))
+        self._top(dict).update(zip(keys, values[1::2], strict=True))
 
-    def do_binput(self, number: int) -> None:
+    def _do_binput(self, number: int) -> None:
         self.memo[number] = self.stack[-1]
 
-    do_long_binput = do_binput
+    _do_long_binput = _do_binput
 
-    def do_memoize(self) -> None:
+    def _do_memoize(self) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
-    def do_binget(self, number: int) -> None:
+    def _do_binget(self, number: int) -> None:
         if number not in self.memo:
             raise CheckpointError(f"its pickle asks for value {number}, which it never kept")
         self.stack.append(self.memo[number])
 
-    do_long_binget = do_binget
+    _do_long_binget = _do_binget
 
-    def do_global(self, names: str) -> None:
-        self.push_name(names.replace(" ", ".", 1))
+    def _do_global(self, names: str) -> None:
+        self._push_name(names.replace(" ", ".", 1))
 
-    def do_stack_global(self) -> None:
-        module, name = self.pop_last(2)
-        self.push_name(f"{module}.{name}")
+    def _do_stack_global(self) -> None:
+        module, name = self._pop_last(2)
+        self._push_name(f"{module}.{name}")
 
-    def push_name(self, name: str) -> None:
+    def _push_name(self, name: str) -> None:
         if name not in self.functions and not self.constants(name):
             raise CheckpointError(
                 f"refused: reading it would execute code (the pickle asks for {shorten(name)}, "
@@ -178,22 +176,22 @@ class _Machine:
             )
         self.stack.append(Name(name))
 
-    def do_reduce(self) -> None:
-        function, arguments = self.pop_last(2)
+    def _do_reduce(self) -> None:
+        function, arguments = self._pop_last(2)
         if not isinstance(function, Name) or function not in self.functions:
             raise CheckpointError(f"its pickle calls {shorten(function)}, which is no function")
         if not isinstance(arguments, tuple):
             raise CheckpointError(f"its pickle calls {function} with no tuple of arguments")
         self.stack.append(self.functions[function](*arguments))
 
-    do_newobj = do_reduce
+    _do_newobj = _do_reduce
 
-    def do_build(self) -> None:
-        self.pop()  # attributes of an object; we make none that has any
-        self.top(object)
+    def _do_build(self) -> None:
+        self._pop()  # attributes of an object; we make none that has any
+        self._top(object)
 
-    def do_binpersid(self) -> None:
-        self.stack.append(self.reference(self.pop()))
+    def _do_binpersid(self) -> None:
+        self.stack.append(self.reference(self._pop()))
 
 
 def _key(value: Any) -> Any:

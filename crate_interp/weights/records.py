@@ -68,14 +68,10 @@ class ModelRecord:
 
 
 def checked_statistics(name: str, values: Any) -> tuple[float, ...]:
-    """Check a mean or standard deviation of RGB in [0, 1].
-
-    Args:
-        name: `mean` or `std`.
-        values: Three numbers; a deviation is above 0.
+    """Check a `mean` or `std` of RGB in [0, 1].
 
     Raises:
-        InputError: They are not.
+        InputError: It is not three numbers, those of `std` above 0.
     """
     lowest = 1e-6 if name == "std" else -10.0
     if (

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crate_interp.errors import CheckpointError, shorten
 from crate_interp.files import ARCHIVE_DAMAGE
-from crate_interp.weights.pickles import Name, interpret
+from crate_interp.weights.pickles import Machine, Name
 
 __all__ = ["StoredTensor", "TorchFile"]
 
@@ -219,7 +219,7 @@ def _interpret(stream: Any, storages: dict[str, torch.dtype] | None = None) -> A
             storages[storage.key] = storage.dtype
         return storage
 
-    return interpret(stream, _FUNCTIONS, _is_constant, reference)
+    return Machine(_FUNCTIONS, _is_constant, reference).interpret(stream)
 
 
 def _storage_of(reference: Any) -> _Storage:
