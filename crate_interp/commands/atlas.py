@@ -46,7 +46,7 @@ class _Reading(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas(ImageFilesCommand):
-    """Catalogue the atoms of a block: how often and where each fires.
+    """Catalogue a block's atoms: how often and where they fire.
 
     In a folder of class folders, and in the built-in scenes, classes are known: the atlas then says
     for which classes an atom fires.

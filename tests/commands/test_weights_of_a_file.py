@@ -19,9 +19,9 @@ from crate_interp.cli import main
 from crate_interp.commands.benchmark.published import published_attention_miou, published_saliency
 from crate_interp.commands.benchmark.voc2012 import Voc2012
 from crate_interp.commands.convert import Convert
-from crate_interp.config import ObserveConfig
 from crate_interp.runs import inference
 from crate_interp.runs.inference import describe_model, load_model, release_of
+from crate_interp.runs.options import ImageOptions
 from crate_interp.weights import create_backbone, load_backbone, resolve_name, weights_checksum
 from crate_interp.weights.sources import WeightSource
 
@@ -80,7 +80,7 @@ def test_published_numbers_stand_beside_the_release_alone(monkeypatch):
 
 
 def test_normalisation_that_a_file_does_not_tell_is_said_once(mine, caplog):
-    options = ObserveConfig(
+    options = ImageOptions(
         model="vit_small_patch16_224", weights=mine, model_args=TINY, images=[Path("x")]
     )
     model, _ = load_model(options)
@@ -92,7 +92,7 @@ def test_normalisation_that_a_file_does_not_tell_is_said_once(mine, caplog):
 
 def test_normalisation_that_is_given_or_told_is_not_said(mine, tmp_path, caplog):
     given = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    options = ObserveConfig(
+    options = ImageOptions(
         model="dino_vits8", weights=mine, model_args=TINY, images=[Path("x")], **given
     )
     assert inference.statistics_of(load_model(options)[0]) == given
