@@ -270,7 +270,8 @@ def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStac
     run = Run(command, observer, images, output, provenance)
     run.reading = command.reading(run)
     provenance["settings"] |= run.reading.settings
-    place = command.place_of_run(output) / part
+    place = command.place_of_run(output)
+    place = place.with_name(f"{place.name}{part}")
     opened = open_run_folder(place, provenance["settings"], command.entry, command.run_folder)
     run.folder = folders.enter_context(opened)
     return run
