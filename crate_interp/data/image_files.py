@@ -141,10 +141,9 @@ def only_image_formats() -> Iterator[None]:
 
 def _check_file(path: Path) -> None:
     found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
-        raise InputError("cannot be read: expected an image file, found a folder")
     if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-        raise InputError("cannot be read: expected an image file, found a device or a pipe")
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device or a pipe"
+        raise InputError(f"cannot be read: expected an image file, found {kind}")
     if not found.st_size:
         raise InputError("cannot be read: the file is empty")
 

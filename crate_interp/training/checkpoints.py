@@ -14,6 +14,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,20 +211,13 @@ def export_weights(
 def _commit() -> str | None:
     """The commit of the package, `-changed` if its files are not those of it; else `None`."""
     package = Path(crate_interp.__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-        return done.stdout.strip()
-
+    git = partial(
+        subprocess.check_output, cwd=package, stderr=subprocess.DEVNULL, text=True, timeout=20
+    )
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # not merely inside another checkout
-        changed = git("status", "--porcelain", "--untracked-files=no", ".")
-        return git("rev-parse", "HEAD") + ("-changed" if changed else "")
+        # Not merely inside another checkout.
+        git(["git", "ls-files", "--error-unmatch", "__init__.py"])
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "."])
+        return git(["git", "rev-parse", "HEAD"]).strip() + ("-changed" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
