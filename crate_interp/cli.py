@@ -88,12 +88,12 @@ def _afterwards(configuration: Any) -> str:
 
 def _bug(error: Exception) -> str:
     """Write the traceback to a file, and say where."""
-    found = f"{type(error).__name__}: {shorten(str(error), 200)}"
+    summary = f"{type(error).__name__}: {shorten(str(error), 200)}"
     with tempfile.NamedTemporaryFile(
         "w", prefix="crate-interp-", suffix=".txt", delete=False, errors="backslashreplace"
     ) as file:
         traceback.print_exception(error, file=file)
-    return f"error: {InputError(f'this is a bug; the traceback is in {file.name} ({found})')}"
+    return f"error: {InputError(f'this is a bug; the traceback is in {file.name} ({summary})')}"
 
 
 @contextmanager

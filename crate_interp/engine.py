@@ -39,7 +39,7 @@ class StageClock:
     """Measures the stages that one image goes through: `with clock("cut"): ...`.
 
     Attributes:
-        seconds: Of each stage so far, by its name.
+        seconds: Duration of each stage so far, by its name.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Finished(Generic[Result]):
         record: The image.
         result: What `finish` returned; `None` for an image that failed.
         error: Why it failed, with its name; `None` for one that did not.
-        seconds: Of each stage.
+        seconds: Duration of each stage, by its name.
     """
 
     record: ImageRecord
@@ -95,13 +95,13 @@ def process_images(
     Args:
         records: The images.
         read: Reads one image; a function of a module, so that another process finds it.
-        forward: Puts a batch through the model, in the caller's thread; one output an image. Every
+        forward: Puts a batch through the model, in the caller's thread; one output per image. Every
             image has its share of the seconds of the stages that it measures.
         finish: Does the rest for one image, in a thread with one torch thread.
         batch_size: Images in a forward pass; the last ones may be fewer.
         workers: Processes that read, and threads that finish. With 0 there is one thread for each,
             and no process.
-        done: Ids of images that are not wanted.
+        done: Ids of images to leave out.
 
     Yields:
         Every image that is not done.

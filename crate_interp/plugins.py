@@ -23,8 +23,8 @@ class Table(Generic[Kind]):
     Args:
         package: Package whose files are entries, each named as its file.
         group: Installed packages add entries by the entry points `crate_interp.GROUP`.
-        kind: What every entry inherits from.
-        source: What names an entry, for messages.
+        kind: Class that every entry inherits from.
+        source: Name of the option that names an entry, for messages.
     """
 
     package: str
@@ -78,8 +78,8 @@ def load_plugin(entry: EntryPoint, kind: type) -> Any:
     """Import an entry.
 
     Args:
-        entry: As `plugins` finds it.
-        kind: What it has to be, or to inherit from if it is a class.
+        entry: An entry point, as `plugins` finds it.
+        kind: Type that it has to be of, or class to inherit from if it is a class.
 
     Raises:
         InputError: It cannot be imported, or is something else; the message names the package.

@@ -26,12 +26,11 @@ _MOST_ELONGATED = 4  # longer side, in shorter ones: tokens are so many times th
 
 @dataclass(frozen=True)
 class InputSize:
-    """What height and width images are resized to.
+    """Height and width that images are resized to.
 
     Attributes:
-        hw: Of all of them, pixels; if they keep their aspect, both are the length of the shorter
-            side.
-        patch_hw: Height and width of a patch, of which sides are multiples.
+        hw: Height and width of every input, pixels; with `keep_aspect`, both are its shorter side.
+        patch_hw: Height and width of a patch, pixels; the sides are multiples of them.
         keep_aspect: Whether the longer side is longer, up to four times, as in the image.
     """
 
@@ -91,7 +90,7 @@ class ImageGeometry:
         resizing. Predictors and observers take images of any size.
 
         Args:
-            name: Of the image, for the message.
+            name: Name of the image, for the message.
 
         Raises:
             InputError: The image is smaller than a patch.
@@ -146,8 +145,8 @@ class ImageGeometry:
                 self.original_hw, self.input_hw, self.patch_hw, strides, self.grid_hw, strict=True
             )
         )
-        found: Shaped[np.ndarray, "*M h w"] = labels[..., rows[:, None], columns]
-        return found
+        values: Shaped[np.ndarray, "*M h w"] = labels[..., rows[:, None], columns]
+        return values
 
     def patch_box(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Box (x1, y1, x2, y2) of a patch in the original image, pixels."""
@@ -284,9 +283,9 @@ class Activations(Mapping[tuple[str, int], "Tensor"]):
     `activations["key", 11]` are the same tensor of a model of 12 blocks.
 
     Attributes:
-        tensors: By site name and non-negative block number.
-        num_blocks: Blocks of the model.
-        num_prefix_tokens: Class and register tokens before the patch tokens.
+        tensors: Recorded tensors, by site name and non-negative block number.
+        num_blocks: Number of blocks of the model.
+        num_prefix_tokens: Number of class and register tokens before the patch tokens.
         grid_hw: Patch grid of the recorded forward pass, rows and columns.
         num_heads: Number of attention heads per block; `None` for blocks that do not attend.
         arguments: Per block, the keyword arguments that it was run with beside the tokens, where
@@ -304,11 +303,11 @@ class Activations(Mapping[tuple[str, int], "Tensor"]):
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int)):
             raise KeyError(f"expected a site and the number of a block, found {shorten(key)}")
         site, block = key
-        found = (str(getattr(site, "value", site)).lower(), block % self.num_blocks)
-        if found not in self.tensors or not -self.num_blocks <= block < self.num_blocks:
+        place = (str(getattr(site, "value", site)).lower(), block % self.num_blocks)
+        if place not in self.tensors or not -self.num_blocks <= block < self.num_blocks:
             recorded = ", ".join(f"({name!r}, {number})" for name, number in self.tensors)
-            raise KeyError(f"({found[0]!r}, {block}) was not recorded; recorded: {recorded}")
-        return self.tensors[found]
+            raise KeyError(f"({place[0]!r}, {block}) was not recorded; recorded: {recorded}")
+        return self.tensors[place]
 
     def __repr__(self) -> str:
         """One line of sizes."""

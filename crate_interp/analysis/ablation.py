@@ -53,9 +53,9 @@ def logit_effects(
     Args:
         model: A CRATE family model or a timm vision transformer, with a classifier.
         activations: `tokens_in` of the block, of one image; of a whole forward pass.
-        class_number: From 0.
+        class_number: Number of the class, from 0.
         site: `heads`, or another one that `Target` takes.
-        block: From 0.
+        block: Number of the block, from 0.
         units: Numbers of heads or atoms.
         at_once: Number of ablations in a forward pass.
 
@@ -89,9 +89,9 @@ def estimate_logit_effects(
     Args:
         model: A CRATE family model or a timm vision transformer, with a classifier.
         pixels: One normalised image.
-        class_number: From 0.
+        class_number: Number of the class, from 0.
         site: `heads`, or another one that `Target` takes.
-        blocks: From 0.
+        blocks: Numbers of the blocks, from 0.
 
     Returns:
         One row per block.
@@ -120,7 +120,7 @@ def mask_of(
 ) -> Bool[Tensor, "B h w"]:
     """The first object that MaskCut finds in each image, empty where it finds none.
 
-    It compares the shared subspace projection of the last block, of models that have none the keys.
+    It compares the shared subspace projection of the last block, or the keys where there is none.
 
     Args:
         model: A CRATE family model or a timm vision transformer.
@@ -130,10 +130,10 @@ def mask_of(
     site = default_feature(model)
     with torch.inference_mode(), record(model, [site], [-1], stop_early=True) as recorder:
         model(pixels)
-    found = recorder.activations
-    masks = torch.zeros(len(pixels), *found.grid_hw, dtype=torch.bool, device=pixels.device)
-    for mask, features in zip(masks, found.patch_features(site), strict=True):
-        for first in maskcut(features.float(), found.grid_hw, tau, max_masks=1).masks:
+    recorded = recorder.activations
+    masks = torch.zeros(len(pixels), *recorded.grid_hw, dtype=torch.bool, device=pixels.device)
+    for mask, features in zip(masks, recorded.patch_features(site), strict=True):
+        for first in maskcut(features.float(), recorded.grid_hw, tau, max_masks=1).masks:
             mask[:] = first
     return masks
 
@@ -156,7 +156,8 @@ def mask_effects(
         model: A CRATE family model or a timm vision transformer.
         pixels: One normalised image.
         site: `heads`, or another one that `Target` takes.
-        block: From 0, before the last one, whose heads and atoms come after what MaskCut compares.
+        block: Number of the block, from 0; not the last one, whose heads and atoms come after what
+            MaskCut compares.
         units: Numbers of heads or atoms.
         at_once: Number of ablations in a forward pass.
         tau: As for `mask_of`.
@@ -192,7 +193,7 @@ def written_energy(
     Args:
         model: A CRATE family model or a timm vision transformer.
         activations: `codes` or `neurons` of one image.
-        block: From 0.
+        block: Number of the block, from 0.
     """
     columns = written_dictionary(model, block)
     return activations[0].square().sum(dim=0) * columns.square().sum(dim=0)
@@ -206,7 +207,7 @@ def _each_silenced(
     at_once: int,
     measure: Callable[[int], Tensor],
 ) -> Iterator[Tensor]:
-    """What `measure` finds on copies of an image, one of the units being silent in each."""
+    """Results of `measure` on copies of an image, one of the units being silent in each."""
     if not len(units):
         raise InputError(f"{site.value}: expected numbers of what to silence, found none")
     width = len(channels_of(model, site, block))

@@ -60,7 +60,7 @@ def class_selectivity(
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """What is known of every atom of a block.
+    """Statistics of every atom of a block over many images.
 
     Attributes:
         num_images: Number of images.

@@ -18,13 +18,13 @@ __all__ = ["AttentionStatistics", "attention_statistics", "uniform_distance"]
 
 @dataclass(frozen=True, eq=False)
 class AttentionStatistics:
-    """What the attention of all blocks says of each image of a batch.
+    """Measures of the attention of all blocks, for each image of a batch.
 
     Attributes:
         distance: Mean distance between a patch and the patches that it attends to: the mean over
             patches of sum_j a_ij |x_i - x_j| / sum_j a_ij, j being patches. Float64.
         entropy: Mean over all tokens of -sum_j a_ij ln a_ij, nats; from 0 to ln N. Float64.
-        rollout: Row l: what attention hands on to one token from the N tokens of the input,
+        rollout: Row l holds what attention hands on to one token from the N tokens of the input,
             through blocks 0 to l. A row sums to one. Float32.
     """
 
@@ -45,14 +45,14 @@ def attention_statistics(
         statistics = attention_statistics(recorder.activations)
 
     Rollout multiplies the maps A_0, ..., A_l of the blocks, averaged over heads and mixed with the
-    residual stream, (A + I) / 2. Of one token only a row of the product is wanted: it is carried
+    residual stream, (A + I) / 2. One token needs only a row of the product: it is carried
     from block l down to block 0, and the rows of all l go along together.
 
     Args:
         activations: `query` and `key` of all blocks; in CRATE families both are the subspace.
-        spacing_hw: Between neighbouring patches, down and across, in the unit that the distance is
-            wanted in; by default in patches.
-        patch: Row and column of the patch whose rollout is wanted; `None`: the class token's.
+        spacing_hw: Distance between neighbouring patches, down and across, in the unit of the
+            result; by default in patches.
+        patch: Row and column of the patch that rollout follows; `None`: it follows the class token.
 
     Raises:
         InputError: A block was not recorded; the blocks do not attend; otherwise as

@@ -27,7 +27,7 @@ def coding_rate(
     that N and p may be any size, and in float64.
 
     Args:
-        features: One a row; a feature of zeros stays zero.
+        features: One feature per row; a feature of zeros stays zero.
         eps: Squared distortion allowed, relative to features of unit length; above 0.
 
     Returns:
@@ -61,7 +61,7 @@ def coding_rate(
 
 @dataclass(frozen=True, eq=False)
 class LayerObjective:
-    """Compression and sparsity of a batch, one row an image, one column a block; float64.
+    """Compression and sparsity of a batch, one row per image, one column per block; float64.
 
     Attributes:
         coding_rate: R^c, the sum over heads of the coding rate of all tokens, nats.
@@ -109,14 +109,14 @@ def layer_objective(
       R(Z) - R^c is 0 at most where the heads are an orthogonal basis and each has an equal share
       of every token's length, and 0 where no two of them are correlated, either.
 
-    Any other vision transformer was not derived from these. Of one there are the coding rate of the
+    Any other vision transformer was not derived from these. Such a model has the coding rate of the
     keys of its heads, and the share of its MLP's activations that are not above zero: a GELU is
     exactly zero nowhere, and negative where a ReLU would be zero.
 
     Args:
-        model: That was recorded.
-        activations: `subspace` or, without it, `key` of every block that is to be measured; there,
-            where they are wanted, also `codes` or `neurons`, and `tokens_in`.
+        model: The model that was recorded.
+        activations: `subspace` or, without it, `key` of every block to measure; for sparsity and
+            objective, also `codes` or `neurons`, and `tokens_in`.
         eps: See `coding_rate`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Scores against a ground truth: of each image a record, of the records a score."""
+"""Scores against a ground truth: one record per image, and one score of all records."""
 
 from crate_interp.evaluation.attention_segmentation import (
     AttentionProtocol,

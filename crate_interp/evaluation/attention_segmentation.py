@@ -211,7 +211,7 @@ def attention_segmentation_score(
 
     Args:
         images: Records of the images; those without a class or object do not count.
-        num_classes: C.
+        num_classes: Number of classes, C.
 
     Raises:
         InputError: No image counts, a record's shapes do not agree, or the numbers of heads differ.

@@ -73,7 +73,7 @@ def coco_average_precision(
     box); AP, AP50 and AP75 do not depend on that.
 
     Args:
-        ground_truth: A COCO annotation file, or what it holds; left as it is.
+        ground_truth: A COCO annotation file, or its content, which stays as it is.
         results: COCO results (masks as RLE or polygons), a file of them, what `read_results`
             returns of that file, or instances by image id in the frame of the original image;
             left as they are. May be empty.

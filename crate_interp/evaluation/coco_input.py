@@ -210,7 +210,7 @@ def prepare_results(
     Args:
         results: Entries, a file of them, read or not, or instances by image id.
         ground_truth: As `prepare_ground_truth` returns it.
-        iou_type: What to score.
+        iou_type: Whether to score boxes or masks.
         class_agnostic: Put every result in category 1.
 
     Raises:

@@ -66,9 +66,9 @@ def image_confusion(
 
     Args:
         labels: The truth, 0 to `num_classes` - 1, or `VOID`, which does not count.
-        predicted: 0 to `num_predicted` - 1.
-        num_classes: C.
-        num_predicted: P.
+        predicted: Predicted labels, 0 to `num_predicted` - 1.
+        num_classes: Number of classes, C.
+        num_predicted: Number of predicted labels, P.
 
     Raises:
         InputError: Sizes differ, or a label is out of range.

@@ -20,7 +20,7 @@ class CorLocScore:
     """Share of images whose box is right.
 
     Attributes:
-        corloc: In [0, 1].
+        corloc: The share, in [0, 1].
         images: Number of images that count: those with ground truth.
     """
 

@@ -56,7 +56,7 @@ class MeanIoU:
     """Mean intersection over union.
 
     Attributes:
-        mean_iou: In [0, 1].
+        mean_iou: The mean, in [0, 1].
         images: Number of images that count: those with ground truth.
     """
 

@@ -79,7 +79,7 @@ def read_arrays(
         keys: Names of the arrays to read; by default, all.
 
     Returns:
-        Arrays of booleans, integers, floats, texts, or 2 bytes a value (bfloat16, as `V2`).
+        Arrays of booleans, integers, floats, texts, or 2 bytes per value (bfloat16, as `V2`).
 
     Raises:
         InputError: The file is no .npz, or damaged; a key is missing; an array is of another type,
@@ -93,13 +93,13 @@ def read_arrays(
                 raise InputError(
                     f"expected an array {shorten(missing[0])}, found {shorten([*members])}"
                 )
-            wanted = [*members] if keys is None else list(dict.fromkeys(keys))
-            total = sum(members[key].file_size for key in wanted)
+            chosen = [*members] if keys is None else list(dict.fromkeys(keys))
+            total = sum(members[key].file_size for key in chosen)
             if total > limit_bytes:
                 raise InputError(
                     f"expected at most {limit_bytes} bytes of arrays, found {total} declared"
                 )
-            return {key: _read(archive, members[key], key) for key in wanted}
+            return {key: _read(archive, members[key], key) for key in chosen}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except ARCHIVE_DAMAGE as error:
@@ -149,19 +149,19 @@ def _header(file: IO[bytes]) -> tuple[_Header, int]:
     if length > MAX_HEADER:
         raise InputError(f"expected a header of at most {MAX_HEADER} bytes, found {length}")
     text = file.read(length).decode("latin-1")
-    found = _HEADER.fullmatch(text)
-    if not found:
+    fields = _HEADER.fullmatch(text)
+    if not fields:
         raise InputError(f"expected the header of a plain array, found {shorten(text)}")
     try:
-        dtype = np.dtype(found[1])
+        dtype = np.dtype(fields[1])
     except TypeError:
-        raise InputError(f"expected numbers or texts, found the type {found[1]!r}") from None
+        raise InputError(f"expected numbers or texts, found the type {fields[1]!r}") from None
     if dtype.itemsize == 0 or (dtype.kind not in _KINDS and dtype != np.dtype("V2")):
-        raise InputError(f"expected numbers or texts, found the type {found[1]!r}")
-    shape = tuple(int(side) for side in re.findall(r"\d+", found[3]))
+        raise InputError(f"expected numbers or texts, found the type {fields[1]!r}")
+    shape = tuple(int(side) for side in re.findall(r"\d+", fields[3]))
     if len(shape) > 32 or any(side >= 1 << 62 for side in shape):
         raise InputError(f"expected the shape of an array, found {shorten(shape)}")
-    return _Header(dtype, found[2] == "True", shape), len(start) + len(of_length) + length
+    return _Header(dtype, fields[2] == "True", shape), len(start) + len(of_length) + length
 
 
 def _fill(buffer: memoryview, file: IO[bytes]) -> None:

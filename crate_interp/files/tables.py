@@ -1,4 +1,4 @@
-"""CSV files of numbers, a line a step of a training run."""
+"""CSV files of numbers, one line per step of a training run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Row(NamedTuple):
     """A line of a table.
 
     Attributes:
-        line: Its number in the file, from 1.
-        cells: As they are written.
+        line: Number of the line in the file, from 1.
+        cells: The cells as they are written.
         numbers: The same as numbers, NaN for an empty cell.
     """
 
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def read_table(path: Path) -> tuple[list[str], list[Row]]:
-    """Read a CSV file of numbers, a line a step: the columns' names, and the lines.
+    """Read a CSV file of numbers, one line per step: the columns' names, and the lines.
 
     A last line without its end is left out: it is half a line, where the process was killed or the
     disk was full.

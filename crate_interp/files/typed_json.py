@@ -158,8 +158,8 @@ def _expected_found(message: str, value: Any) -> str:
     """Put msgspec's message in this package's words: place, expected, found.
 
     Args:
-        message: As msgspec has it.
-        value: What was checked, or the JSON text of it.
+        message: Message of msgspec.
+        value: The value that was checked, or its JSON text.
     """
     message, _, place = message.partition(" - at ")
     message, place = message.replace("`", ""), place.strip("`").removeprefix("$")
@@ -170,8 +170,8 @@ def _expected_found(message: str, value: Any) -> str:
         message = "expected a number of at most 64 bits, found a larger one"
     parts = re.fullmatch(r"Expected (.*?)(?:, got (.*))?", message, re.DOTALL)
     if parts:
-        found = " ".join(filter(None, (parts[2], _scalar_at(place, value))))
-        message = f"expected {parts[1]}, found {found or 'something else'}"
+        actual = " ".join(filter(None, (parts[2], _scalar_at(place, value))))
+        message = f"expected {parts[1]}, found {actual or 'something else'}"
     place = place.removeprefix(".")
     return f"{place}: {message}" if place else message
 

@@ -118,22 +118,22 @@ class _Document:
         return value
 
     def _sequence(self, depth: int) -> list[Any]:
-        found = []
+        items = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            found.append(self._value(event, depth + 1))
-        return found
+            items.append(self._value(event, depth + 1))
+        return items
 
     def _mapping(self, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             where = f"line {event.start_mark.line + 1}"
             if not isinstance(event, yaml.ScalarEvent) or event.tag not in (None, "!"):
                 raise InputError(f"{where}: expected a text as the key, found something else")
             key = _text(event.value, where)
-            if key in found:
+            if key in mapping:
                 raise InputError(f"{where}: the key {shorten(key)} occurs twice")
-            found[key] = self._value(next(self._events), depth + 1)
-        return found
+            mapping[key] = self._value(next(self._events), depth + 1)
+        return mapping
 
     def _alias(self, event: Any, where: str) -> Any:
         self._aliases += 1

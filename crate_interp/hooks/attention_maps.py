@@ -32,7 +32,7 @@ def attention_map(
 
     Args:
         activations: `query` and `key` of the block; in CRATE families both are the subspace.
-        block: From 0; negative numbers count from the last.
+        block: Number of the block, from 0; negative numbers count from the last.
         patch: Row and column of the patch that attends; `None`: the class token attends.
 
     Returns:
@@ -78,7 +78,7 @@ def attention_chunks(
 
     Args:
         activations: As for `attention_map`.
-        block: From 0; negative numbers count from the last.
+        block: Number of the block, from 0; negative numbers count from the last.
         tokens: The tokens that attend, one after the other.
         rows: Tokens at a time, at most.
 

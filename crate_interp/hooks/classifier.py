@@ -69,7 +69,7 @@ def scores_from(
     Args:
         model: A CRATE family model or a timm vision transformer, with a classifier.
         tokens: The residual stream that enters `block`.
-        block: From 0; the number of blocks for what leaves the last one.
+        block: Number of the block, from 0; the number of blocks for what leaves the last one.
         arguments: What blocks are run with beside tokens, as `Activations.arguments` has it;
             blocks with rotary position need it.
 

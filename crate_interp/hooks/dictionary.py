@@ -27,7 +27,7 @@ def written_dictionary(model: nn.Module, block: int) -> Float[Tensor, "D A"]:
 
     Args:
         model: A CRATE family model or a timm vision transformer.
-        block: From 0; negative counts from the last.
+        block: Number of the block, from 0; negative counts from the last.
 
     Raises:
         InputError: As `atoms_at`.

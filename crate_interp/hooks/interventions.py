@@ -31,7 +31,7 @@ class Target:
 
     Attributes:
         site: `heads`, `subspace`, `codes`, `neurons`, `tokens` or `tokens_in`; see `Site`.
-        block: From 0; negative numbers count from the last block.
+        block: Number of the block, from 0; negative numbers count from the last block.
         index: Number of a head (`heads`, `subspace`), an atom (`codes`), a neuron, or a channel of
             the residual stream; or several of them. `None`: all.
         tokens: Numbers of tokens, prefix tokens first, negative ones from the last; or a bool mask,

@@ -37,7 +37,7 @@ def parse_arguments(table: Mapping[str, Listed], arguments: Sequence[str]) -> tu
 
     Args:
         table: The commands; a name of two words is a command of a group.
-        arguments: Of the command line, without the program's name.
+        arguments: Arguments of the command line, without the program's name.
 
     Returns:
         The command and its options; `help` or `version` and `None`.

@@ -16,7 +16,7 @@ def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
     """Make a field of a command's options.
 
     Args:
-        help: What `--help` says of it.
+        help: Description of the option in `--help`.
         default: Without one, the option is required.
         **metadata: `positional`; `several`, the type of several values; `group`, a heading in
             `--help`; `also`, another name that it had; `presentation` for what changes where a

@@ -22,8 +22,8 @@ def find_pipeline(name: str | os.PathLike[str], prefixes: tuple[str, ...], sourc
 
     Args:
         name: A path, which comes first, or `NAME`, `NAME.yaml` or `pipelines/NAME.yaml`.
-        prefixes: How the names begin that a message offers.
-        source: What asks for the file, for messages.
+        prefixes: Beginnings of the names that a message offers.
+        source: Name of the option that asks for the file, for messages.
 
     Raises:
         InputError: There is neither; the message lists the names.
@@ -32,9 +32,9 @@ def find_pipeline(name: str | os.PathLike[str], prefixes: tuple[str, ...], sourc
     folder = pipeline_folder()
     if os.path.lexists(path) or path.parent not in (Path(), Path("pipelines")):
         return path
-    for found in (folder / path.name, folder / f"{path.name}.yaml"):
-        if found.suffix == ".yaml" and os.path.lexists(found):
-            return found
+    for file in (folder / path.name, folder / f"{path.name}.yaml"):
+        if file.suffix == ".yaml" and os.path.lexists(file):
+            return file
     names = sorted(file.stem for file in folder.glob("*.yaml") if file.stem.startswith(prefixes))
     raise InputError(
         f"{source} {shorten(str(name))}: cannot be read: no such file, and none of the names "

@@ -32,8 +32,8 @@ class Range:
     Args:
         minimum: The least number.
         maximum: The largest number.
-        without: Which of the two is not in the range itself.
-        words: What a message expects, in place of the end that was passed.
+        without: Ends that are not in the range themselves.
+        words: Words for what a message expects, in place of the end that was passed.
     """
 
     minimum: int | float

@@ -25,7 +25,7 @@ def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B 
     with every feature, itself included. The result is exactly symmetric.
 
     Args:
-        features: One feature a patch, of any scale, finite; of one image or a batch of them.
+        features: One feature per patch, of any scale, finite; for one image or a batch of them.
         tau: Threshold on the cosine, inside (-1, 1).
 
     Returns:

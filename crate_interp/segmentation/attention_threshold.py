@@ -1,4 +1,4 @@
-"""Masks from the attention of the class token, one a head."""
+"""Masks from the attention of the class token, one per head."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def attention_masks(
     Args:
         cls_attention: Attention of the class token to the patches only, for instance
             (B, K, h*w); not negative, finite. Rows need not sum to 1.
-        by: What `keep` is a share of.
+        by: Whether `keep` is a share of the attention or of the patches.
         keep: Share, in (0, 1].
 
     Returns:

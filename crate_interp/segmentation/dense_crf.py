@@ -35,8 +35,8 @@ def dense_crf(
         masks: Any number of masks, also none.
         gaussian: Smoothness kernel: deviation in pixels, weight.
         bilateral: Appearance kernel: deviation in pixels, deviation in RGB levels, weight.
-        iterations: Of the mean field, at least 1.
-        device: Where to compute.
+        iterations: Number of mean-field updates, at least 1.
+        device: Device to compute on.
 
     Returns:
         Marginals of the foreground, in [0, 1].
@@ -80,7 +80,7 @@ def dense_crf_labels(
         gaussian: As for `dense_crf`.
         bilateral: As for `dense_crf`.
         iterations: As for `dense_crf`.
-        device: Where to compute.
+        device: Device to compute on.
 
     Returns:
         Marginals, which sum to 1 over the labels.
@@ -115,10 +115,10 @@ def _add_messages(
     values: Float[Tensor, "P C"],
 ) -> Float[Tensor, "P C"]:
     """The unary term and what all pixels say to each, by every kernel; a new tensor."""
-    found = unary.clone()
+    sums = unary.clone()
     for weight, lattice in kernels:
-        found.add_(lattice.filter(values), alpha=weight)
-    return found
+        sums.add_(lattice.filter(values), alpha=weight)
+    return sums
 
 
 def check_masks(masks: Bool[np.ndarray, "M H W"]) -> None:

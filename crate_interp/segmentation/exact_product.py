@@ -1,4 +1,4 @@
-"""Products of float64 rows with 0/1 matrices that read a byte an entry, not eight."""
+"""Products of float64 rows with 0/1 matrices that read one byte per entry, not eight."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def readable(connected: Bool[Tensor, "B n n"]) -> Shaped[Tensor, "B n n"]:
 def exact_product(
     rows: Float[Tensor, "B b n"], connections: Shaped[Tensor, "B n n"]
 ) -> Float[Tensor, "B b n"]:
-    """Multiply rows with 0/1 matrices, exactly to float64, through eight digits an entry.
+    """Multiply rows with 0/1 matrices, exactly to float64, through eight digits per entry.
 
     A product reads the matrix once, and is bound by that. oneDNN multiplies int8 matrices with
     int32 sums: an eighth of the bytes of float64, and no copy of a bool matrix. Elsewhere it is

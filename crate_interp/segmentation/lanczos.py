@@ -35,7 +35,7 @@ _ROUNDING = 1e-17
 
 
 class LanczosResult(NamedTuple):
-    """What the iteration found for a graph, converged or not.
+    """The eigenpair of a graph that the iteration arrived at, converged or not.
 
     Attributes:
         eigenvector: x of the generalised problem, any sign, D-norm 1; on the CPU.
@@ -83,7 +83,7 @@ def lanczos(connected: Bool[Tensor, "B n n"]) -> list[LanczosResult]:
         The eigenpair of each graph, and how far it can be trusted.
     """
     spaces = _Spaces.of(_Graphs.of(connected))
-    found: dict[int, LanczosResult] = {}
+    finished: dict[int, LanczosResult] = {}
     running = list(range(len(connected)))
     while running:
         spaces.grow()
@@ -92,12 +92,12 @@ def lanczos(connected: Bool[Tensor, "B n n"]) -> list[LanczosResult]:
         results = spaces.results()
         for number, result in zip(running, results, strict=True):
             if result is not None:
-                found[number] = result
+                finished[number] = result
         kept = [at for at, result in enumerate(results) if result is None]
         if len(kept) < len(running):
             running = [running[at] for at in kept]
             spaces.keep(kept)
-    return [found[number] for number in range(len(connected))]
+    return [finished[number] for number in range(len(connected))]
 
 
 @dataclass
@@ -110,7 +110,7 @@ class _Spaces:
         projected: S in this basis, its lower triangle.
         block: The next rows of the basis.
         coupling: S @ last rows = (a combination of the basis) + coupling @ block.
-        generator: Of the rows that nothing depends on.
+        generator: Source of the random rows, which nothing depends on.
         steps: Block products made.
     """
 
@@ -156,7 +156,7 @@ class _Spaces:
         self.steps += 1
 
     def results(self) -> list[LanczosResult | None]:
-        """Of every graph the eigenpair, or `None` if it is to go on."""
+        """The eigenpair of every graph, or `None` if it is to go on."""
         # Small eigenproblems are solved on the CPU; `eigh` reads the lower triangle.
         projected = self.projected[:, 1 : self.size, 1 : self.size].cpu()
         values, vectors = torch.linalg.eigh(projected)

@@ -27,7 +27,7 @@ _MIN_AREA = 0.01  # share of the grid
 
 
 class MaskCutResult(NamedTuple):
-    """What MaskCut found on the patch grid, one row a round.
+    """The objects of an image on the patch grid, one row per round.
 
     Attributes:
         masks: Disjoint; a round whose mask was dropped is a row of zeros. A constant image has no
@@ -60,10 +60,10 @@ def maskcut(
     or if it covers 1 % of the grid or less. What earlier masks hold is taken out of a mask.
 
     Args:
-        features: One feature a patch, row-major on the grid.
+        features: One feature per patch, row-major on the grid.
         grid_size: Rows and columns of patches.
         tau: Threshold on the cosine of two features, inside (-1, 1).
-        max_masks: Rounds, at least 1.
+        max_masks: Number of rounds, at least 1.
         solver: See `normalized_cut`.
 
     Returns:
@@ -80,10 +80,10 @@ def maskcut(
         (arXiv 2301.11320), section 3.2.
     """
     checked_grid(features, grid_size)
-    (found,) = maskcut_batch(features[None], grid_size, tau, max_masks, solver)
-    if found.is_constant:
+    (result,) = maskcut_batch(features[None], grid_size, tau, max_masks, solver)
+    if result.is_constant:
         logger.warning("constant image: all pairs of patches are alike at tau %g, no mask", tau)
-    return found
+    return result
 
 
 def maskcut_batch(
@@ -98,14 +98,14 @@ def maskcut_batch(
     Worth it on a GPU; a CPU takes as long as for one image after the other, and more memory.
 
     Args:
-        features: Of each image, on the device to use; the other arguments are those of `maskcut`.
+        features: Features of each image, on the device to use; other arguments as for `maskcut`.
         grid_size: Rows and columns of patches.
         tau: Threshold on the cosine of two features.
-        max_masks: Rounds.
+        max_masks: Number of rounds.
         solver: See `normalized_cut`.
 
     Returns:
-        Of each image what `maskcut` returns; of a constant one, nothing is logged.
+        What `maskcut` returns, for each image; constant ones are not logged.
 
     Raises:
         InputError: As `maskcut`.
@@ -137,11 +137,11 @@ class _Cut:
     """What is known of an image from one round to the next, on the CPU, where parts are found.
 
     Attributes:
-        masks: So far, disjoint.
-        eigenvectors: So far, turned as the corner rule wants them.
-        rounds: Rounds that had something to cut.
-        current: What the last round found, before earlier masks were taken out.
-        eigenvector: Of the graph as it is; `None` if nothing is left to cut.
+        masks: Masks so far, disjoint.
+        eigenvectors: Eigenvectors so far, turned as the corner rule wants them.
+        rounds: Number of rounds that had something to cut.
+        current: Mask of the last round, before earlier masks were taken out.
+        eigenvector: Eigenvector of the graph as it is; `None` if nothing is left to cut.
         is_changed: Whether the graph is another than in the last round.
     """
 
@@ -160,12 +160,12 @@ class _Cut:
             return torch.zeros_like(self.current).flatten()
         eigenvector = self.eigenvector.view(self.current.shape)
         foreground, seed, turned = foreground_of(eigenvector, corner_rule=True)
-        found = component_of(seed, foreground)
-        if number > 0 and _is_dropped(found, self.current):
-            found = torch.zeros_like(found)
-        self.masks[number] = found & ~self.masks.any(dim=0)
+        mask = component_of(seed, foreground)
+        if number > 0 and _is_dropped(mask, self.current):
+            mask = torch.zeros_like(mask)
+        self.masks[number] = mask & ~self.masks.any(dim=0)
         self.eigenvectors[number] = -eigenvector if turned else eigenvector
-        self.rounds, self.current = number + 1, found
+        self.rounds, self.current = number + 1, mask
         # A dropped mask leaves the graph, and so the eigenvector, as it was.
         self.is_changed = bool(self.masks[number].any())
         return self.masks[number].flatten()
@@ -180,16 +180,16 @@ class _Cut:
 def _eigenvectors_of(
     connected: Bool[Tensor, "B n n"], solver: Solver
 ) -> list[Float[Tensor, " n"] | None]:
-    """Of each graph the vector that cuts it, or `None` where all pairs of patches are alike."""
+    """The vector that cuts each graph, or `None` where all pairs of patches are alike."""
     constant = is_constant(connected)
     varied = [at for at, is_one in enumerate(constant) if not is_one]
     pairs = iter(second_eigenpairs(_rows(connected, varied), solver))
     return [None if is_one else next(pairs).eigenvector for is_one in constant]
 
 
-def _rows(connected: Bool[Tensor, "B n n"], wanted: list[int]) -> Bool[Tensor, "C n n"]:
+def _rows(connected: Bool[Tensor, "B n n"], numbers: list[int]) -> Bool[Tensor, "C n n"]:
     """Some graphs of a batch; no copy if that is all of them."""
-    return connected if len(wanted) == len(connected) else connected[wanted]
+    return connected if len(numbers) == len(connected) else connected[numbers]
 
 
 def _paint(connected: Bool[Tensor, "B n n"], objects: Bool[Tensor, "B n"], alike: bool) -> None:
@@ -206,6 +206,6 @@ def _paint(connected: Bool[Tensor, "B n n"], objects: Bool[Tensor, "B n"], alike
         connected &= ~columns
 
 
-def _is_dropped(found: Bool[Tensor, "h w"], current: Bool[Tensor, "h w"]) -> bool:
-    overlap, union = int((found & current).sum()), int((found | current).sum())
-    return overlap > _MAX_OVERLAP * union or int(found.sum()) <= _MIN_AREA * found.numel()
+def _is_dropped(mask: Bool[Tensor, "h w"], current: Bool[Tensor, "h w"]) -> bool:
+    overlap, union = int((mask & current).sum()), int((mask | current).sum())
+    return overlap > _MAX_OVERLAP * union or int(mask.sum()) <= _MIN_AREA * mask.numel()

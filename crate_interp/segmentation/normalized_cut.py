@@ -87,18 +87,18 @@ def second_eigenpairs(connected: Bool[Tensor, "B n n"], solver: Solver) -> list[
     if solver == "dense" or not len(connected) or connected.shape[-1] < _DENSE_BELOW:
         return [_dense(graph) for graph in connected]
     return [
-        _checked(found, graph) for found, graph in zip(lanczos(connected), connected, strict=True)
+        _checked(result, graph) for result, graph in zip(lanczos(connected), connected, strict=True)
     ]
 
 
-def _checked(found: LanczosResult, connected: Bool[Tensor, "n n"]) -> NormalizedCut:
-    if found.converged:
-        vector = _oriented(found.eigenvector)
-        return NormalizedCut(vector, found.eigenvalue, found.iterations, found.residual)
+def _checked(result: LanczosResult, connected: Bool[Tensor, "n n"]) -> NormalizedCut:
+    if result.converged:
+        vector = _oriented(result.eigenvector)
+        return NormalizedCut(vector, result.eigenvalue, result.iterations, result.residual)
     logger.warning(
         "Lanczos did not converge for %d patches (%d steps, residual %.1e, distance to the "
         "next eigenvalue %.1e): using the dense solver",
-        *(len(connected), found.iterations, found.residual, found.gap),
+        *(len(connected), result.iterations, result.residual, result.gap),
     )
     return _dense(connected)
 
@@ -119,8 +119,8 @@ def is_constant(connected: Bool[Tensor, "B n n"]) -> list[bool]:
     if not len(connected):
         return []
     # One graph after the other: torch counts along dimensions 20 times slower on a CPU.
-    found = torch.stack([graph.count_nonzero() for graph in connected]) - loops
-    return [count in (0, num_patches * (num_patches - 1)) for count in found.tolist()]
+    pairs = torch.stack([graph.count_nonzero() for graph in connected]) - loops
+    return [count in (0, num_patches * (num_patches - 1)) for count in pairs.tolist()]
 
 
 def first_largest(values: Float[Tensor, " n"]) -> int:

@@ -59,7 +59,7 @@ def checked_grid(features: Float[Tensor, "D n"], grid_size: Sequence[int]) -> tu
     """Rows and columns of the grid as plain integers.
 
     Raises:
-        InputError: The grid is no pair, or the features have not one column a patch of it.
+        InputError: The grid is no pair, or the features have not one column per patch of it.
     """
     if len(grid_size) != 2:
         raise InputError(f"grid_size: expected rows and columns, found {grid_size!r}")

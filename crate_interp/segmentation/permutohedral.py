@@ -28,7 +28,7 @@ class PermutohedralLattice:
     weighted sum of rows, for all channels together.
 
     Args:
-        features: Of the points, each divided by its deviation.
+        features: Features of the points, each divided by its deviation.
 
     Raises:
         InputError: The features are spread so far that the vertices cannot be numbered.
@@ -90,7 +90,7 @@ def _simplices(
     Returns:
         corner: Its vertex of remainder 0, in units of d + 1, without the last coordinate.
         order: The coordinate that is the first, second, ... largest beyond the corner.
-        weights: Of the point on the vertices of remainder 0, 1, ...
+        weights: Weights of the point on the vertices of remainder 0, 1, ...
     """
     dimensions, points = features.shape
     count = dimensions + 1
@@ -170,8 +170,8 @@ def _sorted_with_places(
         packed = (flat << bits).bitwise_or_(torch.arange(len(flat)))
         packed.numpy().sort()
         return packed >> bits, (packed & ((1 << bits) - 1)).to(torch.int32)
-    found = flat.sort(stable=True)
-    return found.values, found.indices.to(torch.int32)
+    ordered = flat.sort(stable=True)
+    return ordered.values, ordered.indices.to(torch.int32)
 
 
 def _neighbours(
@@ -183,7 +183,7 @@ def _neighbours(
     """
     count, total = len(strides), len(keys)
     own = torch.arange(total + 1, dtype=torch.int32, device=keys.device)
-    found = []
+    neighbours = []
     for axis in range(count):
         move = int(count * strides[axis] - strides.sum())
         target = keys + move
@@ -192,5 +192,5 @@ def _neighbours(
         before = torch.full_like(own, total)
         before[behind] = own[:-1]
         before[-1] = total  # the vertices without one behind them wrote here
-        found.append(torch.stack([own, before, torch.cat([behind, own[-1:]])], dim=1))
-    return found
+        neighbours.append(torch.stack([own, before, torch.cat([behind, own[-1:]])], dim=1))
+    return neighbours

@@ -39,10 +39,10 @@ class MaskCut:
     Args:
         model: A CRATE family model or a timm vision transformer, on the device to use.
         tau: Patches are alike above this cosine similarity, in (-1, 1).
-        max_masks: Rounds, and so masks an image at most.
+        max_masks: Number of rounds, and so of masks per image at most.
         size: As for `Observer`.
-        feature: What is compared; `auto` is the shared subspace projection for CRATE families and
-            the keys for any other model, as in the papers.
+        feature: Feature that patches are compared by; `auto` is the shared subspace projection for
+            CRATE families and the keys for any other model, as in the papers.
         block: Block to read, from 0; negative numbers count from the last.
         refine: `crf` runs a dense CRF on each mask at input resolution.
         solver: `lanczos`, or `dense` for the reference.
@@ -135,7 +135,7 @@ class MaskCut:
         """Cut the images of a batch, as `features` returns them.
 
         Args:
-            features: Of the images.
+            features: Patch features of the images.
             grid_hw: Their patch grid; `None`: that of the observer, which with `keep_aspect` is
                 that of square images.
         """
@@ -153,9 +153,9 @@ class MaskCut:
 
         Args:
             rgb: The image, or what `resize_image` makes of it.
-            cut: Of this image, as `cut` returns it.
+            cut: Cut of this image, as `cut` returns it.
             original_hw: Height and width of the image itself, pixels, where `rgb` is resized.
-            name: Of the image, for the log, which says why there is no mask.
+            name: Name of the image, for the log, which says why there is no mask.
         """
         geometry = self.observer.geometry(original_hw or (rgb.shape[0], rgb.shape[1]))
         if cut.is_constant:
@@ -163,6 +163,6 @@ class MaskCut:
                 "%s: constant image: all pairs of patches are alike at tau %g, no mask",
                 *(name, self.tau),
             )
-        found = cut.masks.cpu().numpy().reshape(-1, *geometry.grid_hw)
-        instances = Instances(found[found.any(axis=(1, 2))], frame="grid")
+        masks = cut.masks.cpu().numpy().reshape(-1, *geometry.grid_hw)
+        instances = Instances(masks[masks.any(axis=(1, 2))], frame="grid")
         return on_original(instances, geometry, rgb, self.refine, cut.masks.device, name)

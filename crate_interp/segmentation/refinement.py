@@ -64,7 +64,7 @@ def refine_masks(
         gaussian: As for `dense_crf`.
         bilateral: As for `dense_crf`.
         iterations: As for `dense_crf`.
-        device: Where `crf` is computed.
+        device: Device that computes `crf`.
 
     Returns:
         The masks that were kept, refined, in order.
@@ -99,8 +99,8 @@ def _refine(
     if method == "crf":
         likely = dense_crf(image, masks, **parameters, device=device) > 0.5
     else:
-        found = [_pydensecrf(image, mask, **parameters) for mask in masks]
-        likely = np.array(found, dtype=np.bool_).reshape(masks.shape)
+        labels = [_pydensecrf(image, mask, **parameters) for mask in masks]
+        likely = np.array(labels, dtype=np.bool_).reshape(masks.shape)
     refined = fill_holes(likely)
     intersection = (masks & refined).sum(axis=(1, 2))
     union = (masks | refined).sum(axis=(1, 2))

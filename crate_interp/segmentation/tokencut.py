@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class TokenCutResult(NamedTuple):
-    """What TokenCut found on the patch grid.
+    """The object of an image on the patch grid.
 
     Attributes:
         mask: The object; empty for a constant image.
@@ -52,11 +52,11 @@ def tokencut(
     among ties of relative 1e-9); the foreground is the seed's side of x = mean(x).
 
     Args:
-        features: One feature a patch, row-major on the grid.
+        features: One feature per patch, row-major on the grid.
         grid_size: Rows and columns of patches.
         tau: Threshold on the cosine of two features, inside (-1, 1).
         solver: See `normalized_cut`.
-        name: Of the image, for the log.
+        name: Name of the image, for the log.
 
     Returns:
         Mask, eigenvector, seed and box, tensors on the device of the features. A constant image,

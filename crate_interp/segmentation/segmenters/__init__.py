@@ -1,1 +1,1 @@
-"""One segmenter a file, named as its file; the table is `segmentation.segmenter.SEGMENTERS`."""
+"""One segmenter per file, named as its file; the table is `segmentation.segmenter.SEGMENTERS`."""

@@ -1,4 +1,4 @@
-"""What the class token attends to, one mask a head."""
+"""What the class token attends to, one mask per head."""
 
 from __future__ import annotations
 
