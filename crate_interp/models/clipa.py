@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.models.crate import LARGE
-from crate_interp.models.crate_alpha import HUGE, CrateAlpha
-from crate_interp.models.families import ALIASES, pretrained_cfg, register_family
+from crate_interp.models.crate_alpha import HUGE, CrateAlpha, released
+from crate_interp.models.families import ALIASES, register_family
 
 __all__ = ["CrateClip", "TextTower", "tokenize"]
 
@@ -193,26 +193,13 @@ def tokenize(texts: Sequence[str], context: int = 32) -> Int[Tensor, "T context"
     return tokens
 
 
-def _cfg(filename: str) -> dict[str, Any]:
-    return pretrained_cfg(
-        hf_hub_id="UCSC-VLAA/CRATE-alpha",
-        hf_hub_filename=f"torch/{filename}",
-        num_classes=1024,  # dimensions of the space shared with texts
-        crop_pct=1.0,
-        paper_ids="arXiv:2405.20299",
-        paper_name="Scaling White-Box Transformers for Vision",
-        origin_url="https://github.com/UCSC-VLAA/CRATE-alpha",
-    )
-
-
+_cfg = partial(released, num_classes=1024, crop_pct=1.0)  # dimensions shared with texts
 default_cfgs = generate_default_cfgs(
     {
-        "crate_alpha_clipa_large_patch14_224.clipa": _cfg("crate_alpha_CLIPA_L14.pth"),
-        "crate_alpha_clipa_huge_patch14_224.clipa": _cfg("crate_alpha_CLIPA_H14.pth"),
+        "crate_alpha_clipa_large_patch14_224.clipa": _cfg("torch/crate_alpha_CLIPA_L14.pth"),
+        "crate_alpha_clipa_huge_patch14_224.clipa": _cfg("torch/crate_alpha_CLIPA_H14.pth"),
     }
 )
-
-
 _TOWER = {"patch_size": 14, "projection_head": True}
 _VISION_TOWERS = {
     "crate_alpha_clipa_large_patch14_224": {**LARGE, **_TOWER},

@@ -28,7 +28,7 @@ from crate_interp.models.families import (
 )
 from crate_interp.models.subspace import SubspaceBlock, place_of
 
-__all__ = ["ODL", "CrateAlpha", "CrateAlphaBlock"]
+__all__ = ["ODL", "CrateAlpha", "CrateAlphaBlock", "released"]
 
 
 class ODL(nn.Module):
@@ -191,19 +191,18 @@ def _cfg(**differences: Any) -> dict[str, Any]:
     )
 
 
-def _torch(filename: str, **kwargs: Any) -> dict[str, Any]:
-    return _cfg(hf_hub_id="UCSC-VLAA/CRATE-alpha", hf_hub_filename=f"torch/{filename}", **kwargs)
+def released(filename: str, **differences: Any) -> dict[str, Any]:
+    """Describe a file of the release on the hub, as `pretrained_cfg` does."""
+    return _cfg(hf_hub_id="UCSC-VLAA/CRATE-alpha", hf_hub_filename=filename, **differences)
 
 
 def _in21k(filename: str) -> dict[str, Any]:
-    return _torch(f"in21k_Pretrain/{filename}", num_classes=19167)
+    return released(f"torch/in21k_Pretrain/{filename}", num_classes=19167)
 
 
 def _jax(filename: str) -> dict[str, Any]:
     # "hf" makes timm call `load_pretrained` on the downloaded file
-    return _cfg(
-        hf_hub_id="UCSC-VLAA/CRATE-alpha", hf_hub_filename=f"jax/{filename}", custom_load="hf"
-    )
+    return released(f"jax/{filename}", custom_load="hf")
 
 
 # timm takes the first tag of an architecture as its default: the fine-tuned weights.
@@ -212,13 +211,13 @@ default_cfgs = generate_default_cfgs(
         "crate_alpha_tiny_patch16_224": _cfg(),
         "crate_alpha_small_patch16_224": _cfg(),
         "crate_alpha_base_patch32_224.in21k": _in21k("crate_alpha_B32_in21k.pth"),
-        "crate_alpha_base_patch16_224.in1k": _torch("crate_alpha_B16.pth"),
+        "crate_alpha_base_patch16_224.in1k": released("torch/crate_alpha_B16.pth"),
         "crate_alpha_base_patch16_224.in1k_jax": _jax("crate_alpha_B16_in1k.npz"),
         "crate_alpha_base_patch16_224.in21k": _in21k("crate_alpha_B16_IN21K"),
         "crate_alpha_base_patch8_224.in1k": _jax("crate_alpha_B8_in1k.npz"),
         "crate_alpha_base_patch8_224.in21k": _in21k("crate_alpha_B8_IN21K"),
         "crate_alpha_large_patch32_224.in21k": _in21k("crate_alpha_L32_in21k.pth"),
-        "crate_alpha_large_patch14_224.in1k": _torch("crate_alpha_L14.pth"),
+        "crate_alpha_large_patch14_224.in1k": released("torch/crate_alpha_L14.pth"),
         "crate_alpha_large_patch14_224.in1k_jax": _jax("crate_alpha_L14_in1k.npz"),
         "crate_alpha_large_patch14_224.in21k": _in21k("crate_alpha_L14_IN21K"),
         "crate_alpha_large_patch8_224.in1k": _jax("crate_alpha_L8_in1k.npz"),

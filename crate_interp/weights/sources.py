@@ -211,7 +211,10 @@ def _download(source: WeightSource) -> Path:
             huggingface_hub.get_hf_file_metadata(url)
             return Path(huggingface_hub.hf_hub_download(repository, filename, revision=revision))
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise _download_error(source, filename, _offline_reason(error)) from error
+            reason = f"the hub cannot be reached: {error.__cause__ or error}"
+            if huggingface_hub.constants.HF_HUB_OFFLINE:
+                reason = "HF_HUB_OFFLINE is set, and the file is not in the cache"
+            raise _download_error(source, filename, reason) from error
         except EntryNotFoundError:
             _LOGGER.info("%s has no %s", repository, filename)
         except HfHubHTTPError as error:
@@ -220,12 +223,6 @@ def _download(source: WeightSource) -> Path:
             reason = f"the hub cannot be reached: {error}"
             raise _download_error(source, filename, reason) from error
     raise _download_error(source, " or ".join(source.hub_files), "the hub has no such file")
-
-
-def _offline_reason(error: Exception) -> str:
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set, and the file is not in the cache"
-    return f"the hub cannot be reached: {error.__cause__ or error}"
 
 
 def _download_error(source: WeightSource, filename: str, reason: str) -> CheckpointError:

@@ -82,7 +82,7 @@ class TorchFile:
 
     content: Any
     _mapped: mmap.mmap
-    _places: Mapping[str, tuple[int, int]]  # first byte and number of bytes, by storage
+    _places: Mapping[str, slice]  # of bytes, by storage
 
     @classmethod
     def read(cls, path: Path) -> TorchFile:
@@ -95,10 +95,8 @@ class TorchFile:
         with path.open("rb") as file:
             # Copy on write: the tensors may be changed, the file is not.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        if mapped[:2] == b"PK":
-            content, places = _of_archive(path, mapped)
-        else:
-            content, places = _of_old_file(mapped)
+        is_archive = mapped[:2] == b"PK"
+        content, places = _of_archive(path, mapped) if is_archive else _of_old_file(mapped)
         return cls(content, mapped, places)
 
     def tensor(self, stored: StoredTensor) -> Tensor:
@@ -108,7 +106,8 @@ class TorchFile:
             CheckpointError: It reaches beyond its storage, or the storage beyond the file.
         """
         storage, itemsize = stored.storage, stored.dtype.itemsize
-        start, length = self._places.get(storage.key, (0, 0))
+        place = self._places.get(storage.key, slice(0, 0))
+        start, length = place.start, place.stop - place.start
         start += storage.start * storage.dtype.itemsize
         count = storage.count * storage.dtype.itemsize // itemsize
         needed = (storage.start + storage.count) * storage.dtype.itemsize
@@ -134,7 +133,7 @@ class TorchFile:
         return values.as_strided(stored.shape, stored.strides, stored.offset)
 
 
-def _of_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _of_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, slice]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -150,9 +149,9 @@ def _of_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int
         if member.filename in (pickled, folder + "byteorder")
         or member.filename.startswith(folder + "data/")
     }
-    if "byteorder" in places and _bytes(mapped, places["byteorder"]) != b"little":
+    if "byteorder" in places and mapped[places["byteorder"]] != b"little":
         raise CheckpointError("expected little-endian numbers, found another byte order")
-    content = _interpret(io.BytesIO(_bytes(mapped, places["data.pkl"])))
+    content = _interpret(io.BytesIO(mapped[places["data.pkl"]]))
     return content, {
         name.removeprefix("data/"): place
         for name, place in places.items()
@@ -160,7 +159,7 @@ def _of_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int
     }
 
 
-def _place(member: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
+def _place(member: zipfile.ZipInfo, mapped: mmap.mmap) -> slice:
     """Where the bytes of an uncompressed member lie."""
     name = shorten(member.filename)
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
@@ -175,14 +174,10 @@ def _place(member: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
             f"truncated or damaged zip archive ({name} has {member.file_size} bytes, "
             f"the file {len(mapped)})"
         )
-    return start, member.file_size
+    return slice(start, start + member.file_size)
 
 
-def _bytes(mapped: mmap.mmap, place: tuple[int, int]) -> bytes:
-    return mapped[place[0] : place[0] + place[1]]
-
-
-def _of_old_file(mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _of_old_file(mapped: mmap.mmap) -> tuple[Any, dict[str, slice]]:
     storages: dict[str, torch.dtype] = {}
     if _interpret(mapped) != _MAGIC:
         raise CheckpointError("not a PyTorch checkpoint: a pickle of another kind")
@@ -205,7 +200,7 @@ def _of_old_file(mapped: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
                 f"truncated or damaged PyTorch file (storage {shorten(key)} has {length} bytes, "
                 f"the file {len(mapped)})"
             )
-        places[key] = (start, length)
+        places[key] = slice(start, start + length)
         mapped.seek(start + length)
     return content, places
 
