@@ -82,9 +82,9 @@ class Reading:
 class ImageCommand(Command, ModelOptions):
     """A command over images: `reading`, `measure` of each image, `conclude` of what was kept.
 
-    The frame (`crate_interp.runs.run`) opens images and model, reads ahead, keeps the entry of each
-    image as soon as it is measured, goes on with a stopped run, names images that fail, and writes
-    files with their provenance.
+    The frame (`crate_interp.runs.work`) opens images and model, reads ahead, keeps the entry of
+    each image as soon as it is measured, goes on with a stopped run, names images that fail, and
+    writes files with their provenance.
 
     Attributes:
         entry: Keys of an entry that are plain values, as a `TypedDict` that inherits from
@@ -201,7 +201,7 @@ class ImageCommand(Command, ModelOptions):
         Returns:
             0, or 1 if an image failed.
         """
-        from crate_interp.runs.run import work_off
+        from crate_interp.runs.work import work_off
 
         return work_off(self)
 

@@ -1,15 +1,15 @@
-"""The frame of every command over images: it opens, observes, keeps, resumes, concludes, writes."""
+"""One model of a command at work on the images: each is measured, and kept as soon as it is."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,21 +18,17 @@ from crate_interp.data import ImageRecord, ImageSet, ResizedImage
 from crate_interp.engine import StageClock, process_images
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
-from crate_interp.runs.command import ImageCommand, Reading
-from crate_interp.runs.figure_files import list_files
 from crate_interp.runs.fold import Accumulator, Fold
-from crate_interp.runs.inference import peak_memory_mb, workers_of
+from crate_interp.runs.inference import workers_of
 from crate_interp.runs.journal import Entry
-from crate_interp.runs.output_files import write_output
-from crate_interp.runs.outputs import Conclusion, Drawing, Json, Text
 from crate_interp.runs.progress import progress_bar
-from crate_interp.runs.provenance import default_output, provenance_of
-from crate_interp.runs.run_folder import RunFolder, open_run_folder
+from crate_interp.runs.run_folder import RunFolder
 from crate_interp.structures import ImageGeometry, InputSize
 
-__all__ = ["Run", "SeenImage", "work_off"]
+if TYPE_CHECKING:
+    from crate_interp.runs.command import ImageCommand
 
-_LISTED = 4  # files of numbers that are named
+__all__ = ["Run", "SeenImage"]
 
 # Measures one image: the image, and what the forward pass gave.
 Measure = Callable[["Run", "SeenImage", Any], Mapping[str, Any]]
@@ -81,7 +77,7 @@ class Run:
     images: ImageSet
     output: Path
     provenance: dict[str, Any]
-    reading: Any = field(default_factory=Reading)  # the subclass that the command returns
+    reading: Any = None  # a subclass of `Reading`
     folder: RunFolder = field(init=False)
     entries: list[Entry] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
@@ -221,131 +217,6 @@ class Run:
 
 def _name_of(record: ImageRecord) -> dict[str, Any]:
     return {"image_id": record.image_id, "file_name": record.file_name}
-
-
-def work_off(command: ImageCommand) -> int:
-    """Work off the images of a command, or go on with a stopped run, and write its conclusion.
-
-    Returns:
-        0, or 1 if an image failed, which is named.
-
-    Raises:
-        InputError: An option, the model or the images cannot be used; nothing can be concluded, as
-            every image failed; a file cannot be written.
-    """
-    command.check()
-    images = command.open_images()
-    parts = command.parts()
-    with ExitStack() as folders:
-        runs: list[Run] = []
-        for number, part in enumerate(parts):
-            run = _start(part, images, str(number) if len(parts) > 1 else "", folders)
-            runs.append(run)
-            before = len(run.folder.finished())
-            started = time.perf_counter()
-            part.collect(run)
-            run.this_time = _this_time(run, before, time.perf_counter() - started)
-            if not run.entries and not command.run_folder:
-                raise InputError(
-                    f"{images.name}: expected an image or more that can be used, found none: none "
-                    f"of the {len(images)} images could be read"
-                )
-            if run.reading.pictures and not run.pictured and not command.run_folder:
-                raise InputError(
-                    f"{images.name}: the first {run.reading.pictures} images, which the figure "
-                    "shows, all failed; leave them out"
-                )
-        first = runs[0]
-        first.parts = runs
-        _write(first, command.conclude(first))
-    return 1 if any(run.failed for run in runs) else 0
-
-
-def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStack) -> Run:
-    observer = command.load_observer()
-    provenance = provenance_of(command, observer, images)
-    output = command.output
-    if output is None:
-        output = default_output(command.default_name(), command.model, images)
-    run = Run(command, observer, images, output, provenance)
-    run.reading = command.reading(run)
-    provenance["settings"] |= run.reading.settings
-    place = command.place_of_run(output)
-    place = place.with_name(f"{place.name}{part}")
-    opened = open_run_folder(place, provenance["settings"], command.entry, command.run_folder)
-    run.folder = folders.enter_context(opened)
-    return run
-
-
-def _write(run: Run, conclusion: Conclusion) -> None:
-    """Write the files of a conclusion, and say which."""
-    command, output = run.command, run.output
-    folder = output.parent if command.output_is_file else output
-    provenance = run.provenance
-    if command.several_models:
-        provenance = {"models": [part.provenance for part in run.parts]}
-    if conclusion.text:
-        print(conclusion.text)
-    numbers = []
-    for item in conclusion.outputs:
-        if isinstance(item, Json) and command.run_folder:
-            run.folder.write_json(f"{item.name}.json", item.content)
-            continue
-        if isinstance(item, Text) and command.run_folder:
-            run.folder.write_file(item.name, item.content)
-            continue
-        files = write_output(item, folder, provenance, command)
-        if isinstance(item, Drawing) and not command.output_is_file:
-            print(list_files(files))
-        else:
-            numbers += files
-    if command.run_folder:
-        timing = {}
-        if command.timed:
-            timing = {"seconds": _seconds(run.entries), "this_time": run.this_time}
-            each = ", ".join(f"{k} {v:.3f}" for k, v in timing["seconds"]["per_image"].items())
-            print(f"seconds an image: {each}")
-        run.folder.write_json(
-            "summary.json",
-            {**conclusion.results, "failed": run.failed, **timing, **provenance},
-        )
-        print(f"all numbers are in {output}")
-    elif numbers:
-        more = _more(len(numbers) - _LISTED)
-        print(f"{list_files(numbers[:_LISTED])}{more}: {len(run.entries)} images")
-    if run.failed:
-        where = ": see `failed` in summary.json" if command.run_folder else ""
-        print(f"{len(run.failed)} images failed{where}")
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count > 0 else ""
-
-
-def _this_time(run: Run, before: int, seconds: float) -> dict[str, Any]:
-    """What this process did of a run that may have been continued."""
-    images = len(run.entries) - before
-    return {
-        "images": images,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 3),
-        "peak_memory_mb": peak_memory_mb(run.observer.device),
-    }
-
-
-def _seconds(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds of each stage: of all images together, of one on average, and its share of all.
-
-    Stages overlap, so that they take longer together than the run does.
-    """
-    stages = dict.fromkeys(stage for entry in entries for stage in entry["seconds"])
-    total = {stage: sum(entry["seconds"].get(stage, 0.0) for entry in entries) for stage in stages}
-    count, whole = max(1, len(entries)), sum(total.values()) or 1.0
-    return {
-        "total": {stage: round(value, 3) for stage, value in total.items()},
-        "per_image": {stage: round(value / count, 4) for stage, value in total.items()},
-        "share": {stage: round(value / whole, 4) for stage, value in total.items()},
-    }
 
 
 def _read(record: ImageRecord, size: InputSize, pictured: frozenset[int]) -> ResizedImage:
