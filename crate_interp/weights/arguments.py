@@ -19,7 +19,9 @@ __all__ = ["check_arguments"]
 Check = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is that
 
 
-def _number(low: float, high: float, kind: Any = int | float, article: str = "a") -> Check:
+def _number(
+    low: int | float, high: int | float, kind: Any = int | float, article: str = "a"
+) -> Check:
     def fits(value: Any) -> bool:
         return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
 
