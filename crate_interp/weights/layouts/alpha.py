@@ -1,22 +1,11 @@
 """CRATE-alpha's releases: JAX arrays, and PyTorch weights converted from them."""
 
-from __future__ import annotations
-
-from torch import Tensor
-
-from crate_interp.errors import CheckpointError
 from crate_interp.weights.layout import Layout, Rule, register_layout
-from crate_interp.weights.layouts.operations import OFFICIAL, transposed
+from crate_interp.weights.layouts.operations import OFFICIAL, of_dimensions, transposed
 
 _BLOCK = "Transformer/encoderblock_{i}/"
 _MSSA = _BLOCK + "MultiHeadDotProductSubspaceAttention_0/"
-
-
-def _convolution(kernel: Tensor) -> Tensor:
-    if kernel.ndim != 4:
-        raise CheckpointError(f"expected 4 dimensions, found shape {tuple(kernel.shape)}")
-    return kernel.permute(3, 2, 0, 1)
-
+_CONVOLUTION = of_dimensions(4, lambda kernel: kernel.permute(3, 2, 0, 1))
 
 register_layout(
     Layout(
@@ -25,12 +14,12 @@ register_layout(
         (
             Rule("cls", "cls_token"),
             Rule("pos_embedding", "pos_embed"),
-            Rule("embedding/kernel", "patch_embed.proj.weight", _convolution),
+            Rule("embedding/kernel", "patch_embed.proj.weight", _CONVOLUTION),
             Rule("embedding/bias", "patch_embed.proj.bias"),
             Rule(_BLOCK + "LayerNorm_0/scale", "blocks.{i}.norm1.weight"),
             Rule(_BLOCK + "LayerNorm_0/bias", "blocks.{i}.norm1.bias"),
-            Rule(_MSSA + "proj/kernel", "blocks.{i}.attn.qkv.weight", transposed(3, 1)),
-            Rule(_MSSA + "out/kernel", "blocks.{i}.attn.proj.weight", transposed(3, 0)),
+            Rule(_MSSA + "proj/kernel", "blocks.{i}.attn.qkv.weight", transposed(3, (1, 2))),
+            Rule(_MSSA + "out/kernel", "blocks.{i}.attn.proj.weight", transposed(3, (0, 1))),
             Rule(_BLOCK + "LayerNorm_1/scale", "blocks.{i}.norm2.weight"),
             Rule(_BLOCK + "LayerNorm_1/bias", "blocks.{i}.norm2.bias"),
             Rule(_BLOCK + "OvercompleteISTABlock_0/D", "blocks.{i}.mlp.D"),

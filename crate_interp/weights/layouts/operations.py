@@ -9,7 +9,7 @@ from torch import Tensor
 from crate_interp.errors import CheckpointError
 from crate_interp.weights.layout import Rule
 
-__all__ = ["OFFICIAL", "layer_rules", "transposed"]
+__all__ = ["OFFICIAL", "layer_rules", "of_dimensions", "transposed"]
 
 
 def layer_rules(prefix: str) -> tuple[Rule, ...]:
@@ -34,17 +34,22 @@ OFFICIAL = (
 )
 
 
-def transposed(dims: int, join: int | None = None) -> Callable[[Tensor], Tensor]:
+def transposed(dims: int, join: tuple[int, int] | None = None) -> Callable[[Tensor], Tensor]:
     """Make a JAX kernel the weight of a Linear.
 
     Args:
         dims: Dimensions of the kernel.
-        join: This dimension and the next are one in the Linear.
+        join: Dimensions that are one in the Linear.
     """
+    return of_dimensions(dims, lambda kernel: kernel.flatten(*join).t() if join else kernel.t())
 
-    def operation(kernel: Tensor) -> Tensor:
-        if kernel.ndim != dims:
-            raise CheckpointError(f"expected {dims} dimensions, found shape {tuple(kernel.shape)}")
-        return (kernel if join is None else kernel.flatten(join, join + 1)).t()
 
-    return operation
+def of_dimensions(dims: int, operation: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Do an operation only on tensors of so many dimensions; others are refused."""
+
+    def checked(tensor: Tensor) -> Tensor:
+        if tensor.ndim != dims:
+            raise CheckpointError(f"expected {dims} dimensions, found shape {tuple(tensor.shape)}")
+        return operation(tensor)
+
+    return checked
