@@ -1,4 +1,4 @@
-"""One command a file, found by the file's name; installed packages may add others.
+"""One command per file, found by the file's name; installed packages may add others.
 
 The list of commands is read from the sources, so that `--help` imports none of them.
 """
@@ -28,8 +28,8 @@ class CommandEntry:
 
     Attributes:
         group: Heading that it stands under.
-        summary: What it does, in a line.
-        module: Where its class is.
+        summary: Description in one line.
+        module: Module of its class.
         plugin: Entry point of a command of another package.
     """
 

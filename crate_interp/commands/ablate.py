@@ -42,10 +42,10 @@ _NO_CLASS = -1
 
 @dataclass(kw_only=True)
 class _Reading(Reading):
-    """What is silenced.
+    """Heads or atoms to silence.
 
     Attributes:
-        site: Where the heads or atoms are.
+        site: Site of the heads or atoms.
         units: Heads or atoms to silence: number of the block, and number in the block.
         count: Number of heads or atoms that there are in the blocks.
         estimate: Estimates by which `units` were chosen, mean over the images; `None` for all.

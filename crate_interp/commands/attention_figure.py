@@ -1,4 +1,4 @@
-"""What a figure of attention is, and the table of all of them.
+"""Figures of attention: what one is, and the table of all of them.
 
 A figure is one file of `crate_interp/commands/attention_figures/`, or of an installed package: a
 frozen dataclass whose fields are its options on the command line.
@@ -50,7 +50,7 @@ class AttentionFigure(ABC):
     """A figure of attention: what it measures of an image, and what it draws of all.
 
     Attributes:
-        summary: What it shows, for `--help`.
+        summary: Description for `--help`.
         every_block: Whether it reads all blocks, and not only the one of `--block`.
         pictures: Number of images, from the first on, whose picture it shows.
         numbers: Names of arrays of `measure` that go into the file of numbers of an image.
@@ -102,7 +102,7 @@ FIGURES: Table[AttentionFigure] = Table(
 
 @dataclass
 class AttentionReading(Reading):
-    """What is read of every image, and how figures name it.
+    """Sites read of every image, and the names that figures give them.
 
     Attributes:
         figures: Figures to draw.
@@ -135,7 +135,7 @@ class AttendedImage:
     Args:
         activations: Queries and keys, a batch of one.
         image: The image.
-        reading: Which token, block and heads are read.
+        reading: Token, block and heads that are read.
 
     Raises:
         InputError: The pixel lies outside the image.

@@ -136,11 +136,11 @@ class EvaluateClassifier(Command, WeightsOptions):
 
 @dataclass(frozen=True)
 class _Classifier:
-    """What is measured.
+    """A classifier to measure.
 
     Attributes:
-        score_of: Normalised images to the scores of the classes.
-        vision: The vision transformer in it, for its sizes.
+        score_of: Computes the scores of the classes for normalised images.
+        vision: Vision transformer of the classifier, for its sizes.
         outputs: Number of classes.
         path: Weight file, `None` for random weights.
     """

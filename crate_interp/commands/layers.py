@@ -46,7 +46,7 @@ COLUMNS = ("model", "image", "block", "compressed", "coding_rate", "counted", "s
 
 @dataclass
 class _Reading(Reading):
-    """What is read of a model, and its thresholds λ in words; empty for a model without."""
+    """Sites read of a model, and its thresholds λ in words; empty for a model without."""
 
     thresholds: str = ""
 

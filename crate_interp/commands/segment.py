@@ -62,7 +62,7 @@ class _Entry(JournalEntry):
 
 @dataclass
 class _Reading(Reading):
-    """What a segmenter reads, and the segmenter."""
+    """Sites that a segmenter reads, and the segmenter."""
 
     segmenter: Segmenter = field(kw_only=True)
 

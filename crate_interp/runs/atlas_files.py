@@ -50,16 +50,16 @@ _MOST_BYTES = 1 << 31  # of an index; one of 4096 neurons on 200 x 200 patches h
 
 @dataclass(frozen=True)
 class AtlasSource:
-    """What an atlas was made of: enough to put another image through the same model.
+    """Model, block and images of an atlas: enough to put another image through the same model.
 
     Attributes:
-        model: As `load_backbone` takes it.
+        model: Name of the model, as `load_backbone` takes it.
         weights: The weight file given for it, or `random`; `None` for the published one.
         model_args: Sizes that differ from the named model's.
         weights_sha256: Checksum of the weight file; `None` for random weights.
         parameters_sha256: Checksum of the model's parameters, as `parameters_checksum` computes it.
         block: Number of the block, from 0.
-        site: Where the atoms were read.
+        site: Site that the atoms were read at.
         geometry: How the patches of any image lie; its original size is the model's input.
         stride: Pixels between patches, if it was chosen.
         images: Name of the set of images.
@@ -88,8 +88,8 @@ class StoredAtlas:
     """An atlas as its folder holds it.
 
     Attributes:
-        atlas: The numbers.
-        source: What they were made of.
+        atlas: Numbers of the atlas.
+        source: Model, block and images that they were made of.
         names: Names of the images that the atlas shows, by number.
         thumbnails: Names of the files of their small copies, by number.
     """
@@ -143,8 +143,8 @@ def _was_begun(folder: Path) -> bool:
     if any(path.name != THUMBNAILS and path.name[0] != "." for path in folder.iterdir()):
         return False
     thumbnails = folder / THUMBNAILS
-    found = thumbnails.iterdir() if thumbnails.is_dir() else ()
-    return all(_THUMBNAIL.fullmatch(path.name) for path in found)
+    copies = thumbnails.iterdir() if thumbnails.is_dir() else ()
+    return all(_THUMBNAIL.fullmatch(path.name) for path in copies)
 
 
 def _take_its_place(folder: Path, new: Path) -> None:
@@ -207,10 +207,10 @@ class _Format(msgspec.Struct):
 
 
 class _About(msgspec.Struct):
-    """What the index has beside numbers.
+    """Texts of the index, beside its numbers.
 
     Attributes:
-        source: What the atlas was made of.
+        source: Model, block and images of the atlas.
         names: Names of images, by number.
         thumbnails: Names of files, by number; `None` in an atlas of an earlier version.
     """
@@ -235,19 +235,19 @@ _DIMENSIONS = {
 
 def _about_in(array: Shaped[np.ndarray, ...], source: str) -> _About:
     text = text_in(array, f"{source}: about")
-    found = parse_json_as(text, _Format, source).format
-    if found != FORMAT:
-        raise InputError(f"{source}: expected format {FORMAT}, found {shorten(found)}")
+    version = parse_json_as(text, _Format, source).format
+    if version != FORMAT:
+        raise InputError(f"{source}: expected format {FORMAT}, found {shorten(version)}")
     return parse_json_as(text, _About, source)
 
 
 def _atlas_of(arrays: Mapping[str, Shaped[np.ndarray, ...]]) -> Atlas:
     for name, (dtype, dimensions) in _DIMENSIONS.items():
-        found = arrays[name]
-        if found.dtype != dtype or found.ndim != dimensions:
+        array = arrays[name]
+        if array.dtype != dtype or array.ndim != dimensions:
             raise InputError(
-                f"{name}: expected {dtype} of {dimensions} dimensions, found {found.dtype} of "
-                f"shape {found.shape}"
+                f"{name}: expected {dtype} of {dimensions} dimensions, found {array.dtype} of "
+                f"shape {array.shape}"
             )
     atlas = Atlas(**{**arrays, "num_images": int(arrays["num_images"])})  # type: ignore[arg-type]
     images, (rows, columns) = atlas.num_images, atlas.grid_hw

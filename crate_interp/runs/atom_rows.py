@@ -34,7 +34,7 @@ def atom_row(
 
     Args:
         folder: Folder of the atlas.
-        stored: What is in it.
+        stored: Content of the folder.
         atom: Number of the atom, from 0.
         value_map: Value of the atom at each patch of one image, instead of its mean map.
         share: Part of the atom in what the block writes there, in [0, 1].

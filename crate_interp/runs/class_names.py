@@ -1,4 +1,4 @@
-"""What the classes of a model are called."""
+"""Names of the classes of a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def class_names_of(config: ModelOptions, num_classes: int) -> list[str] | None:
     """Find the names of a model's classes: those in its weight file, or ImageNet's by their number.
 
     Args:
-        config: Names the model and its weights.
+        config: Options that name the model and its weights.
         num_classes: Outputs of the model.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a command is: its options, what it measures of an image, and what it concludes.
+"""Commands: their options, what they measure of an image, and what they conclude.
 
 A command is one file of `crate_interp/commands/`, or of an installed package: a frozen dataclass
 whose fields are its options. Such a file imports rooms, not torch, so that `--help` answers at
@@ -63,13 +63,13 @@ class Command(ABC):
 
 @dataclass
 class Reading:
-    """What a command records of every image; a subclass may keep more that `measure` needs.
+    """Sites that a command records of every image; a subclass may keep more for `measure`.
 
     Attributes:
         sites: Sites to record.
         blocks: Numbers of the blocks to record, from 0; negative ones count from the last.
         pictures: Number of images, from the first on, whose own pixels `measure` gets as well.
-        settings: Settings that options leave open and the model decides, such as a site.
+        settings: Settings that the options leave to the model, such as a site.
     """
 
     sites: Sequence[Site | str] = ()
@@ -175,7 +175,7 @@ class ImageCommand(Command, ModelOptions):
         Args:
             run: Model, images, and what `reading` returned.
             image: The image.
-            output: Its activations, a batch of one, or what `forward` returns.
+            output: Activations of the image, a batch of one, or what `forward` returns.
 
         Returns:
             Plain values for the journal, and arrays, which are kept in a file for each image.

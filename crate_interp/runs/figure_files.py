@@ -28,10 +28,10 @@ def save_figure(figure: Figure, path: Path, options: FigureOptions) -> list[Path
     """Write a figure, the same bytes for the same figure.
 
     Args:
-        figure: To write.
-        path: Of the PNG; other formats get a name that differs in the suffix. Folders that are
+        figure: The figure to write.
+        path: Path of the PNG; other formats get a name that differs in the suffix. Folders that are
             missing are made.
-        options: Formats, and pixels an inch.
+        options: Formats, and pixels per inch.
 
     Returns:
         The files; each appears whole or not at all.

@@ -38,7 +38,7 @@ class Accumulator(Protocol):
         """Add one image: its id, then by name what was measured of it."""
 
     def state(self) -> dict[str, Shaped[np.ndarray, ...]]:
-        """Give all that the sums are, as arrays by name."""
+        """Give all sums, as arrays by name."""
 
     def restore(self, state: Mapping[str, Shaped[np.ndarray, ...]]) -> None:
         """Go on from what `state` gave.
@@ -52,7 +52,7 @@ class Fold:
     """Sums over images, and the file that keeps them.
 
     Args:
-        path: The file; one that is there is gone on from, unless it is damaged.
+        path: The file; sums go on from one that is there, unless it is damaged.
         accumulator: Sums of no image yet.
 
     Attributes:
@@ -74,7 +74,7 @@ class Fold:
 
         Args:
             image_id: Id of the image.
-            measured: What was measured of it, as the accumulator takes it.
+            measured: Measurements of the image, as the accumulator takes them.
 
         Raises:
             InputError: The accumulator refuses it, or the file cannot be written.

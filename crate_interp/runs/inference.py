@@ -54,7 +54,7 @@ _logger = logging.getLogger(__name__)
 
 _MANY_PATCHES = 16_384  # of an image: 128 x 128, for instance 1024 pixels a side by patches of 8
 _TOKENS = {"cpu": 4096, "cuda": 65536}  # of a batch: more make products no faster
-_NUMBERS_A_TOKEN = 24  # float32, per embedding dimension, that are alive at once inside a block
+_NUMBERS_PER_TOKEN = 24  # float32, per embedding dimension, that are alive at once inside a block
 _MEMORY_SHARE = 0.25  # of a GPU, for the forward pass; cuts and the CRF want some, too
 _MAX_WORKERS = 8  # a CRF at 480 px takes 0.4 GB in each
 
@@ -63,7 +63,7 @@ def device_of(name: str) -> torch.device:
     """Find the device of an option `--device`.
 
     Args:
-        name: As torch names it, or `auto` for the fastest one here.
+        name: Name of the device in torch, or `auto` for the fastest one here.
 
     Raises:
         InputError: It cannot be used here.
@@ -86,7 +86,7 @@ def check_tokens(observer: Observer) -> None:
     of attention grows with the pairs as well.
 
     Args:
-        observer: With the model on its device, and the size of its input.
+        observer: Observer with the model on its device.
 
     Raises:
         InputError: The pairs of one image take more than all memory.
@@ -95,40 +95,40 @@ def check_tokens(observer: Observer) -> None:
     patches, there = rows * columns, usable_memory(observer.device)
     if patches <= _MANY_PATCHES:
         return
-    found = (
+    size = (
         f"size {observer.size}: {patches} patches an image, whose pairs take "
         f"{patches**2 / 1e9:.1f} GB in a cut"
     )
     if patches**2 > there:
         raise InputError(
-            f"{found}; expected at most the memory, {there / 1e9:.1f} GB: take a smaller --size"
+            f"{size}; expected at most the memory, {there / 1e9:.1f} GB: take a smaller --size"
         )
-    _logger.warning("%s; attention takes time by the pairs, too", found)
+    _logger.warning("%s; attention takes time by the pairs, too", size)
 
 
 def batch_size_of(asked: BatchSize, observer: Observer) -> int:
     """Find the batch size of an option `--batch-size`.
 
-    `auto` is as many images as have 4096 tokens together, or 65536 on CUDA if 24 float32 numbers a
-    token and embedding dimension fit into a quarter of the device's memory, but at least one. It
-    depends on the machine alone, not on what else runs there: a run that is continued finds the
+    `auto` is as many images as have 4096 tokens together, or 65536 on CUDA if 24 float32 numbers
+    per token and embedding dimension fit into a quarter of the device's memory, but at least one.
+    It depends on the machine alone, not on what else runs there: a run that is continued finds the
     same.
 
     Args:
         asked: A number, which is returned, or `auto`.
-        observer: With the model on its device, and the size of its input.
+        observer: Observer with the model on its device.
     """
     if asked != "auto":
         return asked
     model: Any = observer.model
     rows, columns = observer.grid_hw
     device = observer.device
-    wanted = _TOKENS.get(device.type, _TOKENS["cpu"])
+    tokens = _TOKENS.get(device.type, _TOKENS["cpu"])
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
-        bytes_a_token = 4 * _NUMBERS_A_TOKEN * model.embed_dim
-        wanted = min(wanted, int(memory * _MEMORY_SHARE) // bytes_a_token)
-    return max(1, wanted // (rows * columns + int(model.num_prefix_tokens)))
+        bytes_per_token = 4 * _NUMBERS_PER_TOKEN * model.embed_dim
+        tokens = min(tokens, int(memory * _MEMORY_SHARE) // bytes_per_token)
+    return max(1, tokens // (rows * columns + int(model.num_prefix_tokens)))
 
 
 def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:
@@ -141,7 +141,7 @@ def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:
 
     Args:
         asked: A number type, which is returned, or `auto`.
-        device: Where the model runs.
+        device: Device that the model runs on.
     """
     if asked != "auto":
         return asked
@@ -237,8 +237,8 @@ def open_pictures(config: ImageOptions) -> ImageSet:
 
 def statistics_of(model: nn.Module) -> dict[str, list[float]]:
     """Give the `mean` and `std` of a model's input, RGB in [0, 1], for settings."""
-    found = resolve_model_data_config(model)
-    return {name: [float(value) for value in found[name]] for name in ("mean", "std")}
+    data_config = resolve_model_data_config(model)
+    return {name: [float(value) for value in data_config[name]] for name in ("mean", "std")}
 
 
 def describe_model(name: str, weights: Path | None) -> str:
@@ -259,8 +259,8 @@ def release_of(config: ModelOptions, sha256: str | None) -> str | None:
     """Name a command's model as tables of published numbers do, if it is a published one.
 
     Args:
-        config: Of the command.
-        sha256: Of the weight file that it loads; `None` for random weights.
+        config: Options of the command.
+        sha256: Checksum of the weight file that it loads; `None` for random weights.
 
     Returns:
         `architecture.tag`, `architecture (untrained)`, or `None`: for a file that is not known to

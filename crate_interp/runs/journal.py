@@ -1,4 +1,4 @@
-"""What the journal of a run keeps of an image."""
+"""Entries of the journal of a run, one per image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _WithArrays(TypedDict, total=False):
 
 
 class JournalEntry(_WithArrays):
-    """What the journal of every command has of an image; each adds keys of its own."""
+    """Keys that every command has in the entry of an image; each adds keys of its own."""
 
     image_id: int
     file_name: str
@@ -21,7 +21,7 @@ class JournalEntry(_WithArrays):
 
 
 class Entry(dict[str, Any]):
-    """What was kept of an image: plain values, and arrays, which are read when they are asked for.
+    """Entry of an image: plain values, and arrays, which are read when they are asked for.
 
     Args:
         values: Plain values.

@@ -127,7 +127,7 @@ def naming(path: Path, advice: str = "") -> Iterator[None]:
 
     Args:
         path: The file.
-        advice: What to do, for the end of the message.
+        advice: Advice for the end of the message.
     """
     try:
         yield

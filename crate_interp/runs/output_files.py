@@ -23,10 +23,10 @@ def write_output(
     """Write one output.
 
     Args:
-        output: What to write.
+        output: The output to write.
         folder: Folder that the names are in; folders that are missing are made.
-        provenance: What stands beside numbers.
-        options: How figures are written.
+        provenance: Provenance that stands beside numbers.
+        options: Formats and resolution of figures.
 
     Returns:
         The files that were written.

@@ -19,8 +19,8 @@ def file_stems(file_names: Sequence[str], taken: Collection[str] = ()) -> list[s
     joined by "-". If that does not tell all apart, or one is too long, all are numbered.
 
     Args:
-        file_names: Of the images, with their folders.
-        taken: Stems in small letters that are no image's.
+        file_names: Names of the images, with their folders.
+        taken: Stems in small letters that other files have.
     """
     stems = [Path(name).stem for name in file_names]
     counts = Counter([stem.lower() for stem in stems] + list(taken))

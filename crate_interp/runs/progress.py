@@ -14,7 +14,7 @@ def progress_bar(**options: Any) -> tqdm[Any]:
     """Open a bar on standard error, which a terminal sees move and a log file now and then.
 
     Args:
-        **options: Of tqdm.
+        **options: Options of tqdm.
     """
     interval = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file wants fewer lines
     return tqdm(**options, mininterval=interval)

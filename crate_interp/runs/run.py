@@ -40,9 +40,9 @@ class SeenImage:
     """An image that is measured.
 
     Attributes:
-        record: Name, place and number.
+        record: Name, path and id of the image.
         rgb: The image at the model's size.
-        geometry: How its patches, the model's pixels and its own pixels lie.
+        geometry: Geometry of its patches, the model's pixels and its own pixels.
         stage: Counts seconds: `with image.stage("cut"): ...`.
         picture: Its own pixels, for the first images that `Reading.pictures` counts.
     """
@@ -62,11 +62,11 @@ class Run:
         command: The options, with one model.
         observer: The model.
         images: The images.
-        output: Where the final files go: the run folder, or the file that was named.
+        output: Place of the final files: the run folder, or the file that the user names.
         provenance: Weights, settings and versions, which stand beside every number.
         reading: What `command.reading` returned.
-        folder: Where the journal is kept.
-        entries: What was kept of the images that did not fail, in their order.
+        folder: Folder that keeps the journal.
+        entries: Entries of the images that did not fail, in their order.
         failed: Images that failed, with reasons.
         parts: Runs of all models of the command, this one among them.
         this_time: Images, seconds and memory of this process.

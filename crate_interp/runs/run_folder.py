@@ -1,8 +1,8 @@
 """A folder that holds one run: settings, a journal of finished images, and the final files.
 
-The journal has one JSON line an image, appended as soon as the image is done, with a checksum. A
+The journal has one JSON line per image, appended as soon as the image is done, with a checksum. A
 run that was stopped, by any signal, is continued by reading it back. A line that was cut off is
-dropped; a line that was damaged is told of, and its image done again. Arrays of an image are a file
+dropped; a damaged line is logged, and its image done again. Arrays of an image are a file
 of their own, whose checksum stands in the line.
 """
 
@@ -38,7 +38,7 @@ __all__ = ["RunFolder", "hold_folder", "open_run_folder"]
 _logger = logging.getLogger(__name__)
 
 _ADVICE = "; once there is room, the same command goes on from here"
-_TOLD = 5  # damaged lines that are told of one by one
+_NAMED = 5  # damaged lines that are named one by one
 
 
 class _Line(msgspec.Struct):
@@ -46,7 +46,7 @@ class _Line(msgspec.Struct):
 
     Attributes:
         sha256: Checksum of the bytes of the entry.
-        entry: What is known of one image.
+        entry: Values kept of one image.
     """
 
     sha256: str
@@ -77,7 +77,7 @@ class RunFolder:
         shutil.rmtree(self._arrays, ignore_errors=True)
 
     def finished(self) -> dict[int, Entry]:
-        """Read the journal's entries, by image id; damaged lines are told of, and leave the file.
+        """Read the journal's entries, by image id; damaged lines are logged, and leave the file.
 
         Raises:
             InputError: The journal cannot be read or written.
@@ -105,10 +105,10 @@ class RunFolder:
 
     def _entry_in(self, text: bytes, source: str) -> JournalEntry:
         line = parse_json_as(text, _Line, source)
-        found = checksum_of(bytes(line.entry))
-        if found != line.sha256:
+        checksum = checksum_of(bytes(line.entry))
+        if checksum != line.sha256:
             raise InputError(
-                f"{source}: expected an entry of checksum {shorten(line.sha256)}, found {found}"
+                f"{source}: expected an entry of checksum {shorten(line.sha256)}, found {checksum}"
             )
         checked: JournalEntry = parse_json_as(bytes(line.entry), self._entry, source)
         # Keys that the command has not declared are kept as well.
@@ -166,13 +166,13 @@ class RunFolder:
 
 
 def _tell_of(damaged: Sequence[str], journal: Path) -> None:
-    for message in damaged[:_TOLD]:
+    for message in damaged[:_NAMED]:
         _logger.warning("%s; the image is done again", message)
-    if len(damaged) > _TOLD:
+    if len(damaged) > _NAMED:
         _logger.warning(
             "%s: %d more lines are damaged, or of an earlier version; their images are done again",
             journal,
-            len(damaged) - _TOLD,
+            len(damaged) - _NAMED,
         )
 
 
@@ -185,7 +185,7 @@ def open_run_folder(
     Args:
         path: The run folder; made if missing.
         settings: All that decides the run's results, as plain JSON types.
-        entry: What the journal has of an image: a `TypedDict` that inherits from `JournalEntry`.
+        entry: Keys of an image in the journal: a `TypedDict` that inherits from `JournalEntry`.
         keep: Whether the folder stays, and so refuses other settings; otherwise a run of other
             settings there is dropped, and the folder goes when the `with` block ends well.
 
@@ -257,10 +257,10 @@ def _empty(path: Path) -> None:
 
 def _differences(path: Path, settings: Mapping[str, Any]) -> str:
     """Settings that are not those of the run in a folder, in words."""
-    found = read_json_as(path, dict[str, Any])
+    stored = read_json_as(path, dict[str, Any])
     plain = json.loads(json.dumps(settings, default=str))  # paths
-    differing = [name for name in sorted({*found, *plain}) if found.get(name) != plain.get(name)]
+    differing = [name for name in sorted({*stored, *plain}) if stored.get(name) != plain.get(name)]
     return "; ".join(
-        f"{shorten(name)[1:-1]} was {shorten(found.get(name))}, now {shorten(plain.get(name))}"
+        f"{shorten(name)[1:-1]} was {shorten(stored.get(name))}, now {shorten(plain.get(name))}"
         for name in differing
     )

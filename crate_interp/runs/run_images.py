@@ -48,9 +48,9 @@ class RunImages:
     """The images of a run.
 
     Attributes:
-        folder: Of the run.
-        names: `file_name` by image id, of the images that failed, too.
-        sizes: Height and width by image id, pixels, of those that did not.
+        folder: Folder of the run.
+        names: `file_name` of every image by its id, also of those that failed.
+        sizes: Height and width of the other images by id, pixels.
         annotated: Whether there were annotations, which gave the ids; else the run counted them.
     """
 
@@ -90,7 +90,7 @@ def with_ids_of(
     Args:
         truth: The ground truth.
         of_run: The images, counted by the run.
-        results: Of the run.
+        results: Results of the run.
 
     Returns:
         Both with the ids of the ground truth.
@@ -108,10 +108,10 @@ def with_ids_of(
         fitting = [known for known in by_last[_parts(name)[-1]] if _is_end(name, known)]
         exact = [known for known in fitting if _parts(known) == _parts(name)]
         if len(exact or fitting) != 1:
-            found = f"{len(fitting)} of that name" if fitting else "none"
+            count = f"{len(fitting)} of that name" if fitting else "none"
             raise InputError(
                 f"{of_run.folder}: expected the image {shorten(name)} once in {truth.path}, "
-                f"found {found}"
+                f"found {count}"
             )
         entry = entries[(exact or fitting)[0]]
         size = (entry.get("height"), entry.get("width"))

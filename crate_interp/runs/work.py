@@ -125,7 +125,7 @@ def _more(count: int) -> str:
 
 
 def _this_time(run: Run, before: int, seconds: float) -> dict[str, Any]:
-    """What this process did of a run that may have been continued."""
+    """Images, seconds and memory of this process, in a run that may have been continued."""
     images = len(run.entries) - before
     return {
         "images": images,

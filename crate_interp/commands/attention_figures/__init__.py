@@ -1,1 +1,1 @@
-"""One figure of attention a file; the table is `crate_interp.commands.attention_figure.FIGURES`."""
+"""One figure of attention per file; the table is `commands.attention_figure.FIGURES`."""

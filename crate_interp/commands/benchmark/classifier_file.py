@@ -33,7 +33,7 @@ def write_classifier(path: Path, classifier: PatchClassifier, about: Mapping[str
     Args:
         path: The file.
         classifier: The classifier.
-        about: What it was made of, as `Run.provenance` has it.
+        about: Provenance, as `Run.provenance` has it.
 
     Raises:
         InputError: It cannot be written.
@@ -53,8 +53,8 @@ def read_classifier(path: Path) -> PatchClassifier | None:
         arrays = read_arrays(path, _MOST_BYTES, ("about", *_ARRAYS))
         text = text_in(arrays.pop("about"), f"{path}: about")
         about = parse_json_as(text, _About, str(path))
-        if (found := _checksum(arrays)) != about.sha256:
-            raise InputError(f"{path}: expected arrays of checksum {about.sha256}, found {found}")
+        if (actual := _checksum(arrays)) != about.sha256:
+            raise InputError(f"{path}: expected arrays of checksum {about.sha256}, found {actual}")
     except InputError as error:
         _logger.warning("%s; it is fitted again", error)
         return None

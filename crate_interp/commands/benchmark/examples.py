@@ -28,7 +28,7 @@ Examples = Annotated[int, Range(0, MOST_EXAMPLES)]  # rows of a figure
 
 
 class ExampleEntry(JournalEntry, total=False):
-    """What the journal has of the first images, beside arrays.
+    """Entries of the first images in the journal, beside arrays.
 
     Attributes:
         hw: Height and width of the image, pixels.

@@ -65,10 +65,10 @@ def published_attention_miou(
     """Find the attention mIoU of a model on VOC 2012 val, in percent, and its source.
 
     Args:
-        model: As `release_of` names it.
-        protocol: Which patches its masks keep.
+        model: Name of the model, as `release_of` gives it.
+        protocol: Rule for the patches that its masks keep.
         split: Part of VOC 2012 that was measured.
-        count: How many images of it were; the published numbers are those of all.
+        count: Number of images of it that were measured; the published numbers are those of all.
     """
     if model is None or (split, count) != ("val", _VOC_VAL):
         return None
@@ -80,11 +80,11 @@ def published_saliency(model: str | None, images: str, count: int) -> PublishedS
     """Find TokenCut's numbers for a model on the set that a path speaks of.
 
     Args:
-        model: As `release_of` names it.
+        model: Name of the model, as `release_of` gives it.
         images: Folder of the images; ECSSD, DUTS and DUT-OMRON are known by their names in it.
-        count: How many images of it were measured; the published numbers are those of all.
+        count: Number of images of it that were measured; the published numbers are those of all.
     """
     if model != "vit_small_patch16_224.dino":
         return None
-    found = (name for name in _SALIENCY if name in images.lower() and count == _WHOLE[name])
-    return next((_SALIENCY[name] for name in found), None)
+    names = (name for name in _SALIENCY if name in images.lower() and count == _WHOLE[name])
+    return next((_SALIENCY[name] for name in names), None)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import numpy as np
 
 from crate_interp import data, evaluation, hooks, segmentation
-from crate_interp.commands.benchmark.command import BenchmarkCommand
 from crate_interp.commands.benchmark.examples import (
     MOST_EXAMPLES,
     ExampleEntry,
@@ -19,6 +18,7 @@ from crate_interp.commands.benchmark.examples import (
     draw_examples,
     example_of,
 )
+from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.published import published_saliency
 from crate_interp.commands.benchmark.tables import format_table, percent
 from crate_interp.errors import InputError
@@ -100,16 +100,16 @@ class Saliency(BenchmarkCommand):
         with image.stage("score"):
             geometry = image.geometry
             truth = self.labelled.labels_of(image.record, geometry.original_hw) == 1
-            maps, found = self._maps(run, image, output), {}
+            maps, scores = self._maps(run, image, output), {}
             for name, grids in maps.items():
                 soft, mask = (geometry.grid_to_original(grid[None])[0] for grid in grids)
-                found[name] = evaluation.image_saliency(soft, mask, truth)
+                scores[name] = evaluation.image_saliency(soft, mask, truth)
         if image.picture is None:
-            return {"methods": found}
-        captions = [f"IoU {percent(of_method['iou'])}" for of_method in found.values()]
+            return {"methods": scores}
+        captions = [f"IoU {percent(of_method['iou'])}" for of_method in scores.values()]
         masks = np.stack([mask for _, mask in maps.values()])
         example = example_of(image, truth[None], masks, [image.record.file_name, *captions])
-        return {"methods": found, **example}
+        return {"methods": scores, **example}
 
     def conclude(self, run: Run) -> Conclusion:
         """Average over the images, beside the published numbers."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from crate_interp import data, evaluation
-from crate_interp.commands.benchmark.command import BenchmarkCommand
+from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
 from crate_interp.errors import InputError
 from crate_interp.options import Range, option

@@ -48,7 +48,7 @@ def class_scores(
         classes: Names of the classes.
         counts: Number of images that each class occurs in; classes without one are left out.
         scores: Scores of each method, shares of 1.
-        label: What the scores are, for the figure.
+        label: Name of the scores, for the figure.
     """
     kept: list[int] = np.flatnonzero(counts).tolist()
     header = ["class", "images", *scores]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from crate_interp import data, evaluation, hooks
-from crate_interp.commands.benchmark.command import BenchmarkCommand
 from crate_interp.commands.benchmark.examples import (
     MOST_EXAMPLES,
     ExampleEntry,
@@ -18,6 +17,7 @@ from crate_interp.commands.benchmark.examples import (
     draw_examples,
     example_of,
 )
+from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.published import published_attention_miou
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
 from crate_interp.errors import InputError
@@ -168,8 +168,8 @@ class Voc2012(BenchmarkCommand):
         if self.labelled.classes != data.VOC_CLASSES:
             return None
         release = release_of(self, run.provenance["weights"]["sha256"])
-        found = published_attention_miou(release, self.protocol, self.split, len(run.entries))
-        return None if found is None else {"mean_iou": found[0] / 100, "source": found[1]}
+        score = published_attention_miou(release, self.protocol, self.split, len(run.entries))
+        return None if score is None else {"mean_iou": score[0] / 100, "source": score[1]}
 
     def _report(
         self, run: Run, score: AttentionSegmentationScore, results: Mapping[str, Any]
