@@ -231,6 +231,20 @@ def test_the_command_line_comes_before_the_file_and_that_before_the_defaults(tmp
     )
 
 
+@pytest.mark.parametrize("given", [["--method", "tokencut"], ["--method=tokencut"], []])
+def test_segment_has_the_options_of_its_segmenter(given, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("model: demo\ncoco: demo\nmethod: tokencut\n")
+    arguments = ["segment", *given, "--config", str(file)]
+    config = configuration_of(monkeypatch, "segment", arguments)
+    assert (config.method, config.tau, hasattr(config, "max_masks")) == ("tokencut", 0.2, False)
+    with pytest.raises(SystemExit):
+        main([*arguments, "--max-masks", "2"])
+    assert "--max-masks" in one_line(capsys)
+    assert main(["segment", "--method", "nocut", "--coco", "demo"]) == 2
+    assert "expected one of" in one_line(capsys)
+
+
 def test_values_have_the_types_of_their_options(monkeypatch):
     arguments = ["convert", "a.pth", "--model", "1e3", "--model-args", '{"depth": 2}', "b"]
     config = configuration_of(monkeypatch, "convert", arguments)

@@ -14,8 +14,10 @@ import numpy as np
 from crate_interp import data, evaluation, segmentation, structures, visualization
 from crate_interp.data.export import EXPORTS
 from crate_interp.errors import InputError
+from crate_interp.files import read_yaml
 from crate_interp.options import option, part_of, with_options_of
 from crate_interp.options.choices import Refine
+from crate_interp.options.pipelines import find_pipeline
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand, Reading
 from crate_interp.runs.journal import Entry, JournalEntry
@@ -189,9 +191,9 @@ class SegmentCommand(ImageCommand):
 
     def _outputs(self, run: Run, results: list[Any], title: str) -> Iterator[Output]:
         yield Json("results", results)
+        masks = f"{self.title} masks of {run.images.name}"
         for name in self.export:
-            title = f"{self.title} masks of {run.images.name}"
-            for file, content in EXPORTS[name]().files(_exported(run.entries), title):
+            for file, content in EXPORTS[name]().files(_exported(run.entries), masks):
                 yield Text(file, content)
         shown = run.entries[: self.visualize]
         paths = {record.image_id: record.path for record in run.images.records}
@@ -223,16 +225,26 @@ class Segment(SegmentCommand):
 
     @classmethod
     def kind_for(cls, arguments: Sequence[str]) -> type[Command]:
-        """Add the options of the segmenter that `--method` names."""
-        name = "maskcut"
-        for at, argument in enumerate(arguments):
-            if argument == "--method" and at + 1 < len(arguments):
-                name = arguments[at + 1]
-            elif argument.startswith("--method="):
-                name = argument.removeprefix("--method=")
+        """Add the options of the segmenter that `--method`, or the file of `--config`, names."""
+        name, file = (_given(option_name, arguments) for option_name in ("--method", "--config"))
+        if name is None and file is not None:
+            content = read_yaml(find_pipeline(file, ("maskcut",), "--config"))
+            name = content.get("method") if isinstance(content, dict) else None
+        name = "maskcut" if name is None else str(name)
         help_text = f"segmenter: {', '.join(SEGMENTERS.names())}"
         method = "method", str, option(help_text, "maskcut")
         return with_options_of(cls, [SEGMENTERS[name]], [method], title=name)
+
+
+def _given(name: str, arguments: Sequence[str]) -> str | None:
+    """Value of an option among arguments that are not parsed yet; the last one counts."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == name:
+            value = following
+        elif argument.startswith(f"{name}="):
+            value = argument.partition("=")[2]
+    return value
 
 
 def _iou_types(annotations: Mapping[str, Any]) -> dict[Any, str]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from crate_interp import MaskCut
+from crate_interp import MaskCut, visualization
 from crate_interp.cli import main
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision
@@ -109,6 +109,23 @@ def test_run_writes_coco_files_that_agree_with_the_library(pictures, tmp_path, c
     assert all(a["area"] == decode_mask(a["segmentation"]).sum() for a in written.anns.values())
     names = {file.name for file in (output / "images").iterdir()}
     assert names == {"1.png", "2.png", "3.png", "sheet.png", "sheet.pdf"}
+
+
+def test_the_sheet_names_model_set_and_score(pictures, tmp_path, monkeypatch):
+    titles, draw = [], visualization.overlay_sheet
+    monkeypatch.setattr(
+        visualization,
+        "overlay_sheet",
+        lambda images, captions, title, **more: (
+            titles.append(title) or draw(images, captions, title, **more)
+        ),
+    )
+    output = tmp_path / "run"
+    assert run(pictures, output, *annotated(pictures), "--visualize", "1") == 0
+    score = 100 * read(output, "summary.json")["average_precision"]["mask"]["AP50"]
+    (title,) = titles
+    assert title.startswith("MaskCut, crate_alpha_demo (untrained) on ")
+    assert f": mask AP50 {score:.1f}, AP " in title
 
 
 def test_run_without_annotations_has_results_but_no_table(pictures, tmp_path, capsys):
