@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from crate_interp import Observer, attention_masks, load_backbone, visualization
+import crate_interp.visualization as visualization
+from crate_interp import Observer, attention_masks, load_backbone
 from crate_interp.analysis import attended_keys, attention_statistics, head_agreement
 from crate_interp.cli import main
 from crate_interp.commands import attention_figures

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crate_interp import visualization
+import crate_interp.visualization as visualization
 from crate_interp.cli import main
 
 HEADER = "step,loss,learning_rate,gradient_norm,accuracy,seconds"

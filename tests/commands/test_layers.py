@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crate_interp import visualization
+import crate_interp.visualization as visualization
 from crate_interp.analysis import layer_objective, objective_sites
 from crate_interp.cli import main
 from crate_interp.data import read_image

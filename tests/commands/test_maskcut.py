@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from crate_interp import MaskCut, visualization
+import crate_interp.visualization as visualization
+from crate_interp import MaskCut
 from crate_interp.cli import main
 from crate_interp.data import decode_mask
 from crate_interp.evaluation import coco_average_precision

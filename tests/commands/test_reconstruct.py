@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crate_interp import visualization
+import crate_interp.visualization as visualization
 from crate_interp.cli import main
 from crate_interp.models.masking import draw_mask
 from crate_interp.weights import load_mae

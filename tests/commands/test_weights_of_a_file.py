@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import crate_interp
-from crate_interp import weights
+import crate_interp.weights as weights
 from crate_interp.cli import main
 from crate_interp.commands.benchmark.published import published_attention_miou, published_saliency
 from crate_interp.commands.benchmark.voc2012 import Voc2012
