@@ -11,7 +11,7 @@ from pathlib import Path
 from crate_interp.data.coco import ImageSet
 from crate_interp.data.folders import FoundImage, search_folder
 from crate_interp.data.image_files import image_suffixes
-from crate_interp.data.image_sets import numbered
+from crate_interp.data.image_sets import number_images
 from crate_interp.errors import InputError
 from crate_interp.files import is_folder
 
@@ -37,7 +37,7 @@ def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | 
     Hidden folders are no classes.
 
     Args:
-        folder: Of the class folders.
+        folder: Folder that holds the class folders.
         recursive: Search the folders in the class folders, too.
 
     Raises:
@@ -62,7 +62,7 @@ def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | 
     in_turn = [
         image for image in chain.from_iterable(zip_longest(*by_class.values())) if image is not None
     ]
-    records = numbered(in_turn)
+    records = number_images(in_turn)
     return ClassFolders(
         folder.absolute().name,
         records,

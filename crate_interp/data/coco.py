@@ -42,10 +42,10 @@ class ImageRecord:
     """One image of a set; the file may be missing, which reading it will tell.
 
     Attributes:
-        image_id: Unique in the set, as the annotations give it.
-        file_name: As the annotations give it; else the path from the folder that was searched,
-            or from a folder above, where that is needed to tell files apart.
-        path: Where the file lies.
+        image_id: Number of the image, unique in the set, as the annotations give it.
+        file_name: Name in the annotations; else the path from the folder that was searched, or from
+            a folder above, where that is needed to tell files apart.
+        path: Path of the file.
         hw: Height and width that the annotations give, pixels; `None` without annotations.
         source: The annotation file, for messages; `None` without annotations.
     """
@@ -94,7 +94,7 @@ class ImageSet:
 
     Attributes:
         name: A COCO split, or the name of the folder.
-        records: In the order of the annotation file, or of `list_images`.
+        records: Images, in the order of the annotation file, or of `list_images`.
         annotations: The COCO annotation file as read; it may describe more images.
     """
 

@@ -62,7 +62,7 @@ class _Content(_RequiredSections, total=False):
 
 
 class CocoFile(dict[str, Any]):
-    """What a COCO annotation file holds: a dictionary that knows the name of its file."""
+    """Content of a COCO annotation file: a dictionary that knows the name of its file."""
 
     def __init__(self, content: Mapping[str, Any], path: Path) -> None:
         super().__init__(content)
@@ -94,8 +94,8 @@ def check_coco(coco: Any, source: str, kind: Any = _Content) -> dict[str, Any]:
     2^29 together, at most.
 
     Args:
-        coco: What an annotation file holds.
-        source: The name of the file, for messages.
+        coco: Content of an annotation file.
+        source: Name of the file, for messages.
         kind: A `TypedDict` of `images`, `annotations` and, maybe, `categories`, whose entries have
             the keys of `CocoImage`, `CocoAnnotation` and `CocoCategory`, or more.
 

@@ -56,9 +56,9 @@ def check_outlines(segmentations: Sequence[Any], bound: float, source: str) -> N
     """Check that the polygons of a file fit into memory once they are drawn.
 
     Args:
-        segmentations: Of all its entries.
+        segmentations: Segmentations of all its entries.
         bound: Sum of what `check_segmentation` returned for them.
-        source: The name of the file, for messages.
+        source: Name of the file, for messages.
 
     Raises:
         InputError: Their outlines are too long together.

@@ -32,15 +32,15 @@ class DownloadError(InputError):
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file of a data set, and what of it is kept.
+    """A zip file of a data set, and the part of it that is kept.
 
     Attributes:
-        path: On the server.
+        path: Path on the server.
         md5: Checksum of the zip file.
-        size: Of the zip file, bytes.
+        size: Size of the zip file, bytes.
         folder: The folder of the archive that is kept, and where it is kept.
         pattern: The files in it that are kept.
-        count: How many of these there are.
+        count: Number of these files.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""What an export format is: masks of many images as files that other tools read."""
+"""Export formats: masks of many images as files that other tools read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Export(ABC):
 
         Args:
             images: The images, in order; they come one at a time.
-            title: What the masks are.
+            title: Name of the masks.
 
         Yields:
             Path below the run folder, and content, of each file.

@@ -33,8 +33,8 @@ class FoundImage(NamedTuple):
     """An image file.
 
     Attributes:
-        path: Where it lies.
-        name: Its path from the folder that was searched, with slashes; of a file that was given
+        path: Path of the file.
+        name: Path from the folder that was searched, with slashes; of a file that was given
             itself, the name of the file.
     """
 
@@ -55,7 +55,7 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Fo
     in one line a folder, but for hidden entries and files of text and data.
 
     Args:
-        paths: Files and folders, in the order in which their images are wanted.
+        paths: Files and folders, in the order of the images.
         recursive: Search the folders in the folders, too; links to folders are followed.
 
     Returns:
@@ -75,8 +75,8 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Fo
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"{path}: cannot be read: {reason}") from None
         levels = math.inf if recursive else 1
-        found = search_folder(path, levels) if is_folder else [FoundImage(path, path.name)]
-        for image in found:
+        inside = search_folder(path, levels) if is_folder else [FoundImage(path, path.name)]
+        for image in inside:
             images.setdefault(image.path.absolute(), image)
     if not images:
         raise InputError("expected image files or folders, found none")
@@ -87,13 +87,13 @@ def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:
     """Find the image files in a folder, as `find_images` does.
 
     Args:
-        folder: Where to search.
+        folder: Folder to search.
         levels: 1 for what lies directly in it, 2 to search the folders in it as well, and so on.
 
     Raises:
         InputError: The folder cannot be read, or holds no image.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     left_out: Counter[str] = Counter()
     waiting: list[tuple[Path, int]] = [(folder, 1)]
     seen: set[tuple[int, int]] = set()
@@ -114,13 +114,13 @@ def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:
         for entry in entries:
             kind = _kind_of(entry)
             if kind == "image":
-                found.append(entry)
+                files.append(entry)
             elif kind == "folder" and level < levels:
                 waiting.append((entry, level + 1))
             elif kind is not None:
                 left_out["folder (--recursive)" if kind == "folder" else kind] += 1
     described = _describe(left_out)
-    if not found:
+    if not files:
         raise InputError(
             f"{folder}: expected image files ({', '.join(sorted(image_suffixes()))}) in this "
             f"folder, found none{f'; left out: {described}' if described else ''}"
@@ -129,8 +129,8 @@ def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:
         count = left_out.total()
         noun = "entry" if count == 1 else "entries"
         _logger.warning("%s: %d %s left out: %s", folder, count, noun, described)
-    found.sort(key=lambda path: path.relative_to(folder).parts)
-    return [FoundImage(path, path.relative_to(folder).as_posix()) for path in found]
+    files.sort(key=lambda path: path.relative_to(folder).parts)
+    return [FoundImage(path, path.relative_to(folder).as_posix()) for path in files]
 
 
 def _kind_of(entry: Path) -> str | None:

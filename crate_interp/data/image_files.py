@@ -1,4 +1,4 @@
-"""Opening image files: which formats are read, how large an image may be, how a failure is told.
+"""Opening image files: which formats are read, how large an image may be, how failures are worded.
 
 Pillow knows formats for which it starts other programs (EPS: Ghostscript), so it is always given a
 list. Nothing else in the package opens an image with Pillow.
@@ -86,13 +86,13 @@ def opened_image(
     formats: tuple[str, ...] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Image.Image]:
-    """Open an image, not decoded yet; what its decoder raises in the `with` block is told alike.
+    """Open an image, not decoded yet; what its decoder raises in the `with` block is worded alike.
 
     Args:
         source: The file, or a stream of its content.
-        name: Of the image, for messages (default: the path).
-        formats: Pillow's names of those to take (default: `image_formats`).
-        max_pixels: Of the largest image to take; Pillow's own limit holds where it is lower.
+        name: Name of the image, for messages (default: the path).
+        formats: Pillow's names of the formats to take (default: `image_formats`).
+        max_pixels: Size of the largest image to take; Pillow's own limit holds where it is lower.
 
     Raises:
         ImageReadError: There is no such file, it is of no such format, too large, or damaged.
@@ -140,11 +140,11 @@ def only_image_formats() -> Iterator[None]:
 
 
 def _check_file(path: Path) -> None:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device or a pipe"
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
         raise InputError(f"cannot be read: expected an image file, found {kind}")
-    if not found.st_size:
+    if not status.st_size:
         raise InputError("cannot be read: the file is empty")
 
 

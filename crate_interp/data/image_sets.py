@@ -13,7 +13,7 @@ from crate_interp.data.coco_files import read_coco
 from crate_interp.data.folders import FoundImage, find_images
 from crate_interp.errors import InputError, shorten
 
-__all__ = ["numbered", "open_images"]
+__all__ = ["number_images", "open_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,41 +44,41 @@ def open_images(
     sources = [Path(path) for path in paths]
     name = sources[0].absolute().name if len(sources) == 1 else "images"
     if annotations is None:
-        return ImageSet(name, numbered(find_images(sources, recursive)))
+        return ImageSet(name, number_images(find_images(sources, recursive)))
     coco = read_coco(annotations)
     by_name = images_by_name(coco, annotations)
     # Separators as on Windows, and a leading "./", are taken for what they mean.
     entries = {name.replace("\\", "/").removeprefix("./"): by_name[name] for name in by_name}
-    found = find_images(sources, recursive or any("/" in file_name for file_name in entries))
-    matched = _match(found, entries | by_name, annotations)
+    images = find_images(sources, recursive or any("/" in file_name for file_name in entries))
+    matched = _match(images, entries | by_name, annotations)
     left_out = len(coco["images"]) - len(matched)
     if left_out:
         logger.warning("%s: %d images are not among the paths; left out", annotations, left_out)
     return ImageSet(name, tuple(matched), coco)
 
 
-def numbered(found: Sequence[FoundImage]) -> tuple[ImageRecord, ...]:
+def number_images(images: Sequence[FoundImage]) -> tuple[ImageRecord, ...]:
     """Number images from 1, and name them as `open_images` says."""
-    names = [image.name for image in found]
+    names = [image.name for image in images]
     if len(set(names)) < len(names):
-        whole = [Path(os.path.normpath(image.path.absolute())) for image in found]
+        whole = [Path(os.path.normpath(image.path.absolute())) for image in images]
         common = Path(os.path.commonpath([path.parent for path in whole]))
         names = [path.relative_to(common).as_posix() for path in whole]
     # A name that is not UTF-8 could not be written as JSON that other programs read.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     return tuple(
         ImageRecord(number, name, image.path)
-        for number, (name, image) in enumerate(zip(names, found, strict=True), start=1)
+        for number, (name, image) in enumerate(zip(names, images, strict=True), start=1)
     )
 
 
 def _match(
-    found: Sequence[FoundImage], entries: Mapping[str, dict[str, Any]], annotations: Path
+    images: Sequence[FoundImage], entries: Mapping[str, dict[str, Any]], annotations: Path
 ) -> list[ImageRecord]:
     """The records of the images that are annotated; of those in folders, others are left out."""
     matched: dict[str, ImageRecord] = {}
     left_out = 0
-    for path, name in found:
+    for path, name in images:
         parts = path.absolute().parts
         ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
         entry = next((entries[end] for end in ends if end in entries), None)
@@ -95,7 +95,7 @@ def _match(
             )
         matched[file_name] = record_of(entry, path, annotations)
     if not matched:
-        raise InputError(f"{found[0].path}: not among the images of {annotations}, as all others")
+        raise InputError(f"{images[0].path}: not among the images of {annotations}, as all others")
     if left_out:
         logger.warning(
             "%s: %d images in folders are not annotated; left out", annotations, left_out

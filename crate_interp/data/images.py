@@ -35,7 +35,7 @@ class ResizedImage(NamedTuple):
     """An image at the size of a model's input.
 
     Attributes:
-        rgb: In [0, 255].
+        rgb: Pixels in [0, 255].
         original_hw: Height and width of the image as displayed, pixels.
         picture: The image at that size, where it was asked for.
     """
@@ -70,7 +70,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     that the full range is scaled and nothing is clipped.
 
     Args:
-        image: A Pillow image of 1, 8 or 16 bits a value, or a uint8 array of shape (H, W),
+        image: A Pillow image of 1, 8 or 16 bits per value, or a uint8 array of shape (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4) in the order R, G, B, A.
 
     Returns:
@@ -140,8 +140,8 @@ def preprocess(
     Args:
         rgb: RGB in [0, 255].
         input_hw: Height and width of the result, pixels.
-        mean: Of R, G and B, for values in [0, 1].
-        std: Of R, G and B, for values in [0, 1].
+        mean: Means of R, G and B, for values in [0, 1].
+        std: Standard deviations of R, G and B, for values in [0, 1].
 
     Returns:
         `(rgb / 255 - mean) / std`, float32.

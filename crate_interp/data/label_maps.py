@@ -31,7 +31,7 @@ VOID = 255
 """Label of a pixel that does not count."""
 
 MAX_LABELS = 2**24
-"""Largest label map, pixels: 4096 x 4096. To score one takes up to 60 bytes a pixel."""
+"""Largest label map, pixels: 4096 x 4096. To score one takes up to 60 bytes per pixel."""
 
 _MAX_SPLIT = 2**28  # pixels of the masks that a map is split into, together
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
@@ -148,10 +148,10 @@ def check_size(map_hw: tuple[int, int], image_hw: tuple[int, int] | None) -> Non
 def class_masks(
     labels: UInt8[np.ndarray, "H W"], background: int | None
 ) -> tuple[Bool[np.ndarray, "G H W"], Int64[np.ndarray, " G"]]:
-    """Split a label map into one mask a class.
+    """Split a label map into one mask per class.
 
     Args:
-        labels: With `VOID` where there is none.
+        labels: Class of each pixel, `VOID` where there is none.
         background: A label that gets no mask.
 
     Returns:
@@ -174,7 +174,7 @@ def truth_masks(
     objects: UInt8[np.ndarray, "H W"] | None,
     background: int | None,
 ) -> tuple[Bool[np.ndarray, "G H W"], Int64[np.ndarray, " G"]]:
-    """Split an image into one mask a class, or one mask an object.
+    """Split an image into one mask per class, or one mask per object.
 
     Args:
         labels: The class of each pixel.

@@ -125,8 +125,8 @@ def results_of(instances: Instances, image_id: int) -> list[dict[str, Any]]:
     (boxes around masks are whole pixels); scores are not rounded. The category is always 1.
 
     Args:
-        instances: In the frame of the original image.
-        image_id: As in the annotation file.
+        instances: Instances in the frame of the original image.
+        image_id: Number of the image in the annotation file.
 
     Returns:
         One entry an instance, in its order, of plain JSON types.
@@ -156,8 +156,8 @@ def annotations_of(instances: Instances, image_id: int, first_id: int) -> list[d
     """Write instances as entries of a COCO annotation file, for training a detector.
 
     Args:
-        instances: In the frame of the original image.
-        image_id: As in the annotation file.
+        instances: Instances in the frame of the original image.
+        image_id: Number of the image in the annotation file.
         first_id: Id of the first entry, the others follow; at least 1, since pycocotools takes
             the id 0 for "no match".
 

@@ -21,7 +21,7 @@ class Category:
     """A shape and a texture that go together.
 
     Attributes:
-        name: What a person would call it.
+        name: Name of the category.
         distance: Signed distance to the outline at (u, v), positive inside; a third argument in
             [0, 1) chooses among the variations of the shape.
         texture: Share of the second colour, in [0, 1], at (u, v) for an angular frequency.

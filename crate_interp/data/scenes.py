@@ -36,10 +36,10 @@ PICTURE_SIZES_HW = ((240, 320), (240, 320), (240, 320), (320, 240), (256, 256), 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn image and what is in it.
+    """A drawn image and its objects.
 
     Attributes:
-        image: RGB.
+        image: The image, RGB in [0, 255].
         masks: The visible part of each object; no two overlap.
         labels: Index into `CATEGORIES` of each object.
     """
@@ -84,9 +84,9 @@ def draw_scene(
     masks: list[np.ndarray] = []
     labels: list[int] = []
     areas: list[float] = []
-    wanted = object_count[0] + int(rng.random() * (1 + object_count[1] - object_count[0]))
-    for _ in range(6 * wanted):
-        if len(masks) == wanted:
+    count = object_count[0] + int(rng.random() * (1 + object_count[1] - object_count[0]))
+    for _ in range(6 * count):
+        if len(masks) == count:
             break
         placed = _place(rng, size_hw, object_size)
         covered = np.zeros(size_hw, dtype=bool)
@@ -116,7 +116,7 @@ def training_batch(
         rng: Source of every choice.
         batch_size: Number of images, at least 1.
         size: Height and width, pixels.
-        object_count: Fewest and most objects an image.
+        object_count: Fewest and most objects per image.
         object_size: Smallest and largest diameter, shares of `size`.
 
     Raises:
@@ -136,7 +136,7 @@ def write_scenes(folder: Path, count: int = 64, seed: int = 0) -> None:
     nothing is done; another set of scenes is replaced.
 
     Args:
-        folder: Where the set is to be; its parent is made if missing.
+        folder: Folder of the set; its parent is made if missing.
         count: Number of images, at least 1.
         seed: The image of a given seed and number is always the same, whatever `count`.
 
@@ -155,10 +155,10 @@ def write_scenes(folder: Path, count: int = 64, seed: int = 0) -> None:
         "seed": seed,
     }
     if folder.exists():
-        found = _read_description(folder)
-        if found == description:
+        existing = _read_description(folder)
+        if existing == description:
             return
-        if found is None:
+        if existing is None:
             raise InputError(f"{folder}: exists, and is not a set of scenes; name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:

@@ -147,7 +147,7 @@ class Atoms:
     Attributes:
         site: `Site.CODES` or `Site.NEURONS`.
         count: Number of atoms A.
-        place: Where their values pass.
+        place: Place that their values pass.
         dictionary: Gives what a value of 1 of each atom adds to the residual stream, one column per
             atom.
         threshold: lambda of the white-box objective; `None` for an MLP.

@@ -31,11 +31,11 @@ class TextTower(nn.Module):
 
     Args:
         vocabulary: Number of different tokens.
-        context: Tokens of a text.
+        context: Number of tokens of a text.
         width: Width of the tokens.
-        depth: Blocks.
-        num_heads: Attention heads; divides the width.
-        embedding: Dimensions of the space that images and texts share.
+        depth: Number of blocks.
+        num_heads: Number of attention heads; divides the width.
+        embedding: Number of dimensions of the space that images and texts share.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class CrateClip(nn.Module):
         """Tell which text each image goes with: softmax(exp(logit_scale) cos(image, text)).
 
         Args:
-            image_embeddings: What `encode_image` returns.
-            text_embeddings: What `encode_text` returns, one row per class.
+            image_embeddings: Embeddings of `encode_image`.
+            text_embeddings: Embeddings of `encode_text`, one row per class.
 
         Returns:
             Probabilities of the texts, for each image.
@@ -143,7 +143,7 @@ class CrateClip(nn.Module):
 
         Args:
             images: Normalised images.
-            prompts: One text of each class, "a photo of a dog" for instance.
+            prompts: One text per class, "a photo of a dog" for instance.
 
         Returns:
             Probabilities of the prompts, for each image.
@@ -160,7 +160,7 @@ def tokenize(texts: Sequence[str], context: int = 32) -> Int[Tensor, "T context"
 
     Args:
         texts: The texts.
-        context: Tokens of a text; longer ones are cut, shorter ones padded.
+        context: Number of tokens of a text; longer ones are cut, shorter ones padded.
 
     Returns:
         Token numbers.

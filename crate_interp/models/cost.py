@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds and activations of a forward pass.
+"""Cost of a model: parameters, multiply-adds and activations of a forward pass.
 
 Shapes: B batch, H W pixels.
 """
@@ -30,8 +30,8 @@ class ForwardCost:
 
     Attributes:
         parameters: Numbers in the model's parameters, tables of positions included.
-        multiply_adds: Those of convolutions, linear layers and both attention products, as papers
-            count; norms, softmax and element-wise steps are left out.
+        multiply_adds: Multiply-adds of convolutions, linear layers and both attention products, as
+            papers count; norms, softmax and element-wise steps are left out.
         activations: Numbers that convolutions and linear layers put out, as timm's published tables
             count; attention maps are left out.
     """
@@ -68,11 +68,11 @@ class _Activations(TorchFunctionMode):
 
 @torch.no_grad()
 def forward_cost(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> ForwardCost:
-    """Count what a forward pass costs, an image.
+    """Count what a forward pass costs per image.
 
     Args:
-        model: In evaluation mode; on the meta device nothing is computed.
-        images: On the model's device; their values do not matter.
+        model: Model in evaluation mode; on the meta device nothing is computed.
+        images: Images on the model's device; their values do not matter.
 
     Raises:
         InputError: There is no image.

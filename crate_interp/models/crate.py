@@ -87,7 +87,7 @@ class CrateBlock(SubspaceBlock):
         num_heads: Number of subspaces.
         step_size: eta of ISTA.
         threshold: lambda of ISTA.
-        **arguments: Those of `SubspaceBlock`.
+        **arguments: Arguments of `SubspaceBlock`.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Crate(VisionTransformer):
         threshold: lambda of ISTA.
         pre_logits: Put a Linear(D, D) before the classifier, as the segmentation demo's weights
             (arXiv 2308.16271) have it.
-        **timm_arguments: Those of timm's VisionTransformer.
+        **timm_arguments: Arguments of timm's VisionTransformer.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Crate(VisionTransformer):
         """Map the tokens that leave the last block to class scores.
 
         Args:
-            x: Tokens.
+            x: Tokens that leave the last block.
             pre_logits: Stop before the classifier.
 
         Returns:
@@ -172,7 +172,7 @@ class Crate(VisionTransformer):
         """Let the layer before the classifier be there if a file has it, and only then.
 
         Args:
-            tensors: Those of the file by the parameter's name.
+            tensors: Tensors of the file by the parameter's name.
         """
         weight = tensors.get("pre_logits.weight")
         if isinstance(self.pre_logits, nn.Linear) == (weight is not None):

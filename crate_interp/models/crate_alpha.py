@@ -102,7 +102,7 @@ class CrateAlphaBlock(SubspaceBlock):
         step_size: eta of ODL.
         threshold: lambda of ODL.
         drop_path: Rate of stochastic depth, for both residual branches.
-        **arguments: Those of `SubspaceBlock`.
+        **arguments: Arguments of `SubspaceBlock`.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class CrateAlpha(VisionTransformer):
         threshold: lambda of ODL.
         projection_head: The vision tower of a CLIP: a head without a bias maps to the space of
             the text embeddings, of `num_classes` dimensions, and the patch embedding has no bias.
-        **timm_arguments: Those of timm's VisionTransformer.
+        **timm_arguments: Arguments of timm's VisionTransformer.
     """
 
     def __init__(

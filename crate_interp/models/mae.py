@@ -33,7 +33,7 @@ class CrateMae(VisionTransformer):
     Args:
         step_size: eta of ISTA.
         threshold: lambda of ISTA, 0.5 where other CRATE models have 0.1.
-        **timm_arguments: Those of timm's VisionTransformer.
+        **timm_arguments: Arguments of timm's VisionTransformer.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CrateMaeDecoder(nn.Module):
         dim: Width D of the tokens.
         depth: Number of blocks.
         num_heads: Number of subspaces.
-        values: Numbers in a patch.
+        values: Number of values in a patch.
 
     Attributes:
         mask_token: Stands for a hidden patch in the encoder's input, (1, 1, D).
@@ -117,7 +117,7 @@ class CrateMaeDecoder(nn.Module):
         """Make the decoder of an encoder, with random weights drawn as the release does.
 
         Args:
-            encoder: Gives width, heads and patch size.
+            encoder: Encoder, whose width, heads and patch size the decoder has.
             depth: Number of blocks; `None`: as many as the encoder has.
         """
         num_heads = cast("SubspaceAttention", encoder.get_submodule("blocks.0.attn")).num_heads

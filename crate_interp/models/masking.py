@@ -67,7 +67,7 @@ def cut_patches(
     """Cut images into patches, row by row.
 
     Args:
-        images: A whole number of patches high and wide.
+        images: Images, a whole number of patches high and wide.
         patch_size: Height and width of a patch, pixels.
 
     Raises:
@@ -89,7 +89,7 @@ def join_patches(
     """Put patches together again; the inverse of `cut_patches`.
 
     Args:
-        patches: Row by row.
+        patches: Patches, row by row.
         patch_size: Height and width of a patch, pixels.
         grid_size: Rows and columns of patches.
 
@@ -129,7 +129,7 @@ def reconstruction_errors(
 
     Args:
         predicted: Predicted pixels of all patches.
-        images: As the model saw them.
+        images: Images as the model saw them.
         mask: True for the hidden patches, as many in every image.
         patch_size: Height and width of a patch, pixels.
         normalised_target: Compare with patches less their mean and over their deviation.

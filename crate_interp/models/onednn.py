@@ -163,7 +163,7 @@ def inference_precision(precision: Precision, model: nn.Module) -> AbstractConte
         precision: `float32` by the fastest library; `bfloat16_attention`, the same but for
             attention over 1024 tokens and more, if the processor `has_fast_bfloat16`; the others by
             autocast.
-        model: In evaluation mode, on its device; hooks that it has by then are respected.
+        model: Model in evaluation mode, on its device; hooks that it has by then are respected.
 
     Raises:
         InputError: No such number type.

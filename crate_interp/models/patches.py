@@ -94,7 +94,7 @@ class CratePatchEmbed(PatchEmbed):
 
     Args:
         norm_layer: Makes both normalisations.
-        **arguments: Those of timm's PatchEmbed.
+        **arguments: Arguments of timm's PatchEmbed.
     """
 
     proj: Any

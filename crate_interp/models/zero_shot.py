@@ -27,8 +27,8 @@ def embed_classes(
     """Embed classes by their prompts: the mean of the templates' unit embeddings, of unit length.
 
     Args:
-        model: On the device to use.
-        classes: Names, in the order of the labels.
+        model: Model on the device to use.
+        classes: Names of the classes, in the order of the labels.
         templates: Texts in which `{}` stands for the name, "a photo of a {}." for instance.
 
     Returns:

@@ -89,7 +89,7 @@ class _Batches(Dataset[Batch | InputError], ABC):
 
 @dataclass(frozen=True)
 class _Training(_Batches):
-    """Every image once an epoch, in an order of its own."""
+    """Every image once per epoch, in an order of its own."""
 
     updates: int
     transforms: dict[int, Transform]  # by image size
@@ -142,11 +142,11 @@ def batches_of(
     """Read the images of one process, augmented for training or each once for validation.
 
     Args:
-        recipe: Sizes and augmentation.
-        pictures: What to read.
+        recipe: Recipe with sizes and augmentation.
+        pictures: Images to read.
         normalisation: Mean and standard deviation of RGB in [0, 1].
         process: Number of this process, and how many there are.
-        updates: Which updates to read the batches of; `None`: the images are for validation.
+        updates: Updates to read the batches of; `None`: the images are for validation.
         view: Makes input and target of an image, its label and the transform; may draw from the
             global generators, which an image's number has seeded.
 

@@ -32,7 +32,7 @@ _UNREADABLE = (
 
 
 class Content(TypedDict):
-    """What a checkpoint holds."""
+    """Content of a checkpoint."""
 
     model: dict[str, Any]
     optimizer: dict[str, Any]

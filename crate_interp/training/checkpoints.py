@@ -83,7 +83,7 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, writes: bool 
 
     Args:
         folder: Folder of the checkpoints; made if missing.
-        state: What to save.
+        state: State to save.
         keep: Number of checkpoints that stay, this one included.
         writes: Whether this process is the one that writes; all of them must call.
 
@@ -117,7 +117,7 @@ def load_latest(folder: Path, state: TrainingState, writes: bool = True) -> bool
 
     Args:
         folder: Folder of the checkpoints.
-        state: Changed to what was saved.
+        state: State that becomes the saved one.
         writes: Whether this process is the one that warns of damaged checkpoints, and removes
             those that a killed process has left half-written.
 
@@ -184,9 +184,9 @@ def export_weights(
 
     Args:
         path: The file to write.
-        objective: What the weights were trained for, and by which recipe.
-        state: Holds them.
-        measured: What validation measured of them, by name; nothing if there was none.
+        objective: Objective that the weights were trained for, with its recipe.
+        state: State with these weights.
+        measured: Measures of validation by name; empty if there was none.
         writes: Whether this process is the one that writes; all of them must call.
     """
     model, recipe = state.evaluated(), objective.recipe

@@ -1,4 +1,4 @@
-"""What a run trains on: labelled images by index, of the built-in scenes or of a data set."""
+"""Data that a run trains on: labelled images by index, of the built-in scenes or of a data set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from crate_interp.data.image_files import only_image_formats, opened_image
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import InputError
+from crate_interp.training.image_sources import open_source
 from crate_interp.training.recipe import Recipe
-from crate_interp.training.sources import open_source
 
 __all__ = ["Pictures", "TrainingData", "open_data"]
 
@@ -117,7 +117,7 @@ class TrainingData:
 
     Attributes:
         training: Images of an epoch, or as many as the run needs where they are endless.
-        validation: Images to measure on.
+        validation: Images to measure.
         num_classes: Number of outputs of the head; 0 without labels.
     """
 
@@ -130,8 +130,8 @@ def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
     """Find the images of a recipe.
 
     Args:
-        recipe: Names the data, training and validation.
-        labelled: Whether labels count.
+        recipe: Recipe, which names the data of training and validation.
+        labelled: Whether images need labels.
 
     Raises:
         InputError: There are none, or fewer than a batch, or, where labels count, fewer than two

@@ -1,4 +1,4 @@
-"""How far segmentation has emerged in a model that never saw a mask, one forward pass an image."""
+"""How far segmentation has emerged in a model that never saw a mask, one forward pass per image."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _ImageEmergence(TypedDict):
 
 @dataclass(frozen=True)
 class Emergence:
-    """What the insides of a model say of a set of images with masks.
+    """Measures of the insides of a model on a set of images with masks.
 
     Attributes:
         attention: IoU of attention masks with objects, by protocol; empty for a model without a
@@ -99,7 +99,7 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
 
     Args:
         predictor: MaskCut with the model, in evaluation mode, and the input size.
-        images: With masks as ground truth.
+        images: Images with masks as ground truth.
 
     Raises:
         InputError: There is no ground truth of masks or no object in it, it is malformed, or an

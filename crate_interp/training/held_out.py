@@ -99,7 +99,7 @@ def open_held_out(recipe: Recipe, recorded: Mapping[str, Any] | None) -> Picture
     """Open the validation split of a recipe; scenes are those that training held out.
 
     Args:
-        recipe: Names the data.
+        recipe: Recipe, which names the data.
         recorded: As `recorded_recipe` returns it; says which scenes were held out.
 
     Raises:
@@ -124,7 +124,7 @@ def read_prepared(
 
     Args:
         pictures: The images.
-        indices: Which of them, in order.
+        indices: Numbers of the images to read, in order.
         preparation: As `preparation_of` returns it.
         batch_size: Images in a batch.
         workers: Processes that read; 0 for none but this one.

@@ -63,8 +63,8 @@ def train(
     ends the run after a last checkpoint.
 
     Args:
-        recipe: What to do.
-        folder: Where to; it exists.
+        recipe: Settings of the run.
+        folder: Folder of the run; it exists.
         report: Called after every update with its metrics and the number of all updates.
 
     Raises:

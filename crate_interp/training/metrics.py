@@ -1,4 +1,4 @@
-"""What is measured of every update, and the files that keep what is measured."""
+"""Metrics of every update, and the files that keep them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Metrics:
 
 
 class MetricsFile:
-    """A CSV file with a line a measurement, the first column `step`.
+    """A CSV file with one line per measurement, the first column `step`.
 
     The columns are those of the first line; the file is there as soon as a line is.
 

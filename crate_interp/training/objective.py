@@ -1,4 +1,4 @@
-"""What a run learns: the contract between an objective and the training loop.
+"""Objectives of runs: the contract between an objective and the training loop.
 
 Shapes: B batch, H W pixels.
 """
@@ -69,8 +69,8 @@ class Objective(ABC):
         The global random generators are seeded before, by the image's number in the run.
 
         Args:
-            image: As the data have it.
-            label: Number of its class.
+            image: Image as the data have it.
+            label: Number of its class, from 0.
             transform: Augmentation of the recipe, or the preparation of validation.
 
         Raises:

@@ -27,7 +27,7 @@ class Probe:
     float32 (`measure_emergence`). Training goes on as if nothing had been.
 
     Args:
-        objective: Gives the recipe, which names images and size, and a model's backbone.
+        objective: Objective of the run; its recipe names images and size.
         path: The CSV file; the lines after the checkpoint that a run goes on from are dropped.
         state: State of the run.
 

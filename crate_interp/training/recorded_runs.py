@@ -1,4 +1,4 @@
-"""What the folder of a training run tells of it: its recipe, its metrics and its probes.
+"""Content of the folder of a training run: its recipe, its metrics and its probes.
 
 Shapes: P lines of a file.
 """
@@ -37,10 +37,10 @@ class _Settings(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False)
 class RecordedRun:
-    """What a run folder holds.
+    """Content of a run folder.
 
     Attributes:
-        folder: Path without links and dots, by which runs are told apart.
+        folder: Path without links and dots, which tells runs apart.
         settings: Recipe, without keys that do not change the result.
         metrics: Columns of metrics.csv by name.
         probes: Columns of probes.csv by name; without the file, an empty `step` alone.
@@ -52,14 +52,14 @@ class RecordedRun:
     probes: Columns
 
     def spent(self, steps: Float[np.ndarray, " P"], unit: Spent) -> Float[np.ndarray, " P"]:
-        """What the run had spent at each step, in updates, images or seconds."""
+        """Updates, images or seconds that the run had spent at each step."""
         if unit == "seconds":  # between two lines of metrics.csv, as much an update
             known = (np.r_[0, self.metrics["step"]], np.r_[0, self.metrics["seconds"]])
             return np.asarray(np.interp(steps, *known))
         return steps * (self.settings.batch_size if unit == "pictures" else 1)
 
     def total(self, unit: Spent) -> float:
-        """What the run had spent at its last line."""
+        """Updates, images or seconds that the run had spent at its last line."""
         return float(self.spent(self.metrics["step"][-1:], unit)[0])
 
     @property
@@ -134,7 +134,7 @@ def spent_before(
     Args:
         run: The run.
         runs: All runs that count, by their folders.
-        unit: What is added up.
+        unit: Quantity to add up.
         after: Folders of the runs that began with this one's weights, one after the other.
 
     Raises:

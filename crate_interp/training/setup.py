@@ -45,8 +45,8 @@ def build_model(recipe: Recipe, num_classes: int) -> Backbone:
     """Make the vision transformer of a recipe, in training mode, float32, on the CPU.
 
     Args:
-        recipe: Names the model, its sizes and its initial weights.
-        num_classes: Outputs of the head, 0 for none.
+        recipe: Recipe, which names the model, its sizes and its initial weights.
+        num_classes: Number of outputs of the head, 0 for none.
 
     Raises:
         InputError: Unknown model, an argument that it refuses, or an image size that is no whole
@@ -150,7 +150,7 @@ def updates_of(recipe: Recipe, pictures: int) -> tuple[int, int]:
     """Say how many updates a run has, and how many of them are warm-up.
 
     Args:
-        recipe: Gives both in epochs or updates.
+        recipe: Recipe, which gives both in epochs or updates.
         pictures: Number of images in an epoch; a last, smaller batch is left out.
 
     Raises:

@@ -64,7 +64,7 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> None:
     unit.
 
     Args:
-        model: Has its blocks in a container of the name `blocks`; the same in every process.
+        model: Model with its blocks in a container of the name `blocks`; the same in every process.
         device: Device of this process.
         processes: Number of processes; their process group exists.
 
@@ -109,7 +109,7 @@ def scatter(state: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]
 
     Args:
         state: Whole tensors, the same in every process.
-        like: Sharded or not; what it lacks stays whole.
+        like: State that is sharded or not; what it lacks stays whole.
     """
     return {key: _split(value, like.get(key)) for key, value in state.items()}
 

@@ -59,8 +59,8 @@ def read_part(path: Path, offset: int, size: int) -> BinaryIO:
 
     Args:
         path: Opened and closed again: forked processes would share the position of an open file.
-        offset: Where it begins, bytes.
-        size: Bytes.
+        offset: Start of the part, bytes.
+        size: Length of the part, bytes.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -71,8 +71,8 @@ class ShardReader:
     """The images and labels of shards, by number.
 
     Args:
-        folder: Where the shards lie.
-        pattern: Their names, with braces; see `expand_braces`.
+        folder: Folder of the shards.
+        pattern: Names of the shards, with braces; see `expand_braces`.
         target_key: Key of the label in `.json`.
 
     Raises:

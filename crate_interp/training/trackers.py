@@ -91,10 +91,10 @@ class RunLog:
 
     Args:
         folder: Folder of the run; lines that its files have of later updates are dropped.
-        objective: Gives the recipe, which says how often.
+        objective: Objective of the run; its recipe says how often.
         state: State of the run; an untrained model is probed at once.
         updates: Number of updates of the whole run.
-        trackers: Hear of every line.
+        trackers: Trackers that get every line.
         writes: Whether this process is the one that writes.
 
     Raises:

@@ -30,9 +30,9 @@ class Trainer:
     """Updates the model of a state, and measures it on the validation images.
 
     Args:
-        objective: Gives data, views, loss and measure.
-        state: What the run goes on from; updates change its model, optimizer, scaler and average.
-        accelerator: Gives the device, and joins the processes.
+        objective: Objective, with data, views, loss and measure.
+        state: State to go on from; updates change its model, optimizer, scaler and average.
+        accelerator: Accelerator, which has the device and joins the processes.
 
     Attributes:
         updates: Number of updates of the whole run.
@@ -96,7 +96,7 @@ class Trainer:
         if state.ema is not None:
             state.ema.update(state.model, step=step + 1)
         # Only now, so that a GPU has work to do while the next update is sent to it. Nothing
-        # of an update is told or written before its numbers are known to be finite.
+        # of an update is reported or written before its numbers are known to be finite.
         total_loss, stop_count, gradient_norm = numbers.read()
         mean_loss = total_loss / self._process[1]
         # A float16 gradient may overflow: its scaler leaves the update out and goes on.

@@ -42,7 +42,7 @@ def head_effects_figure(
     """Draw a matrix of blocks by heads, with the numbers in it where they have room.
 
     Args:
-        effects: Means over the images.
+        effects: Mean effects over the images.
         blocks: Number of each row's block.
         label: What is drawn, with its unit.
         signed: Effects lie on both sides of zero.

@@ -40,8 +40,8 @@ class AtomRow:
     """One atom of a sheet.
 
     Attributes:
-        name: Its name in bold, for instance its number.
-        lines: What else is said of it.
+        name: Name in bold, for instance the number of the atom.
+        lines: Other lines of text.
         value_map: Value over the patch grid, at least 0: the mean of many images, or that of one.
         patches: Images, and the box (x1, y1, x2, y2) of a patch in each, pixels.
     """

@@ -28,7 +28,7 @@ class Thumbnail:
 
     Attributes:
         number: Number that patches name it by.
-        name: For the reader.
+        name: Name for the reader.
         file: Path from the page's folder, with forward slashes.
         hw: Height and width of the copy, pixels.
     """
@@ -41,14 +41,14 @@ class Thumbnail:
 
 @dataclass(frozen=True, eq=False)
 class AtomCard:
-    """What the page says of an atom.
+    """Entry of the page for one atom.
 
     Attributes:
-        atom: Its number.
+        atom: Number of the atom.
         frequency: Share of all patches that it fires on.
-        images: Images that it fires in.
+        images: Number of images that it fires in.
         mean: Mean value where it fires.
-        selectivity: In [0, 1].
+        selectivity: Selectivity index, in [0, 1].
         best_class: Index of the class it goes with; -1 for none.
         mean_map: Mean value over the patch grid.
         patches: Number of the image, of the patch (row by row), and value, strongest first.
@@ -78,13 +78,13 @@ def atlas_page(
     A thumbnail is one file, loaded when an atom that shows it comes into view.
 
     Args:
-        title: Heading.
-        about: A paragraph below it.
+        title: Heading of the page.
+        about: Paragraph below the heading.
         cards: The atoms.
-        thumbnails: One of every image that a card names.
-        classes: Names, empty if classes are not known.
-        geometry: That of any image; it says where patches lie.
-        num_images: Images that were seen.
+        thumbnails: Thumbnail of every image that a card names.
+        classes: Names of the classes, empty if classes are not known.
+        geometry: Geometry of any image, which says where patches lie.
+        num_images: Number of images of the atlas.
 
     Returns:
         HTML that asks for nothing outside its folder.

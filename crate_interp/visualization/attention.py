@@ -34,9 +34,9 @@ def head_figure(
         rgb: The image.
         maps: Attention by the name of the head, in pixels of the image; coloured as by `draw_heat`.
         masks: Thresholded maps.
-        kept: What a mask is, at the side of its row.
+        kept: Words for what masks keep, at the side of their row.
         note: Words below the figure.
-        query_yx: Where the patch is whose attention this is; it is marked.
+        query_yx: Place of the patch that attends, which is marked.
         width: Width of the page, inches.
 
     Raises:
@@ -139,7 +139,7 @@ def attention_curves(
         entropy: Entropy of attention, nats.
         rollout_entropy: Entropy of the rollout of one token over the patches, nats; the band is a
             standard deviation over images to either side.
-        uniform: What the three would be if all patches were attended to alike.
+        uniform: Values of the three if all patches were attended to alike.
         note: Words below the figure.
         width: Width of the page, inches; the panels of a narrow one stand below each other.
 

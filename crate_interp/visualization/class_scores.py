@@ -29,10 +29,10 @@ def class_scores_figure(
     """Draw scores by class as dots, the class of the highest first score on top.
 
     Args:
-        classes: Names, with what else belongs beside a dot, such as a number of images.
+        classes: Names of the classes, with other words beside a dot, such as a number of images.
         scores: Scores by method, up to four, in [0, 1]; a class whose first score is NaN is left
             out.
-        x_label: What they are.
+        x_label: Name of the scores.
         means: Mean of each method, a line.
         note: Words below the figure.
         width: Width of the page, inches.

@@ -1,4 +1,4 @@
-"""Courses of training runs, or of a number through the blocks, one panel a number.
+"""Courses of training runs, or of a number through the blocks, one panel per number.
 
 Shapes: P points, L lines (one, or one of every block).
 """
@@ -42,8 +42,8 @@ class Curve:
 
     Attributes:
         run: Name in the legend; a run has the same colour in every panel.
-        x: Where the number was measured, ascending.
-        y: The number, or one of every block; NaN where it was not measured.
+        x: Places where the number was measured, ascending.
+        y: Value of the number, or one per block; NaN where it was not measured.
         deviation: Half the height of a band around each line; NaN where there is none.
         dots: Draw dots without lines, of one opacity.
 
@@ -96,7 +96,7 @@ def draw_curves(
     """Draw the courses of several runs side by side, with one legend for all panels.
 
     Args:
-        panels: In reading order.
+        panels: Panels in reading order.
         x_label: What x is, with its unit.
         note: Words below the figure.
         width: Width of the page, inches; it then decides how many panels stand side by side.
@@ -143,7 +143,7 @@ def smooth_curve(y: Float[np.ndarray, " P"], points: float) -> Float[np.ndarray,
     """Average each point with its neighbours, by Gaussian weights; at the ends, with fewer.
 
     Args:
-        y: Finite numbers.
+        y: Values of the points, finite.
         points: Standard deviation of the weights, in points.
     """
     weights = gaussian_filter1d(np.ones_like(y), points, mode="constant")

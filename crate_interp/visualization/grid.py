@@ -48,7 +48,7 @@ class Grid:
         equal: `heights`: all rows have one height, and columns the width of their images; columns
             that are too many stand in several bands. `widths`: all columns have one width, and
             rows the height of their images.
-        size: That height or width, inches.
+        size: Height or width of the panels, inches.
         widest: Inches that columns of one band take at most, on a page of no given width.
         tallest: Height of a row at most, as a multiple of the width of its columns.
 
@@ -87,7 +87,7 @@ def draw_grids(
     """Draw grids on a page: side by side, or below each other where the page is narrow.
 
     Args:
-        grids: From left to right.
+        grids: Grids from left to right.
         heading: Words above all.
         note: Words below all.
         width: Width of the page, inches, which the grids fill; by default they take their own.

@@ -46,7 +46,7 @@ def draw_instances(
         instances: Masks in the frame of the image, the first drawn last.
         opacity: Share of the colour inside a mask, 0 to 1.
         outline: Draw outlines, in the colour of the mask.
-        colours: One a mask; `contrasting_colours` by default.
+        colours: Colour of each mask; `contrasting_colours` by default.
 
     Raises:
         InputError: The masks are not of the image's size, or there are not as many colours.

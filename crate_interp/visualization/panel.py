@@ -24,7 +24,7 @@ class Panel:
     """An image or a map, its words, and what is drawn on it.
 
     Attributes:
-        image: RGB, or numbers from 0 to 1.
+        image: RGB pixels, or numbers from 0 to 1.
         title: Words above it.
         caption: Words below it; as many as have room.
         colours: Colour map of the numbers.
@@ -61,8 +61,8 @@ def draw_panel(axes: Axes, panel: Panel, title: Sequence[str], inches: float) ->
     """Draw a panel on axes of its own, whose unit becomes its pixel.
 
     Args:
-        axes: Empty; they keep the upper edge of their place, where the image is longer.
-        panel: To draw.
+        axes: Empty axes; they keep the upper edge of their place, where the image is longer.
+        panel: Panel to draw.
         title: Lines above it.
         inches: Width of the axes.
     """

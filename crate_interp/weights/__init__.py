@@ -3,14 +3,14 @@
 import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
 
 from crate_interp.errors import errors_of
-from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.autoencoder import load_mae
 from crate_interp.weights.checkpoint import Checkpoint, architecture_of
 from crate_interp.weights.clip import load_clip
 from crate_interp.weights.create import create_backbone, create_on_meta
 from crate_interp.weights.files import read_checkpoint, write_safetensors
 from crate_interp.weights.layout import Layout, Rule, register_layout
 from crate_interp.weights.load import RANDOM, load_backbone, names_a_file, resolve_weights
-from crate_interp.weights.mae import load_mae
+from crate_interp.weights.model_arguments import check_arguments
 from crate_interp.weights.names import ALIASES, ModelName, list_names, resolve_name
 from crate_interp.weights.records import ModelRecord
 from crate_interp.weights.sources import (

@@ -1,4 +1,4 @@
-"""What a weight file holds: its tensors, and what it says of its model."""
+"""Content of a weight file: its tensors, and what it says of its model."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Checkpoint:
         """Refuse tensors that are no weights: not floating-point, or with NaN or infinity.
 
         Args:
-            tensors: Those of the file that are about to be used, by the file's keys.
+            tensors: Tensors of the file that are about to be used, by the file's keys.
             unset: Keys of tensors that may have NaN or infinity, with a warning.
 
         Raises:
@@ -82,12 +82,12 @@ class Checkpoint:
             # NaN if there is one: no copy of the tensor
             if not torch.stack(torch.aminmax(tensor)).isfinite().all():
                 count = int(tensor.numel() - tensor.isfinite().sum())
-                found = f"{shorten(key)}: {count} of {tensor.numel()} weights are NaN or infinite"
+                fault = f"{shorten(key)}: {count} of {tensor.numel()} weights are NaN or infinite"
                 if key not in unset:
                     raise CheckpointError(
-                        f"{found}; `--allow-nonfinite` takes them (in Python: allow_nonfinite=True)"
+                        f"{fault}; `--allow-nonfinite` takes them (in Python: allow_nonfinite=True)"
                     )
-                logger.warning("%s: %s", self.path, found)
+                logger.warning("%s: %s", self.path, fault)
 
 
 def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -39,11 +39,11 @@ def load_clip(
 
     Args:
         name: A CLIPA model, as for `load_backbone`.
-        weights: Its weight file in the official layout; `None` for the published weights.
+        weights: Weight file in the official layout; `None` for the published weights.
         text_num_heads: Attention heads of the text tower; `None` for heads of 64 dimensions.
         allow_nonfinite: Take weights that are NaN or infinite, too. The text projection, which the
             release's code never sets in an untrained model, is taken anyway, with a warning.
-        **timm_arguments: For the vision tower, as for `load_backbone`.
+        **timm_arguments: Arguments of the vision tower, as for `load_backbone`.
 
     Returns:
         The model in evaluation mode.

@@ -10,7 +10,7 @@ import torch
 from crate_interp.errors import InputError, shorten
 from crate_interp.models.backbones import Backbone, is_backbone
 from crate_interp.models.memory import usable_memory
-from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.model_arguments import check_arguments
 from crate_interp.weights.names import ModelName
 
 __all__ = ["create_as_planned", "create_backbone", "create_on_meta", "parameters_of"]

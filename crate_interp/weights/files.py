@@ -184,8 +184,8 @@ def _unwrapped(file: TorchFile) -> tuple[dict[str, StoredTensor], dict[str, str]
     metadata: dict[str, str] = {}
     for _ in range(len(WRAPPERS) + 1):
         if not isinstance(content, dict):
-            found = "Tensor" if isinstance(content, StoredTensor) else type(content).__name__
-            raise CheckpointError(f"expected a dict of tensors, found {found}: not a checkpoint")
+            kind = "Tensor" if isinstance(content, StoredTensor) else type(content).__name__
+            raise CheckpointError(f"expected a dict of tensors, found {kind}: not a checkpoint")
         inner = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
             break

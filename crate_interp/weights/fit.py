@@ -41,7 +41,7 @@ def load_checkpoint_into(
     Args:
         model: A CRATE family model or a timm VisionTransformer of the file's sizes; changed.
         source: The file, or what `read_checkpoint` read from it.
-        other_classes: What becomes of a classifier of another number of classes than the file's.
+        other_classes: Treatment of a classifier of another number of classes than the file's.
             `follow`: it becomes one of the file's number, or none. `refuse`: an error, unless the
             model or the file has none. `start anew`: it stays as it is, as timm loads pretrained
             weights. Patches of another size are resampled in the last case, else an error.
@@ -73,7 +73,7 @@ def load_part(part: nn.Module, checkpoint: Checkpoint, renamed: Renamed) -> None
     Args:
         part: The module; changed.
         checkpoint: The file.
-        renamed: The part's tensors in it, of `rename_part`.
+        renamed: Tensors of the part, as `rename_part` gives them.
 
     Raises:
         CheckpointError: A parameter is missing or of another size.
@@ -89,7 +89,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
 
     Args:
         state_dict: Tensors by the file's keys.
-        model: What they are for; a CRATE gets or loses its layer before the classifier.
+        model: Model that they are for; a CRATE gets or loses its layer before the classifier.
 
     Returns:
         Tensors by the model's names, position embedding and patch kernel resampled if need be.

@@ -1,4 +1,4 @@
-"""What a layout of weight files is, the table of all layouts, and the renaming by one of them."""
+"""Layouts of weight files: what one is, the table of all, and the renaming by one of them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Layout:
     Attributes:
         name: Name in messages.
         marks: Keys by which a file of this layout is known, all of them (`{i}` as in rules).
-        rules: One for every tensor of a backbone; the first that matches a key counts.
+        rules: A rule for every tensor of a backbone; the first that matches a key counts.
         aside: Patterns of keys that belong to other parts of a released model than the backbone.
         heads: Key of a tensor whose second dimension is the number of attention heads, if any.
         square_grids: Position embeddings are those of square grids only.
@@ -112,10 +112,10 @@ class Renamed:
 
     Attributes:
         layout: Layout of the file.
-        tensors: By the parameter's name.
-        keys: Key in the file, by the parameter's name.
+        tensors: Tensors by the parameter's name.
+        keys: Keys in the file, by the parameter's name.
         unknown: Keys of the file that its layout does not have.
-        num_heads: Attention heads, where the layout tells them.
+        num_heads: Number of attention heads, where the layout tells it.
     """
 
     layout: Layout

@@ -59,7 +59,7 @@ def load_backbone(
             the named model's.
         std: Standard deviation of RGB in [0, 1], which the input is divided by; as `mean`.
         allow_nonfinite: Take weights that are NaN or infinite, too.
-        **timm_arguments: For `timm.create_model`, for instance `embed_dim=48, depth=2`. Two
+        **timm_arguments: Arguments of `timm.create_model`, such as `embed_dim=48, depth=2`. Two
             defaults differ from timm's: `dynamic_img_size=True`, so that images of any whole number
             of patches are taken, and `num_classes` is what the weights have; `num_classes=0` drops
             the head.

@@ -40,7 +40,7 @@ class Machine:
     """The stack machine of pickle's protocols 2 to 4, for one pickle.
 
     Args:
-        functions: What stands for a function or class, by its full name.
+        functions: Stand-ins for functions and classes, by full name.
         constants: Whether a full name may be a value; it stays a `Name`.
         reference: Makes a value of a reference to what lies beside the pickle.
     """
@@ -56,8 +56,8 @@ class Machine:
         """Interpret the next pickle of a stream.
 
         Args:
-            stream: Stands at its start; afterwards behind its end. Its `read` must not make room
-                for more than there is: a mapped file or `BytesIO`.
+            stream: Stream at the start of the pickle; afterwards behind its end. Its `read` must
+                not make room for more than there is: a mapped file or `BytesIO`.
 
         Returns:
             Plain values, and what `functions` and `reference` made.
@@ -114,8 +114,8 @@ class Machine:
 
     def _top(self, kind: type[Any]) -> Any:
         if not isinstance(self.stack[-1], kind):
-            found = type(self.stack[-1]).__name__
-            raise CheckpointError(f"its pickle fills a {kind.__name__}, found a {found}")
+            actual = type(self.stack[-1]).__name__
+            raise CheckpointError(f"its pickle fills a {kind.__name__}, found a {actual}")
         return self.stack[-1]
 
     def _do_mark(self) -> None:

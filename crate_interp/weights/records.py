@@ -1,4 +1,4 @@
-"""What one of our weight files says of its model, in the metadata of its safetensors."""
+"""Record of the model in one of our weight files, in the metadata of its safetensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import parse_json_as
-from crate_interp.weights.arguments import check_arguments
+from crate_interp.weights.model_arguments import check_arguments
 
 __all__ = ["ModelRecord", "checked_statistics"]
 
@@ -23,7 +23,7 @@ class ModelRecord:
     Attributes:
         model: `architecture.tag`.
         model_args: Keyword arguments that differ from the named model's: sizes alone.
-        num_classes: Outputs of the head, 0 without one.
+        num_classes: Number of outputs of the head, 0 without one.
         mean: Mean of RGB in [0, 1], subtracted from the input.
         std: Standard deviation of RGB in [0, 1], which the input is divided by.
     """

@@ -97,7 +97,7 @@ def resample_positions(
     """Resample the position embeddings of a square grid to the grid of a model.
 
     Args:
-        positions: Those of the class token, if the model has one for it, and of the patches.
+        positions: Positions of the class token, if the model has one for it, and of the patches.
         model: As for `resample`.
         way: As for `resample`.
         any_grid: Whether the grid they are of may be another than square; as many patches as the

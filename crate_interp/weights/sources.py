@@ -43,7 +43,7 @@ _TIMM_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order tim
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where the weights of one `architecture.tag` are; exactly one place is set.
+    """Place of the weights of one `architecture.tag`; exactly one place is set.
 
     The hub's repository and file are read from the model's timm configuration; the manifest in
     `checkpoints/` adds what that cannot say: shipped files, links, sizes and checksums.
@@ -52,8 +52,8 @@ class WeightSource:
         name: `architecture.tag`.
         file: A file that the package ships.
         hub_id: A repository of the Hugging Face hub, with `@revision` if not the main one.
-        hub_files: Its files that may hold the weights, in order of preference.
-        link: Where a person can get the file, for weights that no program can fetch.
+        hub_files: Files of the repository that may hold the weights, in order of preference.
+        link: Address where a person can get the file, for weights that no program can fetch.
         size_mb: Size of the file in megabytes (10^6 bytes), if known.
         sha256: Checksum of the file, if known.
     """
@@ -238,10 +238,10 @@ def _check_download(source: WeightSource, path: Path) -> None:
     stored = path.resolve()
     tag = re.fullmatch("[0-9a-f]{64}", stored.name)
     expected = source.sha256 or (tag and tag[0])
-    if expected and (found := weights_checksum(stored)) != expected:
+    if expected and (checksum := weights_checksum(stored)) != expected:
         stored.unlink()
         path.unlink(missing_ok=True)
         raise CheckpointError(
             f"{source.name}: the download of {path.name} from {source.hub_id} is not the published "
-            f"file: expected SHA-256 {expected}, found {found}; it was removed, try again"
+            f"file: expected SHA-256 {expected}, found {checksum}; it was removed, try again"
         )

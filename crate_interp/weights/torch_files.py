@@ -74,7 +74,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What a PyTorch file holds.
+    """Content of a PyTorch file.
 
     Attributes:
         content: Plain values, and a `StoredTensor` for each tensor.

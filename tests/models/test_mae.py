@@ -9,8 +9,8 @@ from crate_interp.commands.convert import Convert
 from crate_interp.errors import CheckpointError, InputError
 from crate_interp.models.mae import CrateMaeDecoder
 from crate_interp.weights import ModelRecord, load_backbone, read_checkpoint, write_safetensors
+from crate_interp.weights.autoencoder import load_mae, mae_file_of
 from crate_interp.weights.fit import load_checkpoint_into
-from crate_interp.weights.mae import load_mae, mae_file_of
 
 NAME = "crate_mae_d48_l2_h3_p8_i32"
 ARCHITECTURE = "crate_mae_base_patch16_224"

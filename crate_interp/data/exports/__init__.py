@@ -1,1 +1,1 @@
-"""One export format a file, named as its file; the table is `data.export.EXPORTS`."""
+"""One export format per file, named as its file; the table is `data.export.EXPORTS`."""

@@ -43,7 +43,7 @@ def open_labelled(data: Path, split: str, otherwise: str | None = None) -> Label
 
     Args:
         data: Folder of the data; `demo`, where there is no such folder, for the built-in scenes.
-        split: Part of the data, such as `val`; what there is depends on the kind.
+        split: Part of the data, such as `val`; each kind has its own.
         otherwise: Name of the kind that opens data which none recognises; `None` refuses them.
 
     Raises:

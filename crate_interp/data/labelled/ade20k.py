@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from crate_interp.data.coco import ImageRecord, ImageSet
 from crate_interp.data.folders import find_images
-from crate_interp.data.image_sets import numbered
+from crate_interp.data.image_sets import number_images
 from crate_interp.data.label_files import check_files, check_split, read_beside, read_list
 from crate_interp.data.label_maps import VOID, LabelledKind, LabelledSet
 from crate_interp.errors import InputError
@@ -43,7 +43,7 @@ def open_ade20k(root: Path, split: str = "validation") -> LabelledSet:
     """
     root, split = Path(root), _SPLITS.get(split, split)
     masks = root / "annotations" / check_split(split)
-    records = numbered(find_images([root / "images" / split]))
+    records = number_images(find_images([root / "images" / split]))
     check_files(masks / f"{record.path.stem}.png" for record in records)
     return LabelledSet(
         ImageSet(f"{root.absolute().name}-{split}", records),

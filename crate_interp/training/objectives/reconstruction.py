@@ -23,7 +23,7 @@ from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import find_initial_weights, patch_size_of
 from crate_interp.weights import read_checkpoint
-from crate_interp.weights.mae import load_decoder_into, mae_file_of
+from crate_interp.weights.autoencoder import load_decoder_into, mae_file_of
 
 __all__ = ["OBJECTIVE", "Reconstruction"]
 

@@ -1,4 +1,4 @@
-"""Layouts of weight files, a file for each family of models: every file here is imported.
+"""Layouts of weight files, one file per family of models: every file here is imported.
 
 A family's file calls `register_layout`, and imports the architecture if no other room does.
 """

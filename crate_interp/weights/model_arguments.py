@@ -1,4 +1,4 @@
-"""What a model may be asked to be: names and ranges of the sizes that users and files give.
+"""Arguments of models: names and ranges of the sizes that users and files may give.
 
 A weight file's record, a recipe and `--model-args` can ask for these and nothing else; Python's
 callers for classes and functions, too (`norm_layer=nn.LayerNorm`). What would have timm read
@@ -91,8 +91,8 @@ def check_arguments(arguments: Mapping[str, Any], what: str, *, plain: bool = Fa
     """Check the arguments of a model before it is made.
 
     Args:
-        arguments: By name.
-        what: What they are for, in messages: a model's name, or a file.
+        arguments: Arguments by name.
+        what: Name of the model or file that they are for, for messages.
         plain: Take sizes only; otherwise classes, functions and number types, too.
 
     Raises:

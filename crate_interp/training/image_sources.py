@@ -25,7 +25,7 @@ def open_source(recipe: Recipe, split: str) -> Any:
     """Open the images of a split.
 
     Args:
-        recipe: Names the data; see `Recipe.data`.
+        recipe: Recipe, which names the data; see `Recipe.data`.
         split: The recipe's `train_split` or `validation_split`.
 
     Returns:
@@ -71,7 +71,7 @@ def open_source(recipe: Recipe, split: str) -> Any:
 
 
 class TarReader:
-    """The images of a tar file with class folders, or of a folder of tar files, one a class.
+    """The images of a tar file with class folders, or of a folder of tar files, one per class.
 
     Args:
         path: The file or the folder.

@@ -31,9 +31,9 @@ def load_mae(
     Args:
         name: A CRATE-MAE model, or the path of one of our safetensors files, as for
             `load_backbone`.
-        weights: Its weight file in the official layout or ours; `None` for the published weights.
+        weights: Weight file in the official layout or ours; `None` for the published weights.
         allow_nonfinite: Take weights that are NaN or infinite, too.
-        **timm_arguments: For the encoder, as for `load_backbone`.
+        **timm_arguments: Arguments of the encoder, as for `load_backbone`.
 
     Returns:
         The model in evaluation mode. Our files tell whether the target was normalised; of others
