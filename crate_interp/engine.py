@@ -58,11 +58,11 @@ class StageClock:
 
 @dataclass(frozen=True)
 class Finished(Generic[Result]):
-    """What became of one image.
+    """Result of one image, or why it failed.
 
     Attributes:
         record: The image.
-        result: What `finish` returned; `None` for an image that failed.
+        result: Result of `finish`; `None` for an image that failed.
         error: Why it failed, with its name; `None` for one that did not.
         seconds: Duration of each stage, by its name.
     """

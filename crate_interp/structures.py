@@ -56,7 +56,7 @@ class InputSize:
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """Where a pixel of the original image lies in the model's input and in its patch grid.
+    """Places of an image's pixels in the model's input and in its patch grid.
 
     The only owner of coordinate changes. The image is resized to `input_hw` as a whole, without a
     crop, so that the three frames differ by a scaling along each axis.

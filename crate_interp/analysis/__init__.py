@@ -1,4 +1,4 @@
-"""What a model does inside, measured without ground truth."""
+"""Measures of what a model does inside, without ground truth."""
 
 from crate_interp.analysis.ablation import (
     estimate_logit_effects,

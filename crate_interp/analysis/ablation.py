@@ -1,4 +1,4 @@
-"""What changes when a head or an atom of a model is silenced, one image at a time.
+"""Effects of silencing a head or an atom of a model, one image at a time.
 
 Shapes: N tokens, D embed dim, U heads or atoms of a block, A of them that are silenced, h w patch
 grid.
@@ -186,7 +186,7 @@ def mask_effects(
 def written_energy(
     model: nn.Module, activations: Float[Tensor, "1 N U"], block: int
 ) -> Float[Tensor, " U"]:
-    """How much each atom writes into the residual stream: sum over tokens of |a d|^2.
+    """Energy that each atom writes into the residual stream: sum over tokens of |a d|^2.
 
     a is the atom's activation and d its column of `written_dictionary`.
 

@@ -1,4 +1,4 @@
-"""Which patches and pixels speak for a class.
+"""Patches and pixels that speak for a class.
 
 Shapes: B images, K heads, N tokens, n patches, H W pixels.
 """
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class IntegratedGradients(NamedTuple):
-    """What each value of the input adds to the score of a class.
+    """Parts of the score of a class that each value of the input adds.
 
     Attributes:
         values: Summed over an image, they are nearly `difference`.
@@ -43,7 +43,7 @@ class IntegratedGradients(NamedTuple):
 def attention_relevance(
     model: nn.Module, pixels: Float[Tensor, "B 3 H W"], classes: Int[Tensor, " B"]
 ) -> Float[Tensor, "B n"]:
-    """How much the patches matter for a class: gradient times attention, through all blocks.
+    """Relevance of the patches for a class: gradient times attention, through all blocks.
 
     R = (I + A_L) ... (I + A_1) with A = mean over heads of max(0, attention * its gradient); the
     class token's row of R, at the patches. Only that row is computed, from the last block to the

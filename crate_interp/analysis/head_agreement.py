@@ -1,4 +1,4 @@
-"""Which heads look at the same thing in many images."""
+"""Heads that look at the same thing in many images."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _RANGE = (1, 99)  # percentiles that become black and white; single patches lie 
 
 @dataclass(frozen=True, eq=False)
 class JointPCA:
-    """What the principal components of several images show, all in one scale.
+    """Principal components of the patches of several images, all in one scale.
 
     Attributes:
         grey: First component, from 0 for the background's end to 1; the outermost hundredth of the

@@ -77,7 +77,7 @@ class LayerObjective:
 
 
 def objective_sites(model: nn.Module) -> tuple[Site, ...]:
-    """What `layer_objective` reads to measure all that is defined for a model.
+    """Sites that `layer_objective` reads to measure all that is defined for a model.
 
     Raises:
         InputError: As `available_sites`.

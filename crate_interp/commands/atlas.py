@@ -37,7 +37,7 @@ Strongest = Annotated[int, Range(1, 1000)]
 
 @dataclass
 class _Reading(Reading):
-    """What is read, the classes of the patches if they are known, and the sums."""
+    """The site to read, the classes of the patches if they are known, and the sums."""
 
     builder: analysis.AtlasBuilder = field(kw_only=True)
     classes: tuple[str, ...] = field(kw_only=True)

@@ -130,7 +130,7 @@ def _sizes_of(name: ModelName) -> dict[str, int]:
 
 
 def _kept_metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    """What a file says of its training and classes: ours again, or the values beside weights."""
+    """Record of training and classes in a file: ours again, or the values beside weights."""
     metadata = checkpoint.metadata
     if checkpoint.record:
         return {key: metadata[key] for key in KEPT if key in metadata}

@@ -104,7 +104,7 @@ def _shown_as(column: str, values: Float[np.ndarray, " P"]) -> Float[np.ndarray,
 
 
 def _unit_of(spent: Spent, largest: float) -> tuple[float, str]:
-    """What to divide x by, and the label of its axis."""
+    """Number to divide x by, and the label of its axis."""
     if spent != "seconds":
         return 1, {"steps": "updates", "pictures": "images seen"}[spent]
     unit, name = next((unit, name) for least, unit, name in _TIMES if largest >= least)

@@ -1,4 +1,4 @@
-"""What the blocks of models compress and how sparse they code, as curves."""
+"""Compression and sparsity of the blocks of models, as curves."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _panels_of(measured: Sequence[tuple[Run, Numbers]]) -> list[CurvePanel]:
 
 
 def _note_of(runs: Sequence[Run]) -> str:
-    """What the symbols of the titles stand for."""
+    """Meanings of the symbols in the titles."""
     note = "N: tokens of an image. R, Rᶜ: coding rate of all tokens, and in the heads' subspaces."
     thresholds = {
         run.settings["model"]: run.reading.thresholds for run in runs if run.reading.thresholds

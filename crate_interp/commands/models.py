@@ -1,4 +1,4 @@
-"""Which backbones there are, how large they are, and where their weights are."""
+"""List of the backbones, with their sizes and the places of their weights."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def _given(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def _iou_types(annotations: Mapping[str, Any]) -> dict[Any, str]:
-    """What can be scored against a ground truth, and what the summary calls it."""
+    """Kinds of scores that a ground truth allows, and their names in the summary."""
     has_masks = evaluation.has_masks(annotations)
     return {"bbox": "box", "segm": "mask"} if has_masks else {"bbox": "box"}
 

@@ -102,6 +102,6 @@ def _refuse_large_batches(recipe: Recipe, path: Path) -> None:
 
 
 def _measured(values: Metrics | TrainingResult) -> dict[str, str]:
-    """What validation measured, in words and digits."""
+    """Measures of validation, in words and digits."""
     scores = {"accuracy": values.accuracy, "validation loss": values.validation_loss}
     return {name: f"{value:.4f}" for name, value in scores.items() if value is not None}

@@ -117,7 +117,7 @@ class ImageSet:
 
 
 def data_folder() -> Path:
-    """Where data sets lie: `$CRATE_INTERP_DATA`, or the user's data directory."""
+    """Folder of the data sets: `$CRATE_INTERP_DATA`, or the user's data directory."""
     chosen = os.environ.get("CRATE_INTERP_DATA")
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("crate-interp"))
 

@@ -74,7 +74,7 @@ DATASETS: dict[str, tuple[Archive, ...]] = {
 
 
 def dataset_folder(root: Path | None = None) -> Path:
-    """Where COCO's splits and annotations go: `<root>/coco`, below `data_folder()` by default."""
+    """Folder of COCO's splits and annotations: `<root>/coco`, below `data_folder()` by default."""
     return (data_folder() if root is None else Path(root)) / "coco"
 
 

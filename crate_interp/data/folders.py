@@ -134,7 +134,7 @@ def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:
 
 
 def _kind_of(entry: Path) -> str | None:
-    """What an entry of a folder is: image, folder, why it is left out; `None`: a companion."""
+    """Tell what an entry of a folder is: image, folder, why it is left out; `None`: a companion."""
     try:
         mode = entry.stat().st_mode
     except (OSError, ValueError):

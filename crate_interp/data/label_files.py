@@ -1,4 +1,4 @@
-"""What folders of labelled data sets have in common: lists of names, masks beside images."""
+"""Common parts of the folders of labelled data sets: lists of names, masks beside images."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class LabelledKind:
     """A kind of labelled data sets: how one is recognised, and how it is opened.
 
     Attributes:
-        contents: What the folder of a set holds, for messages, such as "images/ and masks/"; empty
+        contents: Content of the folder of a set, for messages, such as "images/ and masks/"; empty
             for a set that is no folder.
         recognises: Tells whether a path is a set of this kind; reads no file and raises nothing.
         open: Opens the set at a path; takes the path and the split, such as `val`.

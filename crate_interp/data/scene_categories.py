@@ -1,4 +1,4 @@
-"""What the built-in scenes are made of: eight categories, each a shape and a texture together.
+"""Eight categories that the built-in scenes are made of, each a shape and a texture together.
 
 Coordinates (u, v) of an object have their origin in its centre and its radius as unit length.
 """

@@ -329,7 +329,7 @@ def _noise(rng: Generator, size_hw: tuple[int, int], cells: int) -> Field:
 
 @lru_cache(maxsize=64)
 def _spline_weights(size: int, cells: int) -> Float[np.ndarray, "size knots"]:
-    """What each of `cells + 3` knots adds to each of `size` pixels."""
+    """Shares that each of `cells + 3` knots adds to each of `size` pixels."""
     position = (np.arange(size) + 0.5) * cells / size
     reach = np.abs(position[:, None] - np.arange(-1, cells + 2))
     outer = np.maximum(2 - reach, 0) ** 3 / 6

@@ -41,7 +41,7 @@ METHODS = ("best head", "one head", *_OTHERS)
 
 @dataclass(frozen=True)
 class AttentionProtocol:
-    """What decides an attention mIoU, beside model and images; the numbers differ a lot.
+    """Choices that decide an attention mIoU, beside model and images; the numbers differ a lot.
 
     Attributes:
         by: `entries` (CRATE papers) or `mass` (DINO), see `attention_masks`.

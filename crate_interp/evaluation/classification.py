@@ -19,10 +19,10 @@ __all__ = ["AccuracyScore", "accuracy_score", "class_ranks"]
 
 @dataclass(frozen=True)
 class AccuracyScore:
-    """How often the right class is among the first ones.
+    """Accuracy: how often the right class is among the first ones.
 
     Attributes:
-        accuracy: By k, the share of images whose class is among the k of the highest scores.
+        accuracy: Share by k of the images whose class is among the k of the highest scores.
         pictures: Number of images.
     """
 

@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class SemanticScore:
-    """How well labels of pixels agree with the truth, in [0, 1].
+    """Agreement of labels of pixels with the truth, in [0, 1].
 
     Attributes:
         mean_iou: Mean of `iou` over the classes that occur.

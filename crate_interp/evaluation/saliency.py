@@ -19,7 +19,7 @@ THRESHOLDS: Float[np.ndarray, " 255"] = np.arange(255) / 255
 
 
 class ImageSaliency(TypedDict):
-    """How well a map and a mask agree with the salient object of one image.
+    """Agreement of a map and a mask with the salient object of one image.
 
     Attributes:
         f: F of the map above each of the 255 thresholds 0/255, ..., 254/255.

@@ -1,4 +1,4 @@
-"""What can be read and changed inside a backbone, and what reads and changes it."""
+"""Reading and changing what a backbone computes on the way."""
 
 from crate_interp.hooks.attention_maps import attention_chunks, attention_map, attention_token
 from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from

@@ -70,7 +70,7 @@ def scores_from(
         model: A CRATE family model or a timm vision transformer, with a classifier.
         tokens: The residual stream that enters `block`.
         block: Number of the block, from 0; the number of blocks for what leaves the last one.
-        arguments: What blocks are run with beside tokens, as `Activations.arguments` has it;
+        arguments: Arguments of blocks beside the tokens, as `Activations.arguments` has it;
             blocks with rotary position need it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the atoms of a block write into the residual stream.
+"""Contributions of the atoms of a block to the residual stream.
 
 Shapes: A atoms, T tokens, D embed dim.
 """
@@ -19,7 +19,7 @@ __all__ = ["AtomContributions", "atom_contributions", "written_dictionary"]
 
 
 def written_dictionary(model: nn.Module, block: int) -> Float[Tensor, "D A"]:
-    """What a value of 1 of each atom of a block adds to the residual stream, one column per atom.
+    """Vectors that a value of 1 of each atom of a block adds to the residual stream, as columns.
 
     CRATE-alpha: D1 of ODL. CRATE: the identity, since the code itself is the stream that leaves the
     block. ViT: the second layer's weight of the MLP, times LayerScale's where there is one; its
@@ -37,7 +37,7 @@ def written_dictionary(model: nn.Module, block: int) -> Float[Tensor, "D A"]:
 
 @dataclass(frozen=True, eq=False)
 class AtomContributions:
-    """What each atom has in what a block writes at some tokens.
+    """Contributions of atoms to what a block writes at some tokens.
 
     Attributes:
         share: Signed part of the atom: the component of its contribution a_k d_k along the sum y of

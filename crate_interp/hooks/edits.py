@@ -1,4 +1,4 @@
-"""What an intervention can do to activations.
+"""Edits: the changes of activations that an intervention can make.
 
 Shapes: B images, N tokens (prefix tokens first), c channels that are changed, S images of a source.
 """

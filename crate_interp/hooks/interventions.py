@@ -27,7 +27,7 @@ __all__ = ["Target", "channels_of", "count_units", "intervene"]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What an edit changes.
+    """Place in a model that an edit changes.
 
     Attributes:
         site: `heads`, `subspace`, `codes`, `neurons`, `tokens` or `tokens_in`; see `Site`.
@@ -63,7 +63,7 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
 
     Args:
         model: A CRATE family model or a timm vision transformer.
-        edits: What to change, and how.
+        edits: Edits to make, by target.
 
     Raises:
         InputError: A site, block, head, atom or token that the model does not have; a source that
@@ -81,7 +81,7 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
 
 
 def count_units(model: nn.Module, site: Site | str, block: int = -1) -> int:
-    """How many heads, atoms, neurons or channels there are at a site, for `Target.index`.
+    """Count the heads, atoms, neurons or channels at a site, for `Target.index`.
 
     Raises:
         InputError: No such block, or a site that it does not have or that cannot be changed.

@@ -106,7 +106,7 @@ class Observer:
         )
 
     def geometry(self, original_hw: tuple[int, int]) -> ImageGeometry:
-        """Where the pixels of an image lie in the model's input and its patch grid."""
+        """Geometry of an image: its pixels in the model's input and its patch grid."""
         stride_hw = None if self.stride is None else (self.stride, self.stride)
         input_hw = self.input_size.of(original_hw)
         return ImageGeometry(original_hw, input_hw, self._patch_hw, stride_hw)
@@ -198,7 +198,7 @@ class Observer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device that the model is on."""
         return next(self.model.parameters()).device
 
     @property

@@ -29,7 +29,7 @@ _eager: list[Any] = []  # one entry a `with uncompiled()` block; the first holds
 
 
 class _Copies(threading.local):
-    """What this thread sees instead of a module, by its identity; the innermost block's is last."""
+    """Copies that this thread sees in place of modules, by identity; the innermost block's last."""
 
     def __init__(self) -> None:
         self.of: dict[int, list[nn.Module]] = {}

@@ -49,7 +49,7 @@ class Recorder:
 
     @property
     def activations(self) -> Activations:
-        """What was recorded, by (site, block); readable inside the `with` block and after it.
+        """Recorded tensors by (site, block); readable inside the `with` block and after it.
 
         Raises:
             InputError: No forward pass has run through the recorded blocks.
@@ -201,7 +201,7 @@ def record(
 
     Args:
         model: A CRATE family model or a timm vision transformer.
-        sites: What to record; `Site` members or their names.
+        sites: Sites to record; `Site` members or their names.
         blocks: Where, from 0; negative numbers count from the last block; one needs no list.
         stop_early: End the forward pass as soon as everything is recorded. The `with` block is
             left at that point, so the forward pass must be its last statement.

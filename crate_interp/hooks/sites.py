@@ -1,4 +1,4 @@
-"""Which places inside a model's blocks can be read, by name."""
+"""Places inside a model's blocks that can be read, by name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
 
 
 def default_feature(model: nn.Module, block: int = -1) -> Site:
-    """What the papers compare patches by: CRATE's shared subspace projection, otherwise the keys.
+    """The papers' feature of patches: CRATE's shared subspace projection, otherwise the keys.
 
     Raises:
         InputError: As `anatomy_at`.
@@ -70,7 +70,7 @@ def atoms_at(model: nn.Module, block: int = -1) -> Atoms:
 
 
 def atom_site(model: nn.Module, block: int = -1) -> Site:
-    """Where the atoms of a block are read: `codes` in CRATE families, otherwise `neurons`.
+    """Site that the atoms of a block are read at: `codes` in CRATE families, otherwise `neurons`.
 
     Raises:
         InputError: As `atoms_at`.

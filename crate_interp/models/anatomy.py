@@ -1,8 +1,8 @@
-"""What can be read and changed in a block of a vision transformer, declared beside the block.
+"""Anatomy of a block of a vision transformer: what can be read and changed in it.
 
-A block says it in a method `anatomy`; blocks of timm are described by the tables `ATTENTIONS` and
-`MLPS`, by the exact type of their parts. Everything that looks into a model asks `anatomy_of`, and
-knows no class of a block.
+A block has a method `anatomy`; blocks of timm are described by the tables `ATTENTIONS` and `MLPS`,
+by the exact type of their parts. Everything that looks into a model asks `anatomy_of`, and knows no
+class of a block.
 
 Shapes: B images, N tokens (prefix tokens first, then patches row by row), K heads, d head dim,
 D embed dim, A atoms.
@@ -94,7 +94,7 @@ _TO_PROJECTION = Place("attn.proj", enters=True)
 
 
 class QueryKeyValue(NamedTuple):
-    """What attention is made from, normalised and rotated as the block does it."""
+    """Queries, keys and values of attention, normalised and rotated as the block does it."""
 
     query: Float[Tensor, "B K N d"]
     key: Float[Tensor, "B K N d"]
@@ -115,7 +115,7 @@ class Derived(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """How a block attends: softmax(q kT / sqrt(d)) v per head.
+    """Heads of a block, which attends by softmax(q kT / sqrt(d)) v per head.
 
     Attributes:
         num_heads: Number of heads K.
@@ -123,7 +123,7 @@ class Heads:
         source: Tensor that queries, keys and values are made from.
         split: Makes queries, keys and values from that tensor and the keyword arguments of the
             submodule that it enters or leaves. A factor other than 1 / sqrt(d) is in the queries.
-        output: What the heads hand to the output projection.
+        output: Place of the values that the heads hand to the output projection.
         module: Submodule that attends; a mask among its arguments is refused.
         norm: Submodule that normalises the residual stream before it is projected.
         arguments: Keyword arguments that the model passes to each block beside the tokens, and

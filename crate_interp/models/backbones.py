@@ -1,4 +1,4 @@
-"""What makes a network a backbone: a patch embedding, blocks of tokens, positions of any grid."""
+"""Parts of a backbone: a patch embedding, blocks of tokens, positions of any grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CRATE families share as timm models: their building and their configurations."""
+"""Common parts of the CRATE families as timm models: their building and their configurations."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ class CrateMaeAutoencoder(nn.Module):
             Normalised tokens, the class token first.
 
         Raises:
-            InputError: The mask is not one value a patch.
+            InputError: The mask does not have one value per patch.
         """
         tokens = self.encoder.patch_embed(images)
         if mask is not None:

@@ -192,7 +192,7 @@ def _is_faster() -> bool:
 
 
 def _processor() -> str:
-    """What Linux says of it; nothing where PyTorch has no oneDNN."""
+    """Description by Linux; empty where PyTorch has no oneDNN."""
     file = Path("/proc/cpuinfo")
     has_onednn = torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_linear_pointwise"

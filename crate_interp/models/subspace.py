@@ -92,7 +92,7 @@ class SubspaceAttention(nn.Module):
 
 
 class SubspaceBlock(nn.Module):
-    """What the blocks of all CRATE families share: z_half = z + MSSA(LN(z)), and a second norm.
+    """Common part of the blocks of all CRATE families: z_half = z + MSSA(LN(z)), and a second norm.
 
     Args:
         dim: Width D of the tokens.

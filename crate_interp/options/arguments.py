@@ -21,7 +21,7 @@ _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "JSON"}
 
 
 class Listed(Protocol):
-    """What the list of commands says of one."""
+    """Entry of the list of commands."""
 
     @property
     def group(self) -> str: ...
@@ -153,7 +153,7 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
 
 
 def _name_of(option: dataclasses.Field[Any]) -> str:
-    """What the option is called on the command line: `class_` is `--class`."""
+    """Name of the option on the command line: `class_` is `--class`."""
     if option.metadata.get("positional"):
         return option.name
     return "--" + option.name.rstrip("_").replace("_", "-")

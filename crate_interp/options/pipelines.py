@@ -11,7 +11,7 @@ __all__ = ["find_pipeline", "pipeline_folder"]
 
 
 def pipeline_folder() -> Path:
-    """Where the YAML files of `pipelines/` lie: in the package, or beside it in a checkout."""
+    """Folder of the YAML files of `pipelines/`: in the package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "pipelines"
     return installed if installed.is_dir() else package.parent / "pipelines"

@@ -60,7 +60,7 @@ class AtlasSource:
         parameters_sha256: Checksum of the model's parameters, as `parameters_checksum` computes it.
         block: Number of the block, from 0.
         site: Site that the atoms were read at.
-        geometry: How the patches of any image lie; its original size is the model's input.
+        geometry: Geometry of the patches of any image; its original size is the model's input.
         stride: Pixels between patches, if it was chosen.
         images: Name of the set of images.
         classes: Names of the classes; empty if they are not known.

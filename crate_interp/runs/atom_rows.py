@@ -1,4 +1,4 @@
-"""How an atom of an atlas is described in sheets and headings."""
+"""Descriptions of the atoms of an atlas, for sheets and headings."""
 
 from __future__ import annotations
 

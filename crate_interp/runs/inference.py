@@ -1,4 +1,4 @@
-"""What commands that run a model share: its device, its weights and how the results name it."""
+"""Common steps of commands that run a model: its device, its weights, its name in results."""
 
 from __future__ import annotations
 

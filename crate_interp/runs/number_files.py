@@ -36,7 +36,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
     Args:
         path: Path of the file; folders that are missing are made.
         arrays: Arrays by name.
-        about: What they were made of, as `provenance_of` has it.
+        about: Provenance, as `provenance_of` has it.
 
     Raises:
         InputError: The file cannot be written.
@@ -77,7 +77,7 @@ def write_table(
         path: Path of the CSV file; folders that are missing are made.
         header: Names of the columns.
         rows: The cells of each line.
-        about: What the numbers were made of, as `provenance_of` has it.
+        about: Provenance, as `provenance_of` has it.
 
     Raises:
         InputError: A file cannot be written.

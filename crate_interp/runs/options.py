@@ -37,7 +37,7 @@ FIGURES = "figures"  # heading of the options that figures have in common
 
 @dataclass(frozen=True, kw_only=True)
 class FigureOptions:
-    """What commands that draw figures have in common: how these are written."""
+    """Options of commands that draw figures: how these are written."""
 
     format: list[FigureFormat] = option(
         "files of each figure: png, pdf, svg, or several of them",
@@ -73,7 +73,7 @@ class FigureOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsOptions:
-    """What commands that load weights have in common: how input is normalised, what is refused."""
+    """Options of commands that load weights: how input is normalised, what is refused."""
 
     mean: list[Mean] | None = option(
         "means of red, green and blue in [0, 1], subtracted from the input (default: what the "
@@ -95,7 +95,7 @@ class WeightsOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(WeightsOptions, FigureOptions):
-    """What commands that put images through a model have in common."""
+    """Options of commands that put images through a model."""
 
     one_grid: ClassVar[str] = ""  # what needs one patch grid for all images, if anything does
 
@@ -141,7 +141,7 @@ class ModelOptions(WeightsOptions, FigureOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(ModelOptions):
-    """What commands that look inside a model have in common."""
+    """Options of commands that look inside a model."""
 
     images: list[Path] = option(
         "image files or folders, or `demo` for the built-in scenes",

@@ -69,12 +69,12 @@ Output: TypeAlias = Drawing | Arrays | Table | Json | Picture | Text
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a command makes of all images, from what was kept of each.
+    """Files, text and results that a command makes of the entries of all images.
 
     Attributes:
         outputs: Files; names are paths below the folder of the run, without suffix. They may come
             from a generator, so that one figure at a time is in memory.
-        text: What is printed before the names of the files.
+        text: Text to print before the names of the files.
         results: Entries of `summary.json`, which commands with a run folder write.
     """
 

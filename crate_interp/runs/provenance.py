@@ -1,4 +1,4 @@
-"""What numbers were made of: weights, settings and versions."""
+"""Provenance of numbers: weights, settings and versions."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Run:
         images: The images.
         output: Place of the final files: the run folder, or the file that the user names.
         provenance: Weights, settings and versions, which stand beside every number.
-        reading: What `command.reading` returned.
+        reading: Result of `command.reading`.
         folder: Folder that keeps the journal.
         entries: Entries of the images that did not fail, in their order.
         failed: Images that failed, with reasons.

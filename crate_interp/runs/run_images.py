@@ -1,4 +1,4 @@
-"""Which images the results of a run of `maskcut` are of, as its folder tells."""
+"""Images that the results of a run of `maskcut` are of, as its folder tells."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def maskcut_batch(
 
 
 class _Cut:
-    """What is known of an image from one round to the next, on the CPU, where parts are found.
+    """State of an image from one round to the next, on the CPU, where parts are found.
 
     Attributes:
         masks: Masks so far, disjoint.

@@ -51,7 +51,7 @@ class MaskCut:
         keep_aspect: As for `Observer`.
 
     Attributes:
-        observer: What puts images through the model.
+        observer: Observer that puts images through the model.
 
     Raises:
         InputError: As `Observer`; a feature that the model lacks, a number out of its range, or an

@@ -19,7 +19,7 @@ __all__ = ["PrincipalComponent", "principal_component"]
 
 
 class PrincipalComponent(NamedTuple):
-    """How one image's patches lie along the direction in which they vary most.
+    """Coordinates of one image's patches along the direction in which they vary most.
 
     Attributes:
         mask: Patches on the object's side of the mean; empty where all features are equal.

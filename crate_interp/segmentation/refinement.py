@@ -151,7 +151,7 @@ def on_original(
 
     Args:
         instances: Masks on the grid, with scores.
-        geometry: How the grid, the model's input and the original image lie.
+        geometry: Geometry of the grid, the model's input and the original image.
         rgb: The image in [0, 255], of any size; refinement looks at it at the size of the input.
         refine: As for `refine_masks`.
         device: As for `refine_masks`.

@@ -1,4 +1,4 @@
-"""What a segmenter is, and the table of all of them.
+"""Segmenters: what one is, and the table of all of them.
 
 A segmenter is one file of `crate_interp/segmentation/segmenters/`, or of an installed package: a
 frozen dataclass whose fields are its options on the command line.
@@ -53,8 +53,8 @@ class Segmenter(ABC):
         """Segment one image.
 
         Args:
-            activations: What was recorded of the image, a batch of one.
-            geometry: How its patch grid, the model's input and its own pixels lie.
+            activations: Activations of the image, a batch of one.
+            geometry: Geometry of its patch grid, the model's input and its own pixels.
 
         Returns:
             Masks on the patch grid (`frame="grid"`), with their scores.
@@ -69,7 +69,7 @@ class Segmenter(ABC):
         """Segment images of one grid, which on a GPU may be faster together.
 
         Args:
-            activations: What was recorded of each image, a batch of one.
+            activations: Activations of each image, a batch of one.
             geometry: Geometry of the first image.
         """
         return [self(of_image, geometry) for of_image in activations]

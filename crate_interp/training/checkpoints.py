@@ -50,7 +50,7 @@ class TrainingState:
         optimizer: Optimizer of the model's parameters.
         scaler: Scales gradients of float16; does nothing for other types.
         ema: The moving average of the weights.
-        unsharded: Where model and average are in pieces: a whole model on the CPU, of any weights.
+        unsharded: A whole model on the CPU, of any weights, if model and average are in pieces.
         step: Number of finished updates.
         best: Best score of validation so far, `None` before the first.
         seconds: Time spent on training, over all parts of the run.

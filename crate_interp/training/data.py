@@ -113,7 +113,7 @@ class DatasetPictures:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on and is measured on.
+    """Images that a run trains on and is measured on.
 
     Attributes:
         training: Images of an epoch, or as many as the run needs where they are endless.

@@ -39,7 +39,7 @@ PROTOCOLS: tuple[KeepBy, ...] = ("mass", "entries")
 
 
 class _ImageEmergence(TypedDict):
-    """What `Emergence` averages, of one image."""
+    """Measures of one image, which `Emergence` averages."""
 
     attention: dict[KeepBy, HeadOverlaps]
     salient: list[float]  # empty without an object

@@ -1,4 +1,4 @@
-"""Where images come from: class folders, tar files, shards, torchvision's and hub's data sets."""
+"""Sources of images: class folders, tar files, shards, torchvision's and hub's data sets."""
 
 from __future__ import annotations
 

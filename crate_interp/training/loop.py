@@ -38,7 +38,7 @@ __all__ = ["TrainingResult", "train"]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended.
+    """End of a run.
 
     Attributes:
         step: Number of finished updates.

@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Probe:
-    """Measures the evaluated weights on a few images with masks, and keeps a line of each time.
+    """Measures the evaluated weights on a few images with masks; keeps one line per measurement.
 
     Attention, MaskCut (tau 0.15, 3 masks) and TokenCut read the last block; all is computed in
     float32 (`measure_emergence`). Training goes on as if nothing had been.

@@ -100,7 +100,7 @@ class Recipe:
         validation_split: Part to measure accuracy, or the loss of reconstruction, on; `None`:
             neither is measured.
         num_classes: Number of outputs of the head; `None`: as many as the data have.
-        on_error: What an image that cannot be read does: end the run, or be replaced by the next
+        on_error: Effect of an image that cannot be read: end the run, or be replaced by the next
             one with a warning.
         scene_objects: Fewest and most objects in a scene.
         scene_object_size: Smallest and largest diameter of an object, shares of the image.
@@ -153,7 +153,7 @@ class Recipe:
         probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.
         keep: Number of checkpoints that are kept.
-        sharding: What several processes do with weights and optimizer state: each holds all of
+        sharding: Split of weights and optimizer state over several processes: each holds all of
             them (DDP), or a part (FSDP), for models too large for one GPU.
     """
 

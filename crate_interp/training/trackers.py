@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.csv, probes.csv, TensorBoard and Weights & Biases.
+"""Outputs of a run's numbers: metrics.csv, probes.csv, TensorBoard and Weights & Biases.
 
 TensorBoard's files lie in the run's folder, `tensorboard/`, if it is installed. Weights & Biases
 sends to a server, so it is used only where the user has named a project, in the environment

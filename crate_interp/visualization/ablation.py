@@ -1,4 +1,4 @@
-"""What silencing heads or atoms changes: a matrix of heads, bars of the strongest atoms.
+"""Effects of silencing heads or atoms: a matrix of heads, bars of the strongest atoms.
 
 Shapes: L blocks, K heads, I images, R atoms.
 """
@@ -44,7 +44,7 @@ def head_effects_figure(
     Args:
         effects: Mean effects over the images.
         blocks: Number of each row's block.
-        label: What is drawn, with its unit.
+        label: Name of the effects, with their unit.
         signed: Effects lie on both sides of zero.
         note: Words below the figure.
         width: Width of the page, inches.
@@ -97,7 +97,7 @@ def atom_effects_figure(
     Args:
         effects: Effects in each image, the strongest atom first.
         names: Names of the atoms.
-        label: What is drawn, with its unit.
+        label: Name of the effects, with their unit.
         note: Words below the figure.
         width: Width of the page, inches.
 

@@ -1,4 +1,4 @@
-"""What all charts have in common: their frame, and the words around it.
+"""Common parts of all charts: their frame, and the words around it.
 
 A chart starts with the height of its axes; the words above and below make it grow.
 """

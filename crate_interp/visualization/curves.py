@@ -78,7 +78,7 @@ class CurvePanel:
     """One number of all runs.
 
     Attributes:
-        title: What is drawn, with its unit.
+        title: Name of the number, with its unit.
         curves: A run that did not measure the number has none.
         smooth: Draw a smoothed line over the raw one, which is then pale.
         level: A line across the panel to compare with: its word, and where it is.
@@ -97,7 +97,7 @@ def draw_curves(
 
     Args:
         panels: Panels in reading order.
-        x_label: What x is, with its unit.
+        x_label: Name of x, with its unit.
         note: Words below the figure.
         width: Width of the page, inches; it then decides how many panels stand side by side.
 

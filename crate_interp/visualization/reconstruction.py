@@ -1,4 +1,4 @@
-"""What a masked autoencoder saw of images, and what it made of the rest."""
+"""Images with hidden patches, and what a masked autoencoder predicted of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every figure is written, and how much room its words take."""
+"""Style of every figure: how it is written, and how much room its words take."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Checkpoint:
 
     @cached_property
     def record(self) -> ModelRecord | None:
-        """What one of our files says of its model; `None` in files of others.
+        """Record of the model in one of our files; `None` in files of others.
 
         Raises:
             CheckpointError: There is a record, but not a whole one, or one with other arguments

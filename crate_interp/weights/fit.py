@@ -45,7 +45,7 @@ def load_checkpoint_into(
             `follow`: it becomes one of the file's number, or none. `refuse`: an error, unless the
             model or the file has none. `start anew`: it stays as it is, as timm loads pretrained
             weights. Patches of another size are resampled in the last case, else an error.
-        way: How positions and patches are resampled: see `resampling.py`.
+        way: Way to resample positions and patches: see `resampling.py`.
 
     Returns:
         What the file holds.

@@ -44,7 +44,7 @@ class Rule:
         key: Key in the file, with placeholders: `{i}` a number, `{p}` weight or bias, `{any}`
             anything.
         parameter: Name in the model with the same placeholders.
-        operation: From the file's tensor to the model's; `None` leaves it as it is.
+        operation: Makes the model's tensor from the file's; `None` leaves it as it is.
     """
 
     key: str

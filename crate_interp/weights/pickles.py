@@ -30,7 +30,7 @@ _PLAIN = (str, int, float, bytes, type(None))
 
 
 class Name(str):
-    """What a pickle names with its module: a function, a class or a constant, not looked up."""
+    """Full name in a pickle of a function, a class or a constant, which is not looked up."""
 
     __slots__ = ()
 

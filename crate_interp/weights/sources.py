@@ -1,4 +1,4 @@
-"""Where weights come from: the package itself, the Hugging Face hub, or a link for the user."""
+"""Sources of weights: the package itself, the Hugging Face hub, or a link for the user."""
 
 from __future__ import annotations
 

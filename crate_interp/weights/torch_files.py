@@ -58,7 +58,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a file says of a tensor; `offset` and `strides` are in numbers of the storage."""
+    """Record of a tensor in a file; `offset` and `strides` are in numbers of the storage."""
 
     storage: _Storage
     dtype: torch.dtype
@@ -160,7 +160,7 @@ def _of_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, slice]]:
 
 
 def _place(member: zipfile.ZipInfo, mapped: mmap.mmap) -> slice:
-    """Where the bytes of an uncompressed member lie."""
+    """Place of the bytes of an uncompressed member."""
     name = shorten(member.filename)
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise CheckpointError(f"{name}: expected it uncompressed, as PyTorch writes it")

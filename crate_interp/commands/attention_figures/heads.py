@@ -1,4 +1,4 @@
-"""What each head attends to in an image."""
+"""Maps of what each head attends to in an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all heads of all blocks attend to in an image."""
+"""Maps of what all heads of all blocks attend to in an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of labelled images have in common: the images, the feature, the folder."""
+"""Common parts of the benchmarks of labelled images: the images, the feature, the folder."""
 
 from __future__ import annotations
 

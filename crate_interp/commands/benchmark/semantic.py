@@ -41,7 +41,7 @@ class _Entry(JournalEntry):
 
 @dataclass
 class _Reading(Reading):
-    """What is recorded, and the classifier, once it is fitted."""
+    """Sites to record, and the classifier, once it is fitted."""
 
     classifier: PatchClassifier = field(init=False)
 

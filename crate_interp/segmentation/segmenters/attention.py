@@ -1,4 +1,4 @@
-"""What the class token attends to, one mask per head."""
+"""Masks of what the class token attends to, one per head."""
 
 from __future__ import annotations
 

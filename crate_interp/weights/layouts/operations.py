@@ -1,4 +1,4 @@
-"""What several layouts share: the layers of the official PyTorch code, and transposed kernels."""
+"""Common parts of layouts: the layers of the official PyTorch code, and transposed kernels."""
 
 from __future__ import annotations
 
