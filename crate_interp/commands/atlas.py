@@ -260,7 +260,7 @@ def _page_of(stored: StoredAtlas, thumbnails: list[Thumbnail], title: str) -> st
 def _chosen_atoms(atlas: analysis.Atlas) -> list[int]:
     """Atoms for a sheet, among those that fire in enough images.
 
-    Of each class the most selective one comes first, then the second of each, and so on. Without
+    The most selective one of each class comes first, then the second of each, and so on. Without
     classes, from rare ones to frequent ones in equal steps of rank.
     """
     enough = np.flatnonzero(atlas.fired_images >= min(FEW_IMAGES, atlas.num_images))

@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from crate_interp.data.coco import ImageSet
-from crate_interp.data.folders import FoundImage, search_folder
+from crate_interp.data.folders import ImageFile, search_folder
 from crate_interp.data.image_files import image_suffixes
 from crate_interp.data.image_sets import number_images
 from crate_interp.errors import InputError
@@ -50,7 +50,7 @@ def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | 
     subfolders = [entry.name for entry in entries if is_folder(entry)]
     if not subfolders or any(entry.suffix.lower() in image_suffixes() for entry in entries):
         return None
-    by_class: dict[str, list[FoundImage]] = {name: [] for name in subfolders}
+    by_class: dict[str, list[ImageFile]] = {name: [] for name in subfolders}
     for image in search_folder(folder, math.inf if recursive else 2):
         by_class[Path(image.name).parts[0]].append(image)
     empty = [name for name in subfolders if not by_class[name]]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from crate_interp.data.image_files import HEIF_HINT, HEIF_SUFFIXES, image_suffixes
 from crate_interp.errors import InputError
 
-__all__ = ["FoundImage", "find_images", "list_images", "search_folder"]
+__all__ = ["ImageFile", "find_images", "list_images", "search_folder"]
 
 _logger = getLogger(__name__)
 
@@ -29,7 +29,7 @@ _COMPANIONS = frozenset(
 )
 
 
-class FoundImage(NamedTuple):
+class ImageFile(NamedTuple):
     """An image file.
 
     Attributes:
@@ -47,7 +47,7 @@ def list_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Pa
     return [image.path for image in find_images(paths, recursive)]
 
 
-def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[FoundImage]:
+def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[ImageFile]:
     """Find the image files among files and folders.
 
     A file is taken whatever its suffix. Of a folder, the files that lie directly in it and have
@@ -65,7 +65,7 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Fo
         InputError: A path does not exist or cannot be read, or a folder (or everything together)
             holds no image.
     """
-    images: dict[Path, FoundImage] = {}
+    images: dict[Path, ImageFile] = {}
     for path in map(Path, paths):
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode)
@@ -75,7 +75,7 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Fo
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"{path}: cannot be read: {reason}") from None
         levels = math.inf if recursive else 1
-        inside = search_folder(path, levels) if is_folder else [FoundImage(path, path.name)]
+        inside = search_folder(path, levels) if is_folder else [ImageFile(path, path.name)]
         for image in inside:
             images.setdefault(image.path.absolute(), image)
     if not images:
@@ -83,7 +83,7 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Fo
     return list(images.values())
 
 
-def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:
+def search_folder(folder: Path, levels: float = 1) -> list[ImageFile]:
     """Find the image files in a folder, as `find_images` does.
 
     Args:
@@ -130,7 +130,7 @@ def search_folder(folder: Path, levels: float = 1) -> list[FoundImage]:
         noun = "entry" if count == 1 else "entries"
         _logger.warning("%s: %d %s left out: %s", folder, count, noun, described)
     files.sort(key=lambda path: path.relative_to(folder).parts)
-    return [FoundImage(path, path.relative_to(folder).as_posix()) for path in files]
+    return [ImageFile(path, path.relative_to(folder).as_posix()) for path in files]
 
 
 def _kind_of(entry: Path) -> str | None:

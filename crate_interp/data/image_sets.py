@@ -10,7 +10,7 @@ from typing import Any
 
 from crate_interp.data.coco import ImageRecord, ImageSet, images_by_name, record_of
 from crate_interp.data.coco_files import read_coco
-from crate_interp.data.folders import FoundImage, find_images
+from crate_interp.data.folders import ImageFile, find_images
 from crate_interp.errors import InputError, shorten
 
 __all__ = ["number_images", "open_images"]
@@ -57,7 +57,7 @@ def open_images(
     return ImageSet(name, tuple(matched), coco)
 
 
-def number_images(images: Sequence[FoundImage]) -> tuple[ImageRecord, ...]:
+def number_images(images: Sequence[ImageFile]) -> tuple[ImageRecord, ...]:
     """Number images from 1, and name them as `open_images` says."""
     names = [image.name for image in images]
     if len(set(names)) < len(names):
@@ -73,7 +73,7 @@ def number_images(images: Sequence[FoundImage]) -> tuple[ImageRecord, ...]:
 
 
 def _match(
-    images: Sequence[FoundImage], entries: Mapping[str, dict[str, Any]], annotations: Path
+    images: Sequence[ImageFile], entries: Mapping[str, dict[str, Any]], annotations: Path
 ) -> list[ImageRecord]:
     """The records of the images that are annotated; of those in folders, others are left out."""
     matched: dict[str, ImageRecord] = {}

@@ -38,7 +38,7 @@ class SaliencyScore:
 
     Attributes:
         max_f: The largest mean F of any threshold on the maps.
-        threshold: That threshold; the lowest of several.
+        threshold: Threshold of the largest mean F; the lowest of several.
         iou: IoU of the masks with the objects.
         accuracy: Share of the pixels of the masks that are right.
         images: Number of images.

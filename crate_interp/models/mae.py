@@ -98,7 +98,7 @@ class CrateMaeDecoder(nn.Module):
         values: Number of values in a patch.
 
     Attributes:
-        mask_token: Stands for a hidden patch in the encoder's input, (1, 1, D).
+        mask_token: Token that stands for a hidden patch in the encoder's input, (1, 1, D).
     """
 
     def __init__(self, dim: int, depth: int, num_heads: int, values: int) -> None:

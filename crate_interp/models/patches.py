@@ -70,7 +70,7 @@ class PatchProjection(nn.Module):
 
         Args:
             name: Name of the parameter, `linear.weight` for instance.
-            tensor: Its value for patches of `patch_size`.
+            tensor: Value for patches of `patch_size`.
             patch_size: Height and width of the patches that it was learnt with, pixels.
             bilinear: Resample all of them as images of a patch, bilinear.
 

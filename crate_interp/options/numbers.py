@@ -14,7 +14,7 @@ def numbers_of(option: str, text: str, word: str, example: str) -> list[int] | N
 
     Args:
         option: Name of the option, for messages.
-        text: Its value.
+        text: Value of the option.
         word: Value that stands for no numbers.
         example: Numbers, for messages.
 
@@ -39,7 +39,7 @@ def pixel_of(option: str, text: str) -> tuple[int, int]:
 
     Args:
         option: Name of the option, for messages.
-        text: Its value.
+        text: Value of the option.
 
     Raises:
         InputError: The text is no pixel.

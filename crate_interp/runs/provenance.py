@@ -42,8 +42,8 @@ def provenance_of(
 
     Args:
         options: Options of the command.
-        observer: Its model; tells the size, device and number type that `auto` stands for.
-        images: Its images; `None` for a command of one image, which its settings name.
+        observer: Observer of the model; tells size, device and number type that `auto` stands for.
+        images: Images of the command; `None` for a command of one image, which its settings name.
     """
     weights = weights_of(options)
     settings = {

@@ -44,7 +44,7 @@ class SeenImage:
         rgb: The image at the model's size.
         geometry: Geometry of its patches, the model's pixels and its own pixels.
         stage: Counts seconds: `with image.stage("cut"): ...`.
-        picture: Its own pixels, for the first images that `Reading.pictures` counts.
+        picture: Own pixels of the image, for the first images that `Reading.pictures` counts.
     """
 
     record: ImageRecord

@@ -85,7 +85,7 @@ def with_ids_of(
 ) -> tuple[RunImages, ResultsFile]:
     """Give the images of a run without annotations the ids of a ground truth, by their file names.
 
-    Of two names, one may begin with folders that the other lacks.
+    One of two names may begin with folders that the other lacks.
 
     Args:
         truth: The ground truth.

@@ -105,7 +105,7 @@ def maskcut_batch(
         solver: See `normalized_cut`.
 
     Returns:
-        What `maskcut` returns, for each image; constant ones are not logged.
+        The result of `maskcut` for each image; constant ones are not logged.
 
     Raises:
         InputError: As `maskcut`.

@@ -88,7 +88,7 @@ def _simplices(
     """Find the simplex of each point.
 
     Returns:
-        corner: Its vertex of remainder 0, in units of d + 1, without the last coordinate.
+        corner: Vertex of remainder 0, in units of d + 1, without the last coordinate.
         order: The coordinate that is the first, second, ... largest beyond the corner.
         weights: Weights of the point on the vertices of remainder 0, 1, ...
     """

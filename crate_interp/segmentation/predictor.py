@@ -136,8 +136,8 @@ class MaskCut:
 
         Args:
             features: Patch features of the images.
-            grid_hw: Their patch grid; `None`: that of the observer, which with `keep_aspect` is
-                that of square images.
+            grid_hw: Patch grid of the images; `None`: that of the observer, which is that of square
+                images with `keep_aspect`.
         """
         grid_hw = grid_hw or self.observer.grid_hw
         return maskcut_batch(features, grid_hw, self.tau, self.max_masks, self.solver)

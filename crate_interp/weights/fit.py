@@ -48,7 +48,7 @@ def load_checkpoint_into(
         way: Way to resample positions and patches: see `resampling.py`.
 
     Returns:
-        What the file holds.
+        The content of the file.
 
     Raises:
         CheckpointError: The file cannot be read or does not fit: the message names the file, its
