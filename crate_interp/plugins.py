@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import pkgutil
+from collections.abc import Container
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from crate_interp.errors import InputError, shorten
 
-__all__ = ["Table", "load_plugin", "plugins"]
+__all__ = ["Table", "load_plugin", "plugins", "tell_of_taken"]
+
+_logger = logging.getLogger(__name__)
 
 Kind = TypeVar("Kind")
 
@@ -35,6 +39,7 @@ class Table(Generic[Kind]):
     def names(self) -> list[str]:
         """Names of all entries, those of this package first; nothing is imported."""
         own = self._own()
+        tell_of_taken(self.group, own)
         return [*own, *(name for name in sorted(plugins(self.group)) if name not in own)]
 
     def __getitem__(self, name: str) -> type[Kind]:
@@ -72,6 +77,16 @@ def plugins(group: str) -> dict[str, EntryPoint]:
         group: Packages name the entry point group `crate_interp.GROUP`.
     """
     return {entry.name: entry for entry in entry_points(group=f"crate_interp.{group}")}
+
+
+def tell_of_taken(group: str, own: Container[str]) -> None:
+    """Warn of entries of other packages whose name is one of ours, which are not used."""
+    for name, entry in plugins(group).items():
+        if name in own:
+            package = entry.dist.name if entry.dist else "another package"
+            _logger.warning(
+                "%s %s of %s is not used: the name is taken", entry.group, name, package
+            )
 
 
 def load_plugin(entry: EntryPoint, kind: type) -> Any:

@@ -10,12 +10,13 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from crate_interp.plugins import load_plugin, plugins
+from crate_interp.plugins import load_plugin, plugins, tell_of_taken
 
 __all__ = ["GROUPS", "CommandEntry", "find_commands"]
 
@@ -59,13 +60,10 @@ def find_commands() -> dict[str, CommandEntry]:
         described = _described(path)
         if described is not None:
             entries[name] = CommandEntry(*described, module)
+    tell_of_taken("commands", entries)
     for name, plugin in sorted(plugins("commands").items()):
         if name not in entries:
-            spec = importlib.util.find_spec(plugin.module)
-            described = _described(Path(spec.origin)) if spec and spec.origin else None
-            package = plugin.dist.name if plugin.dist else "another package"
-            group, summary = described or ("other packages", f"(of {package})")
-            entries[name] = CommandEntry(group, summary, plugin.module, plugin)
+            entries[name] = CommandEntry(*_described_plugin(plugin), plugin.module, plugin)
     order = [*GROUPS, *{entry.group: None for entry in entries.values()}]
     return dict(sorted(entries.items(), key=lambda item: order.index(item[1].group)))
 
@@ -81,15 +79,34 @@ def _own(folder: Path, package: str) -> Iterator[tuple[str, str, Path]]:
             yield name, full, folder / f"{module.name}.py"
 
 
-def _described(path: Path) -> tuple[str, str] | None:
-    """Group, and first line of the docstring, of the class in a file that declares a `group`."""
+def _described_plugin(plugin: EntryPoint) -> tuple[str, str]:
+    """Group and summary of a command of another package, as far as its source tells them."""
+    package = plugin.dist.name if plugin.dist else "another package"
+    described = None
+    with suppress(ImportError, OSError, SyntaxError, ValueError):  # told when it is called
+        spec = importlib.util.find_spec(plugin.module)
+        if spec is not None and spec.origin is not None:
+            described = _described(Path(spec.origin), plugin.attr)
+    group, summary = described or ("", "")
+    return group or "other packages", summary or f"(of {package})"
+
+
+def _described(path: Path, name: str = "") -> tuple[str, str] | None:
+    """Group, and first line of the docstring, of the class in a file that declares a `group`.
+
+    Args:
+        path: The file.
+        name: Name of the class, which then may declare none.
+    """
     for node in ast.parse(path.read_bytes()).body:
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef) and name in ("", node.name):
+            summary = (ast.get_docstring(node) or "").split("\n")[0]
             for statement in node.body:
-                names = [getattr(statement, "target", None), *getattr(statement, "targets", ())]
-                if any(isinstance(name, ast.Name) and name.id == "group" for name in names):
-                    group = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-                    return group, (ast.get_docstring(node) or "").split("\n")[0]
+                targets = [getattr(statement, "target", None), *getattr(statement, "targets", ())]
+                if any(isinstance(target, ast.Name) and target.id == "group" for target in targets):
+                    return ast.literal_eval(statement.value), summary  # type: ignore[attr-defined]
+            if name:
+                return "", summary
     return None
 
 

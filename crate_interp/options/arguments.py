@@ -164,7 +164,7 @@ def _is_required(option: dataclasses.Field[Any]) -> bool:
 
 
 def _help_of(option: dataclasses.Field[Any]) -> str:
-    text = str(option.metadata["help"])
+    text = str(option.metadata.get("help", ""))  # other packages' fields may be plain ones
     default = option.default
     if option.default_factory is not dataclasses.MISSING:
         default = option.default_factory()

@@ -145,6 +145,7 @@ def test_a_labelled_data_set_is_recognised(installed, pictures, tmp_path):
             "expected a Segmenter, found 3",
         ),
         ("commands", "THING = str", ["bad"], "expected a Command"),
+        ("commands", "THING = (", ["bad"], "cannot be imported"),
         ("exports", "THING = 3", ["maskcut", "--export", "bad"], "expected a Export"),
     ],
 )
@@ -159,3 +160,36 @@ def test_a_broken_package_is_named_in_one_line(tmp_path, group, source, argument
     assert message in line
     assert "bad" in run(tmp_path / "site", "segment", "--help").stdout or group != "segmenters"
     run(tmp_path / "site", "--help")  # a broken package spoils nothing else
+
+
+@pytest.mark.parametrize(("group", "name"), [("segmenters", "maskcut"), ("commands", "pca")])
+def test_a_name_that_is_taken_stays_ours_and_is_told_of(tmp_path, group, name):
+    with zipfile.ZipFile(wheel_of(tmp_path, group, name, "THING = 3", "THING")) as archive:
+        archive.extractall(tmp_path / "site")
+    done = run(tmp_path / "site", "segment", "--help")
+    assert f"crate_interp.{group} {name} of crate_interp_{name} is not used" in done.stderr
+
+
+def test_a_command_with_plain_fields_and_no_group_runs(tmp_path):
+    source = """
+from dataclasses import dataclass
+
+from crate_interp.runs import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class THING(Command):
+    \"\"\"Say a word.\"\"\"
+
+    word: str = "hello"
+
+    def run(self):
+        print(self.word)
+        return 0
+"""
+    wheel = wheel_of(tmp_path, "commands", "bad", source, "THING")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    assert "Say a word." in run(tmp_path / "site", "--help").stdout
+    assert "--word" in run(tmp_path / "site", "bad", "--help").stdout
+    assert run(tmp_path / "site", "bad", "--word", "bye").stdout == "bye\n"
