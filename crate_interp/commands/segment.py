@@ -239,7 +239,7 @@ class Segment(SegmentCommand):
 def _given(name: str, arguments: Sequence[str]) -> str | None:
     """Value of an option among arguments that are not parsed yet; the last one counts."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == name:
             value = following
         elif argument.startswith(f"{name}="):
