@@ -68,6 +68,7 @@ class Run:
         folder: Folder that keeps the journal.
         entries: Entries of the images that did not fail, in their order.
         failed: Images that failed, with reasons.
+        measured: Number of images that this process has kept an entry of.
         parts: Runs of all models of the command, this one among them.
         this_time: Images, seconds and memory of this process.
     """
@@ -81,6 +82,7 @@ class Run:
     folder: RunFolder = field(init=False)
     entries: list[Entry] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+    measured: int = 0
     parts: Sequence[Run] = ()
     this_time: dict[str, Any] = field(default_factory=dict)
 
@@ -118,6 +120,7 @@ class Run:
                 started = time.perf_counter()
                 journal.append({**_name_of(record), **values, "seconds": seconds})
                 writing = time.perf_counter() - started
+                self.measured += 1
         kept = journal.finished()
         self.entries = [
             kept[record.image_id] for record in images.records if record.image_id in kept

@@ -43,10 +43,9 @@ def work_off(command: ImageCommand) -> int:
         for number, part in enumerate(parts):
             run = _start(part, images, str(number) if len(parts) > 1 else "", folders)
             runs.append(run)
-            before = len(run.folder.finished())
             started = time.perf_counter()
             part.collect(run)
-            run.this_time = _this_time(run, before, time.perf_counter() - started)
+            run.this_time = _this_time(run, time.perf_counter() - started)
             if not run.entries and not command.run_folder:
                 raise InputError(
                     f"{images.name}: expected an image or more that can be used, found none: none "
@@ -124,13 +123,12 @@ def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def _this_time(run: Run, before: int, seconds: float) -> dict[str, Any]:
+def _this_time(run: Run, seconds: float) -> dict[str, Any]:
     """Images, seconds and memory of this process, in a run that may have been continued."""
-    images = len(run.entries) - before
     return {
-        "images": images,
+        "images": run.measured,
         "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 3),
+        "images_per_second": round(run.measured / seconds, 3),
         "peak_memory_mb": peak_memory_mb(run.observer.device),
     }
 
