@@ -10,7 +10,7 @@ from crate_interp.cli import COMMANDS
 from crate_interp.errors import InputError
 from crate_interp.options.ranges import Range, _ranges_of, check_ranges
 from crate_interp.training import Recipe
-from crate_interp.training.recipe import Stage
+from crate_interp.training.stages import Stage
 
 
 def options_of(command):

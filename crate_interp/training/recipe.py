@@ -2,75 +2,32 @@
 
 from __future__ import annotations
 
-import bisect
-import dataclasses
-import itertools
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from crate_interp.errors import InputError, shorten
-from crate_interp.options.ranges import (
-    BelowOne,
-    Fraction,
-    Natural,
-    Range,
-    ReadProcesses,
-    Seed,
-    Share,
-    check_ranges,
+from crate_interp.options.ranges import BelowOne, Fraction, Natural, ReadProcesses, Seed, Share
+from crate_interp.training.recipe_checks import check_recipe
+from crate_interp.training.recipe_ranges import (
+    Classes,
+    Diameter,
+    Epochs,
+    Hidden,
+    Norm,
+    Objects,
+    Pixels,
+    Positive,
+    Rate,
+    Strength,
+    WarmUp,
 )
+from crate_interp.training.stages import Stage, recipes_of_stages, stage_index
 
-__all__ = ["Recipe", "Stage"]
+__all__ = ["Recipe"]
 
-Positive = Annotated[int, Range(0, 1_000_000_000, (0,))]
-Pixels = Annotated[int, Range(0, 16_384, (0,))]
-Classes = Annotated[int, Range(0, 1_000_000)]
-Objects = Annotated[int, Range(1, 100)]
-Diameter = Annotated[float, Range(0, 2, (0,))]
-Epochs = Annotated[float, Range(0, 1_000_000, (0,))]
-WarmUp = Annotated[float, Range(0, 1_000_000)]
-Rate = Annotated[float, Range(0, 100, (0,))]
-Strength = Annotated[float, Range(0, 100)]
-Norm = Annotated[float, Range(0, 1e9, (0,))]
-Hidden = Annotated[float, Range(0, 1, (0, 1), "between 0 and 1")]
 # Metadata of the keys that one objective alone has.
 _CLASSIFICATION = {"task": "classification"}
 _RECONSTRUCTION = {"task": "reconstruction"}
-# What timm's augmentation is called; the numbers of its operations are bounded by their digits.
-_SPREAD = r"mstd\d{1,3}(\.\d{1,4})?"
-_AUGMENTATION = re.compile(
-    rf"(original|originalr|v0|v0r|3a)(-{_SPREAD})*"
-    rf"|rand(-(m\d\d?|n\d\d?|p(0(\.\d{{1,4}})?|1(\.0)?)|{_SPREAD}|mmax[1-9]\d?|inc[01]|t3a|tweights))*"
-    rf"|augmix(-(m\d\d?|w[1-9]|d\d?|a[1-9]\d?|b[01]|{_SPREAD}))*"
-)
-# Arguments of a model that are keys of their own.
-_OF_THE_RECIPE = {
-    "num_classes": "num_classes",
-    "drop_path_rate": "drop_path",
-    "patch_drop_rate": "patch_drop",
-    "img_size": "image_size",
-}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a curriculum; the keys but for `share` replace those of the recipe, if given.
-
-    Attributes:
-        share: Share of the run's updates, relative to the shares of the other stages.
-        image_size: Side of the square input, pixels.
-        scene_objects: Fewest and most objects in a scene.
-        scene_object_size: Smallest and largest diameter of an object, shares of the image.
-        patch_drop: Share of the patches that an update leaves out.
-    """
-
-    share: Norm
-    image_size: Pixels | None = None
-    scene_objects: tuple[Objects, Objects] | None = None
-    scene_object_size: tuple[Diameter, Diameter] | None = None
-    patch_drop: BelowOne | None = None
 
 
 @dataclass(frozen=True)
@@ -225,73 +182,12 @@ class Recipe:
     sharding: Literal["none", "fsdp"] = "none"
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        if (self.epochs is None) == (self.steps is None):
-            raise InputError("the length of a run: give either epochs or steps")
-        if self.warmup_epochs is not None and self.warmup_steps is not None:
-            raise InputError("the warm-up: give either warmup_epochs or warmup_steps")
-        if self.data == "scenes" and (self.epochs is not None or self.warmup_epochs is not None):
-            raise InputError("scenes are endless: give steps and warmup_steps, not epochs")
-        if self.batch_size % self.accumulation:
-            raise InputError(
-                f"batch_size: expected a multiple of accumulation, {self.accumulation}, "
-                f"found {self.batch_size}"
-            )
-        if self.auto_augment is not None and not _AUGMENTATION.fullmatch(self.auto_augment):
-            raise InputError(
-                "auto_augment: expected a text of timm's such as rand-m9-n2, augmix-m5-w3 or "
-                f"original, found {shorten(self.auto_augment)}"
-            )
-        for name, key in _OF_THE_RECIPE.items():
-            if name in self.model_args:
-                raise InputError(f"model_args: expected sizes, found {name}: give the key {key}")
-        for name in ("scene_objects", "scene_object_size", "crop_area"):
-            least, most = getattr(self, name) or (0, 0)
-            if least > most:
-                raise InputError(
-                    f"{name}: expected the smaller number first, found {least}, {most}"
-                )
-        for option in dataclasses.fields(self):
-            task, value = option.metadata.get("task", self.task), getattr(self, option.name)
-            if task != self.task and value != option.default:
-                raise InputError(
-                    f"{option.name}: is for the task {task}; expected it left out of one of "
-                    f"{self.task}, found {shorten(value)}"
-                )
-        self.staged  # noqa: B018  (refuses a wrong stage)
-
-    def check_scenes(self) -> None:
-        """Refuse sizes of scenes that cannot be drawn, of the run and of each stage.
-
-        Raises:
-            InputError: The data are scenes, and an image or an object of them is too small.
-        """
-        for number, part in enumerate((self, *self.staged) if self.data == "scenes" else ()):
-            where = f"stage {number}: " if number else ""
-            if part.image_size < 16:
-                raise InputError(
-                    f"{where}image_size: expected at least 16 of scenes, found {part.image_size}"
-                )
-            smallest, largest = part.scene_object_size
-            if not 8 / part.image_size <= smallest <= largest <= 1:
-                raise InputError(
-                    f"{where}scene_object_size: expected shares of image_size, at least 8 pixels "
-                    f"of its {part.image_size} and at most 1, found {smallest}, {largest}"
-                )
+        check_recipe(self)
 
     @cached_property
     def staged(self) -> tuple[Recipe, ...]:
         """The recipe of each stage."""
-        recipes: list[Recipe] = []
-        for number, stage in enumerate(self.stages, start=1):
-            own = {name: value for name, value in vars(stage).items() if value is not None}
-            del own["share"]
-            try:
-                check_ranges(stage)
-                recipes.append(dataclasses.replace(self, stages=(), **own))
-            except InputError as error:
-                raise InputError(f"stage {number}: {error}") from error
-        return tuple(recipes)
+        return recipes_of_stages(self)
 
     def at(self, step: int, updates: int) -> Recipe:
         """Give the recipe of an update: this one, with the keys of the stage that it is in.
@@ -302,10 +198,7 @@ class Recipe:
         """
         if not self.stages:
             return self
-        ends = list(itertools.accumulate(stage.share for stage in self.stages))
-        position = step / updates * ends[-1]
-        number = bisect.bisect_right(ends[:-1], position)
-        return self.staged[number]
+        return self.staged[stage_index(self.stages, step / updates)]
 
     @property
     def image_sizes(self) -> tuple[int, ...]:

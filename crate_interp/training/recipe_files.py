@@ -11,7 +11,9 @@ from typing import Any, get_type_hints
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import checked_as, parse_yaml, read_yaml
 from crate_interp.training.objectives import find_objective
-from crate_interp.training.recipe import Recipe, Stage
+from crate_interp.training.recipe import Recipe
+from crate_interp.training.recipe_checks import check_scenes
+from crate_interp.training.stages import Stage
 
 __all__ = ["read_recipe"]
 
@@ -41,7 +43,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: no key 'model': a recipe names its model")
     try:
         recipe = Recipe(**values)
-        recipe.check_scenes()
+        check_scenes(recipe)
         find_objective(recipe)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

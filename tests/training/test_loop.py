@@ -24,7 +24,7 @@ from crate_interp.errors import CheckpointError, InputError
 from crate_interp.training import Recipe, loop, train
 from crate_interp.training.batches import batches_of
 from crate_interp.training.data import open_data
-from crate_interp.training.recipe import Stage
+from crate_interp.training.stages import Stage
 from crate_interp.weights import load_backbone
 
 EVERYTHING = {

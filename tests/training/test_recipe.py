@@ -12,13 +12,13 @@ from crate_interp.commands.train import Train
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe, read_recipe
 from crate_interp.training.objectives.classification import build_loss, build_mixup
-from crate_interp.training.recipe import Stage
 from crate_interp.training.setup import (
     build_model,
     build_optimizer,
     build_schedule,
     updates_of,
 )
+from crate_interp.training.stages import Stage
 from crate_interp.weights import create_on_meta, resolve_name
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

@@ -16,7 +16,7 @@ from crate_interp.errors import CheckpointError, InputError
 from crate_interp.training import Recipe, open_data, train
 from crate_interp.training.batches import batches_of, seed_generators
 from crate_interp.training.objectives.reconstruction import Reconstruction
-from crate_interp.training.recipe import Stage
+from crate_interp.training.stages import Stage
 from crate_interp.weights import load_backbone, load_mae
 
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8}
