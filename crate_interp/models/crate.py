@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from crate_interp.models.anatomy import Anatomy, Atoms, Place, Site
 from crate_interp.models.families import (
     ALIASES,
-    DEMO,
-    DEMO_CFG,
+    SHIPPED,
+    SHIPPED_CFGS,
     load_pretrained,
     pretrained_cfg,
     register_family,
@@ -212,7 +212,7 @@ default_cfgs = generate_default_cfgs(
         "crate_large_patch16_224": _cfg(),
         "crate_small_patch8_224": _cfg(),
         "crate_base_patch8_224.in21k": _cfg(num_classes=21842, paper_ids="arXiv:2308.16271"),
-        "crate_demo": _cfg(**DEMO_CFG),
+        **{f"crate_{name}": _cfg(**cfg) for name, cfg in SHIPPED_CFGS.items()},
     }
 )
 
@@ -233,12 +233,13 @@ register_family(
         "crate_small_patch8_224": {**SMALL, "patch_size": 8},
         "crate_base_patch8_224": {**BASE, "patch_size": 8},
         "crate_base_patch8_224.in21k": {"num_heads": 6, "pre_logits": True},
-        "crate_demo": DEMO,
+        **{f"crate_{name}": sizes for name, sizes in SHIPPED.items()},
     },
 )
 ALIASES.update(
     {
         "demo_crate": "crate_demo",
+        "photo_crate": "crate_photo",
         "crate_T16": "crate_tiny_patch16_224",
         "crate_S16": "crate_small_patch16_224.in1k",
         "crate_B16": "crate_base_patch16_224",

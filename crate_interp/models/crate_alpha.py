@@ -20,8 +20,8 @@ from crate_interp.models.anatomy import Anatomy, Atoms, Place, Site
 from crate_interp.models.crate import BASE, LARGE, SMALL
 from crate_interp.models.families import (
     ALIASES,
-    DEMO,
-    DEMO_CFG,
+    SHIPPED,
+    SHIPPED_CFGS,
     load_pretrained,
     pretrained_cfg,
     register_family,
@@ -223,7 +223,7 @@ default_cfgs = generate_default_cfgs(
         "crate_alpha_large_patch8_224.in1k": _jax("crate_alpha_L8_in1k.npz"),
         "crate_alpha_large_patch8_224.in21k": _in21k("crate_alpha_L8_IN21K"),
         "crate_alpha_huge_patch14_224": _cfg(),
-        "crate_alpha_demo": _cfg(**DEMO_CFG),
+        **{f"crate_alpha_{name}": _cfg(**cfg) for name, cfg in SHIPPED_CFGS.items()},
     }
 )
 
@@ -244,12 +244,13 @@ register_family(
         "crate_alpha_large_patch14_224": {**LARGE, "patch_size": 14},
         "crate_alpha_large_patch8_224": {**LARGE, "patch_size": 8},
         "crate_alpha_huge_patch14_224": {**HUGE, "patch_size": 14},
-        "crate_alpha_demo": DEMO,
+        **{f"crate_alpha_{name}": sizes for name, sizes in SHIPPED.items()},
     },
 )
 ALIASES.update(
     {
         "demo": "crate_alpha_demo",
+        "photo": "crate_alpha_photo",
         "crate_alpha_T16": "crate_alpha_tiny_patch16_224",
         "crate_alpha_S16": "crate_alpha_small_patch16_224",
         "crate_alpha_B32": "crate_alpha_base_patch32_224.in21k",

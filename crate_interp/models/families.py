@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 __all__ = [
     "ALIASES",
-    "DEMO",
-    "DEMO_CFG",
+    "SHIPPED",
+    "SHIPPED_CFGS",
     "PretrainedFiles",
     "load_pretrained",
     "pretrained_cfg",
@@ -23,13 +23,25 @@ __all__ = [
 # whose model has no tag has no published weights under that name.
 ALIASES: dict[str, str] = {}
 
-# The sizes of the shipped models, alike for all families, and their scenes.
-DEMO: dict[str, Any] = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4}
-DEMO_CFG: dict[str, Any] = {
-    "num_classes": 8,
-    "input_size": (3, 96, 96),
-    "test_input_size": (3, 96, 96),
-    "crop_pct": 1.0,
+# The sizes of the shipped models, alike for all families, and what they were trained on: `demo`
+# learnt from scenes, `photo` from photographs.
+SHIPPED: dict[str, dict[str, Any]] = {
+    "demo": {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 4},
+    "photo": {"embed_dim": 192, "depth": 5, "num_heads": 6, "patch_size": 8},
+}
+SHIPPED_CFGS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "num_classes": 8,
+        "input_size": (3, 96, 96),
+        "test_input_size": (3, 96, 96),
+        "crop_pct": 1.0,
+    },
+    "photo": {
+        "num_classes": 119,
+        "input_size": (3, 128, 128),
+        "test_input_size": (3, 224, 224),
+        "crop_pct": 0.875,
+    },
 }
 
 

@@ -1,22 +1,33 @@
-"""The ViT that is shipped as the black-box rival of the white boxes; all others are timm's."""
+"""The ViTs that are shipped as the black-box rivals of the white boxes; all others are timm's."""
 
 from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 
-from crate_interp.models.families import ALIASES, DEMO, DEMO_CFG, pretrained_cfg, register_family
+from crate_interp.models.families import (
+    ALIASES,
+    SHIPPED,
+    SHIPPED_CFGS,
+    pretrained_cfg,
+    register_family,
+)
 
 __all__: list[str] = []
 
-default_cfgs = generate_default_cfgs({"vit_demo": pretrained_cfg(**DEMO_CFG)})
+default_cfgs = generate_default_cfgs(
+    {f"vit_{name}": pretrained_cfg(**cfg) for name, cfg in SHIPPED_CFGS.items()}
+)
 
-# As large as `crate_alpha_demo` and `crate_demo`, and trained alike.
-register_family(__name__, VisionTransformer, {"vit_demo": DEMO})
+# As deep and wide as the white boxes of the same ending, and trained alike.
+register_family(
+    __name__, VisionTransformer, {f"vit_{name}": sizes for name, sizes in SHIPPED.items()}
+)
 
 # `vit_S8` is the supervised ViT-S/8 of the CRATE papers; timm's only weights of that architecture
 # are DINO's.
 ALIASES.update(
     {
         "demo_vit": "vit_demo",
+        "photo_vit": "vit_photo",
         "vit_T16": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
         "vit_S32": "vit_small_patch32_224.augreg_in21k_ft_in1k",
         "vit_S16": "vit_small_patch16_224.augreg_in21k_ft_in1k",

@@ -75,4 +75,4 @@ def test_nearest_names_spell_as_the_table_does_and_ignore_the_tag():
 def test_our_architectures_are_those_of_this_package():
     names = our_architectures()
     assert "crate_alpha_large_patch8_224" in names
-    assert [name for name in names if not name.startswith("crate_")] == ["vit_demo"]
+    assert [name for name in names if not name.startswith("crate_")] == ["vit_demo", "vit_photo"]
