@@ -56,7 +56,7 @@ def test_data_config_is_that_of_imagenet(name):
     assert config["mean"] == (0.485, 0.456, 0.406)
     assert config["std"] == (0.229, 0.224, 0.225)
     assert config["interpolation"] == "bicubic"
-    if not name.endswith("_demo"):
+    if not name.endswith(("_demo", "_photo")):
         assert config["input_size"] == (3, 224, 224)
     create_transform(**config, is_training=False)
 
