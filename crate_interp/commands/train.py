@@ -52,6 +52,9 @@ class Train(Command):
 
         Returns:
             0, or 143 if SIGTERM stopped it; the same command then goes on.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C stopped it; the same command then goes on.
         """
         from crate_interp.runs.run_folder import open_run_folder
 

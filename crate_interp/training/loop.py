@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,7 +61,7 @@ def train(
 
     Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
     `best.safetensors` (the best on validation so far) and, at the end, `model.safetensors`. SIGTERM
-    ends the run after a last checkpoint.
+    and Ctrl-C end the run after a last checkpoint; a second Ctrl-C ends it at once.
 
     Args:
         recipe: Settings of the run.
@@ -70,6 +71,7 @@ def train(
     Raises:
         InputError: The recipe asks for what is not there, an image cannot be read, or the loss is
             no longer a finite number; the last checkpoint stays as it was.
+        KeyboardInterrupt: Ctrl-C was pressed; the last checkpoint holds all finished updates.
     """
     accelerator = join_processes(recipe)
     writes, downloads = accelerator.is_main_process, bool(recipe.data_args.get("download"))
@@ -101,6 +103,8 @@ def train(
             if stopping or is_due(state.step, recipe.save_every, updates):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
+                if signal.SIGINT in stop:
+                    raise KeyboardInterrupt
                 return TrainingResult(state.step, False, **measured)
     export_weights(folder / "model.safetensors", objective, state, measured, writes)
     accelerator.wait_for_everyone()
@@ -126,13 +130,21 @@ def _initial_state(objective: Objective, accelerator: Accelerator) -> TrainingSt
 
 @contextmanager
 def _stop_request() -> Iterator[list[int]]:
-    """A list that is filled when SIGTERM comes."""
+    """A list that SIGTERM and Ctrl-C are put into when they come."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may listen
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+
+    def receive(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and number in received:
+            raise KeyboardInterrupt  # whoever presses it twice does not want to wait
+        received.append(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, receive) for number in numbers]
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

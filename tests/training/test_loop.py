@@ -170,7 +170,10 @@ def test_pictures_have_the_size_and_objects_of_their_stage(settings):
     assert torch.equal(batches[10][0][0], torch.from_numpy(expected[0]).permute(2, 0, 1) / 255)
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["sigterm", "ctrl-c"]
+)
+def test_stopped_run_is_saved_and_the_same_command_goes_on(settings, tmp_path, number, code):
     recipe = tmp_path / "recipe.yaml"
     content = {**settings, "steps": 60, "drop_path": 0.1, "mixup": 0.2, "workers": 1}
     recipe.write_text(yaml.safe_dump(content))
@@ -189,9 +192,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)  # the reading processes get it, too
+    os.killpg(process.pid, number)  # the reading processes get it, too
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
+    assert process.returncode == code, errors
     assert "the same command goes on" in errors
     saved = list((parts / "checkpoints").glob("*.pt"))
     assert len(saved) == 1
@@ -202,6 +205,24 @@ def test_sigterm_saves_and_the_same_command_goes_on(settings, tmp_path):
     done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_weights(parts / "model.safetensors", tmp_path / "whole" / "model.safetensors")
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_saves_after_the_update_and_a_second_one_does_not_wait(settings, tmp_path, presses):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def press(metrics, _):
+        if metrics.step == 3:
+            for _ in range(presses):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)  # Python calls its handlers between instructions
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Recipe(**settings), tmp_path, press)
+    saved = [path.name for path in (tmp_path / "checkpoints").glob("*.pt")]
+    assert saved == (["step-00000004.pt"] if presses == 1 else [])
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert train(Recipe(**settings), tmp_path).finished
 
 
 def test_exported_weights_load_by_path_with_their_record(settings, tmp_path):
