@@ -1,7 +1,8 @@
 """The atlas of a block: what makes each of its atoms fire, from a stream of images.
 
 An atom is an entry of the sparse code (CRATE families) or a neuron of the MLP (ViT). It fires on a
-patch where its value is positive; negative values, which only neurons have, count as zero.
+patch where its value is positive; negative values, which neurons and the codes of a soft threshold
+have, count as zero.
 
 Shapes: A atoms, P strongest patches, C classes, n = h * w patches of an image.
 """

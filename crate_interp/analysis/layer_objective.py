@@ -83,12 +83,12 @@ def objective_sites(model: nn.Module) -> tuple[Site, ...]:
         InputError: As `available_sites`.
     """
     feature, atoms = default_feature(model), anatomy_at(model).atoms
-    # The sign of a gated neuron does not tell whether it is shut.
-    if atoms is None or not atoms.rectified:
+    if atoms is None:
         return (feature,)
-    if atoms.threshold is None:
-        return (feature, atoms.site)
-    return (Site.TOKENS_IN, feature, atoms.site)
+    if atoms.threshold is not None:
+        return (Site.TOKENS_IN, feature, atoms.site)
+    # The sign of a gated neuron does not tell whether it is shut.
+    return (feature, atoms.site) if atoms.rectified else (feature,)
 
 
 def layer_objective(

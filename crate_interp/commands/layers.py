@@ -174,12 +174,11 @@ def _note_of(runs: Sequence[Run]) -> str:
 
 
 def _label_of(run: Run) -> str:
-    """Name of a model; for a ViT, also what is measured in place of subspaces and codes."""
+    """Name of a model, and what is measured in place of subspaces and codes if it has none."""
     sites = [hooks.Site(site).value for site in run.reading.sites]
-    if "subspace" in sites:
-        return str(run.settings["model"])
-    read = "keys; neurons above 0" if "neurons" in sites else "keys"
-    return f"{run.settings['model']} ({read})"
+    substitutes = {"key": "keys", "neurons": "neurons above 0"}
+    read = "; ".join(words for site, words in substitutes.items() if site in sites)
+    return f"{run.settings['model']} ({read})" if read else str(run.settings["model"])
 
 
 def _mean_and_deviation(

@@ -13,12 +13,13 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import LayerNorm, get_device_dtype
+from timm.layers import DropPath, LayerNorm, Mlp, get_device_dtype
 from timm.models import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from crate_interp.models.anatomy import Anatomy, Atoms, Place, Site
+from crate_interp.errors import InputError
+from crate_interp.models.anatomy import MLPS, Anatomy, Atoms, Place, Site
 from crate_interp.models.families import (
     ALIASES,
     SHIPPED,
@@ -28,11 +29,13 @@ from crate_interp.models.families import (
     register_family,
 )
 from crate_interp.models.patches import CratePatchEmbed
-from crate_interp.models.subspace import SubspaceAttention, SubspaceBlock, place_of
+from crate_interp.models.subspace import SubspaceAttention, SubspaceBlock, choose, place_of
 
-__all__ = ["ISTA", "Crate", "CrateBlock"]
+__all__ = ["ISTA", "Crate", "CrateBlock", "MlpBlock"]
 
 logger = logging.getLogger(__name__)
+
+OF_ISTA = ("step_size", "threshold", "soft_threshold")
 
 
 class ISTA(nn.Module):
@@ -42,6 +45,8 @@ class ISTA(nn.Module):
         dim: Width D of the tokens.
         step_size: eta.
         threshold: lambda.
+        soft_threshold: Take sign(v) max(|v| - eta lambda, 0) in place of ReLU(v - eta lambda):
+            codes then have both signs.
         **place: `device` and `dtype` of the parameters.
 
     Attributes:
@@ -53,11 +58,18 @@ class ISTA(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, step_size: float = 0.1, threshold: float = 0.1, **place: Any
+        self,
+        dim: int,
+        *,
+        step_size: float = 0.1,
+        threshold: float = 0.1,
+        soft_threshold: bool = False,
+        **place: Any,
     ) -> None:
         super().__init__()
         self.step_size = step_size
         self.threshold = threshold
+        self.soft_threshold = soft_threshold
         self.weight = nn.Parameter(torch.empty(dim, dim, **place))
         self.codes = nn.Identity()
         self.reset_parameters()
@@ -70,13 +82,18 @@ class ISTA(nn.Module):
         """Take one step from normalised tokens to their sparse code."""
         gradient = F.linear(x - F.linear(x, self.weight), self.weight.t())
         # In place: no gradient needs a value from before the ReLU.
-        step = gradient.mul_(self.step_size).add_(x).sub_(self.step_size * self.threshold)
-        codes: Tensor = self.codes(step.relu_())
+        step, shrinkage = gradient.mul_(self.step_size).add_(x), self.step_size * self.threshold
+        if self.soft_threshold:
+            step = F.softshrink(step, shrinkage)
+        else:
+            step = step.sub_(shrinkage).relu_()
+        codes: Tensor = self.codes(step)
         return codes
 
     def extra_repr(self) -> str:
         """Say the sizes when the model is printed."""
-        return f"{len(self.weight)}, step_size={self.step_size}, threshold={self.threshold}"
+        soft = ", soft_threshold=True" if self.soft_threshold else ""
+        return f"{len(self.weight)}, step_size={self.step_size}, threshold={self.threshold}{soft}"
 
 
 class CrateBlock(SubspaceBlock):
@@ -87,6 +104,7 @@ class CrateBlock(SubspaceBlock):
         num_heads: Number of subspaces.
         step_size: eta of ISTA.
         threshold: lambda of ISTA.
+        soft_threshold: As in `ISTA`.
         **arguments: Arguments of `SubspaceBlock`.
     """
 
@@ -97,10 +115,12 @@ class CrateBlock(SubspaceBlock):
         *,
         step_size: float = 0.1,
         threshold: float = 0.1,
+        soft_threshold: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__(dim, num_heads, has_bias=True, **arguments)
-        self.mlp = ISTA(dim, step_size=step_size, threshold=threshold, **place_of(arguments))
+        steps: Any = {"step_size": step_size, "threshold": threshold}
+        self.mlp = ISTA(dim, soft_threshold=soft_threshold, **steps, **place_of(arguments))
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Map the tokens entering the block to those leaving it."""
@@ -109,14 +129,57 @@ class CrateBlock(SubspaceBlock):
 
     def anatomy(self) -> Anatomy:
         """Say what can be read and changed: a code is a channel of the stream that leaves."""
-        dictionary = self.mlp.weight
+        dictionary, is_signed = self.mlp.weight, self.mlp.soft_threshold
 
         def identity() -> Float[Tensor, "D D"]:
             return torch.eye(len(dictionary), device=dictionary.device)
 
-        place = Place("mlp.codes")
-        atoms = Atoms(Site.CODES, len(dictionary), place, identity, self.mlp.threshold)
+        place, count = Place("mlp.codes"), len(dictionary)
+        threshold = self.mlp.threshold
+        atoms = Atoms(Site.CODES, count, place, identity, threshold, rectified=not is_signed)
         return self.anatomy_with(atoms)
+
+
+class MlpBlock(SubspaceBlock):
+    """CRATE's block with a ViT's MLP as its sparse step: z_next = z_half + MLP(LN(z_half)).
+
+    ISTA has no residual, and the paper does not say whether the MLP in its place has one. Here it
+    has, so that with the attention `mhsa` the block is a ViT's.
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Number of subspaces.
+        mlp_ratio: Neurons over D. The MLP has about as many parameters as ISTA at 0.5.
+        drop_path: Rate of stochastic depth, for both residual branches.
+        **arguments: Arguments of `SubspaceBlock`.
+
+    Reference:
+        arXiv 2308.16271, whose ablation exchanges the two steps of a block one by one.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(dim, num_heads, has_bias=True, drop_path=drop_path, **arguments)
+        drop = arguments.get("proj_drop", 0.0)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop, **place_of(arguments))
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Map the tokens entering the block to those leaving it."""
+        x = self.attend(x)
+        out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
+        return out
+
+    def anatomy(self) -> Anatomy:
+        """Say what can be read and changed: neurons in place of sparse codes."""
+        return self.anatomy_with(MLPS[Mlp](self, self.mlp))
 
 
 class Crate(VisionTransformer):
@@ -125,30 +188,40 @@ class Crate(VisionTransformer):
     The norm stands after pooling, so that patch features leave the last block un-normalised.
 
     Args:
-        step_size: eta of ISTA.
-        threshold: lambda of ISTA.
+        attention: `mssa`, or `mhsa`: a ViT's attention in its place.
+        step: `ista`, or `mlp`: a ViT's MLP in its place, of `mlp_ratio` D neurons.
         pre_logits: Put a Linear(D, D) before the classifier, as the segmentation demo's weights
             (arXiv 2308.16271) have it.
-        **timm_arguments: Arguments of timm's VisionTransformer.
+        **arguments: Those of ISTA (`step_size`, `threshold`, `soft_threshold`), and of timm's
+            VisionTransformer.
+
+    Raises:
+        InputError: There is no such attention or step, or arguments of ISTA are given without it.
     """
 
     def __init__(
         self,
         *,
-        step_size: float = 0.1,
-        threshold: float = 0.1,
+        attention: str = "mssa",
+        step: str = "ista",
         pre_logits: bool = False,
-        **timm_arguments: Any,
+        **arguments: Any,
     ) -> None:
+        block = choose("step", step, {"ista": CrateBlock, "mlp": MlpBlock})
+        of_ista = {name: arguments.pop(name) for name in OF_ISTA if name in arguments}
+        if of_ista and step != "ista":
+            raise InputError(
+                f"{', '.join(of_ista)}: expected with step ista only, found step {step}"
+            )
         norm_layer = partial(LayerNorm, eps=1e-5)
         defaults: dict[str, Any] = {
             "fc_norm": True,
             "norm_layer": norm_layer,
             "embed_layer": CratePatchEmbed,
             "embed_norm_layer": norm_layer,
-            "block_fn": partial(CrateBlock, step_size=step_size, threshold=threshold),
+            "block_fn": partial(block, attention=attention, **of_ista),
         }
-        super().__init__(**{**defaults, **timm_arguments})
+        super().__init__(**{**defaults, **arguments})
         self.pre_logits: nn.Module = nn.Identity()
         if pre_logits:
             self.pre_logits = self._linear()

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import DropPath, LayerNorm, use_fused_attn
+from timm.layers import Attention, DropPath, LayerNorm, use_fused_attn
 from torch import Tensor, nn
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 from crate_interp.models.anatomy import (
+    ATTENTIONS,
     Anatomy,
     Atoms,
     Heads,
@@ -21,7 +22,7 @@ from crate_interp.models.anatomy import (
     split_heads,
 )
 
-__all__ = ["SubspaceAttention", "SubspaceBlock", "place_of"]
+__all__ = ["SubspaceAttention", "SubspaceBlock", "choose", "place_of"]
 
 # Options of timm's VisionTransformer that would change what a block computes and that no CRATE has.
 UNSUPPORTED = ("qk_norm", "init_values", "scale_attn_norm", "scale_mlp_norm")
@@ -30,6 +31,17 @@ UNSUPPORTED = ("qk_norm", "init_values", "scale_attn_norm", "scale_mlp_norm")
 def place_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Pick `device` and `dtype` of the parameters from a block's arguments."""
     return {name: arguments.get(name) for name in ("device", "dtype")}
+
+
+def choose(argument: str, name: str, table: Mapping[str, Any]) -> Any:
+    """Give the entry of a table that an argument names.
+
+    Raises:
+        InputError: There is no entry of this name.
+    """
+    if name not in table:
+        raise InputError(f"{argument}: expected {' or '.join(table)}, found {shorten(name)}")
+    return table[name]
 
 
 class SubspaceAttention(nn.Module):
@@ -91,23 +103,39 @@ class SubspaceAttention(nn.Module):
         return added
 
 
+def _multi_head_attention(
+    dim: int, num_heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0, **arguments: Any
+) -> Attention:
+    """Make a ViT's attention as CRATE's code would have it: no bias of queries, keys and values."""
+    if dim % num_heads:
+        raise InputError(f"embed_dim {dim} is not a multiple of num_heads {num_heads}")
+    return Attention(
+        dim, num_heads, qkv_bias=False, attn_drop=attn_drop, proj_drop=proj_drop, **arguments
+    )
+
+
+ATTENTION_STEPS = {"mssa": SubspaceAttention, "mhsa": _multi_head_attention}
+
+
 class SubspaceBlock(nn.Module):
     """Common part of the blocks of all CRATE families: z_half = z + MSSA(LN(z)), and a second norm.
 
     Args:
         dim: Width D of the tokens.
         num_heads: Number of subspaces.
-        has_bias: Whether the output projection of MSSA has a bias.
-        attn_drop: Dropout rate of the attention map.
-        proj_drop: Dropout rate of the attention's output.
+        has_bias: Whether the output projection of attention has a bias.
+        attention: `mssa`, or `mhsa`: a ViT's attention in its place, with queries, keys and values
+            of their own.
         drop_path: Rate of stochastic depth, for each residual branch.
         norm_layer: Makes the normalisation.
-        **arguments: `device` and `dtype` of the parameters, and what else timm passes to a block.
+        **arguments: Dropout rates `attn_drop` of the attention map and `proj_drop` of its output,
+            `device` and `dtype` of the parameters, and what else timm passes to a block.
             `act_layer`, `mlp_layer`, ..., more with each release, say how an ordinary block is
             built, are always passed, and mean nothing here.
 
     Raises:
-        InputError: An option of timm's blocks that CRATE does not have is set.
+        InputError: An option of timm's blocks that CRATE does not have is set, or there is no such
+            attention.
     """
 
     def __init__(
@@ -116,8 +144,7 @@ class SubspaceBlock(nn.Module):
         num_heads: int,
         *,
         has_bias: bool,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
+        attention: str = "mssa",
         drop_path: float = 0.0,
         norm_layer: Any = LayerNorm,
         **arguments: Any,
@@ -126,10 +153,11 @@ class SubspaceBlock(nn.Module):
         for name in UNSUPPORTED:
             if arguments.get(name):
                 raise InputError(f"{name}={arguments[name]!r}: a CRATE block has no such option")
+        attention_step = choose("attention", attention, ATTENTION_STEPS)
         place = place_of(arguments)
-        rates = {"attn_drop": attn_drop, "proj_drop": proj_drop}
+        rates = {name: arguments.get(name, 0.0) for name in ("attn_drop", "proj_drop")}
         self.norm1 = norm_layer(dim, **place)
-        self.attn = SubspaceAttention(dim, num_heads, proj_bias=has_bias, **rates, **place)
+        self.attn = attention_step(dim, num_heads, proj_bias=has_bias, **rates, **place)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim, **place)
 
@@ -139,7 +167,9 @@ class SubspaceBlock(nn.Module):
         return half
 
     def anatomy_with(self, atoms: Atoms) -> Anatomy:
-        """Say what can be read and changed in a block that has these sparse codes."""
+        """Say what can be read and changed in a block that has these sparse codes or neurons."""
+        if type(self.attn) is Attention:
+            return Anatomy(ATTENTIONS[Attention](self.attn), atoms)
 
         def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
             (heads,) = split_heads(subspace, 1, self.attn.head_dim)

@@ -58,7 +58,7 @@ _SHARES = (
 _SWITCHES = (
     *("class_token", "dynamic_img_pad", "dynamic_img_size", "final_norm", "fix_init"),
     *("no_embed_class", "pool_include_prefix", "pre_logits", "pre_norm", "projection_head"),
-    *("proj_bias", "qk_norm", "qkv_bias", "scale_attn_norm", "scale_mlp_norm"),
+    *("proj_bias", "qk_norm", "qkv_bias", "scale_attn_norm", "scale_mlp_norm", "soft_threshold"),
 )
 _SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 _CHECKS: dict[str, Check] = {
@@ -76,6 +76,8 @@ _CHECKS: dict[str, Check] = {
     "mlp_ratio": _number(1e-3, 64),
     "step_size": _number(0, 1e3),
     "threshold": _number(0, 1e3),
+    "attention": _word("mssa", "mhsa"),
+    "step": _word("ista", "mlp"),
     "fc_norm": _or_nothing(_SWITCH),
     "global_pool": _word("", "avg", "avgmax", "map", "max", "token"),
     "pos_embed": _word("", "learn", "none"),
