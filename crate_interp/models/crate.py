@@ -277,6 +277,13 @@ def _cfg(**differences: Any) -> dict[str, Any]:
     )
 
 
+# The ablation of arXiv 2308.16271, at its size S/8: what stands in CRATE's blocks in place of what.
+EXCHANGED = {
+    "mlp": {"step": "mlp"},
+    "mhsa": {"attention": "mhsa"},
+    "mhsa_mlp": {"attention": "mhsa", "step": "mlp"},
+}
+
 default_cfgs = generate_default_cfgs(
     {
         "crate_tiny_patch16_224": _cfg(),
@@ -285,6 +292,7 @@ default_cfgs = generate_default_cfgs(
         "crate_large_patch16_224": _cfg(),
         "crate_small_patch8_224": _cfg(),
         "crate_base_patch8_224.in21k": _cfg(num_classes=21842, paper_ids="arXiv:2308.16271"),
+        **{f"crate_{name}_small_patch8_224": _cfg() for name in EXCHANGED},
         **{f"crate_{name}": _cfg(**cfg) for name, cfg in SHIPPED_CFGS.items()},
     }
 )
@@ -306,6 +314,10 @@ register_family(
         "crate_small_patch8_224": {**SMALL, "patch_size": 8},
         "crate_base_patch8_224": {**BASE, "patch_size": 8},
         "crate_base_patch8_224.in21k": {"num_heads": 6, "pre_logits": True},
+        **{
+            f"crate_{name}_small_patch8_224": {**SMALL, "patch_size": 8, **blocks}
+            for name, blocks in EXCHANGED.items()
+        },
         **{f"crate_{name}": sizes for name, sizes in SHIPPED.items()},
     },
 )
@@ -319,5 +331,6 @@ ALIASES.update(
         "crate_L16": "crate_large_patch16_224",
         "crate_S8": "crate_small_patch8_224",
         "crate_B8": "crate_base_patch8_224.in21k",
+        **{f"crate_{name}_S8": f"crate_{name}_small_patch8_224" for name in EXCHANGED},
     }
 )

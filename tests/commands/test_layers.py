@@ -117,6 +117,34 @@ def test_layers_of_an_empty_folder_or_of_damaged_pictures_is_an_error(tmp_path, 
     assert "none of the 1 images could be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "read", "substitutes"),
+    [
+        ('{"step": "mlp"}', ("subspace", "neurons"), " (neurons above 0)"),
+        ('{"attention": "mhsa"}', ("key", "codes"), " (keys)"),
+        ('{"attention": "mhsa", "step": "mlp"}', ("key", "neurons"), " (keys; neurons above 0)"),
+    ],
+)
+def test_layers_says_what_it_read_in_place_of_subspaces_and_codes(
+    arguments, read, substitutes, folder, tmp_path, monkeypatch
+):
+    labels = []
+
+    def keep(panels, *rest):
+        labels.extend(curve.run for panel in panels for curve in panel.curves)
+        return figure(panels, *rest)
+
+    figure = visualization.draw_curves
+    monkeypatch.setattr(visualization, "draw_curves", keep)
+    output = tmp_path / "figure.png"
+    command = ["layers", str(folder), "--model", "demo_crate", "--weights", "random", *OPTIONS]
+    command += ["--size", "24", "--format", "png", "--output", str(output)]
+    assert main([*command, "--model-args", arguments]) == 0
+    assert set(labels) == {f"crate_demo (untrained){substitutes}"}
+    rows = table_of(output.with_suffix(".csv"))
+    assert {(row["compressed"], row["counted"]) for row in rows} == {read}
+
+
 def test_layers_draws_non_zeros_and_explains_lambda(folder, tmp_path, monkeypatch):
     seen = {}
 

@@ -6,12 +6,14 @@ import json
 import pytest
 import timm
 import torch
+from timm.layers import Attention, Mlp
 
 from crate_interp import InputError, MaskCut, load_backbone, record
 from crate_interp.analysis import layer_objective, objective_sites
 from crate_interp.hooks import Site, atom_site, available_sites, default_feature
 from crate_interp.models.crate import ISTA
-from crate_interp.weights import ModelRecord
+from crate_interp.models.subspace import SubspaceAttention
+from crate_interp.weights import ModelRecord, create_on_meta, resolve_name
 
 NAME = "crate_tiny_patch16_224"
 VARIANTS = list(itertools.product(("mssa", "mhsa"), ("ista", "mlp")))
@@ -123,6 +125,22 @@ def test_an_mlp_of_half_the_width_has_about_as_many_parameters_as_ista(sizes):
     assert count() == 48**2
     assert count(step="mlp", mlp_ratio=0.5) == 48**2 + 48 + 24
     assert count(step="mlp") == 8 * 48**2 + 5 * 48
+
+
+@pytest.mark.parametrize(
+    ("alias", "attention", "step", "millions"),
+    [
+        ("crate_S8", SubspaceAttention, ISTA, 13.12),
+        ("crate_mlp_S8", SubspaceAttention, Mlp, 41.03),
+        ("crate_mhsa_S8", Attention, ISTA, 21.08),
+        ("crate_mhsa_mlp_S8", Attention, Mlp, 48.99),
+    ],
+)
+def test_models_of_the_papers_ablation_have_names(alias, attention, step, millions):
+    model = create_on_meta(resolve_name(alias), weight_init="skip")
+    assert {type(block.attn) for block in model.blocks} == {attention}
+    assert {type(block.mlp) for block in model.blocks} == {step}
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 @pytest.mark.parametrize(("attention", "step"), VARIANTS)

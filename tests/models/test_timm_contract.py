@@ -29,7 +29,7 @@ def make(name, **arguments):
 
 
 def test_every_architecture_is_registered():
-    assert len(ALL) == 23
+    assert len(ALL) == 26
     assert {f"crate_{size}_patch16_224" for size in ("tiny", "small", "base", "large")} <= set(ALL)
 
 
