@@ -34,6 +34,7 @@ class Download(Command):
         Raises:
             InputError: The name is unknown, or the data set cannot be fetched.
         """
+        from crate_interp.data.built_in import BUILT_IN_SETS
         from crate_interp.data.download import DATASETS, dataset_folder, download, is_present
 
         if self.name is not None and not self.list:
@@ -45,5 +46,6 @@ class Download(Command):
             gigabytes = sum(archive.size for archive in archives) / 1e9
             here = "yes" if is_present(name, self.root) else "no"
             print(f"{name:16}{gigabytes:>7.1f} GB  {here:6}{dataset_folder(self.root)}")
-        print(f"{'demo':16}{'-':>10}  {'yes':6}built in: `--coco demo` draws it")
+        for name, built_in in BUILT_IN_SETS.items():
+            print(f"{name:16}{'-':>10}  {'yes':6}built in: `--coco {name}`, {built_in.contents}")
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crate_interp import data, evaluation
+from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError, shorten
 from crate_interp.options import option
 from crate_interp.runs.command import Command
@@ -34,7 +35,9 @@ class Evaluate(Command):
     group: ClassVar[str] = "score"
 
     results: Path = option("results JSON as COCO defines it", positional=True)
-    coco: str | None = option("COCO split the results belong to, or `demo`", None)
+    coco: str | None = option(
+        f"COCO split the results belong to, or a built-in set: {built_in_choices()}", None
+    )
     coco_root: Path | None = option("folder of the COCO splits and annotations", None)
     annotations: Path | None = option("a COCO annotation file, instead of --coco", None)
     category_aware: bool = option("match categories, as for a trained detector", False)

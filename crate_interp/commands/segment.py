@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import numpy as np
 
 from crate_interp import data, evaluation, segmentation, structures, visualization
+from crate_interp.data.built_in import built_in_choices
 from crate_interp.data.export import EXPORTS
 from crate_interp.errors import InputError
 from crate_interp.files import read_yaml
@@ -79,7 +80,9 @@ class SegmentCommand(ImageCommand):
     method: ClassVar[str]
     title: ClassVar[str]  # name of the segmenter in figures
 
-    coco: str | None = option("COCO split (val2017), or `demo` for the built-in scenes", None)
+    coco: str | None = option(
+        f"COCO split (val2017), or a built-in set: {built_in_choices()}", None
+    )
     coco_root: Path | None = option(
         "folder of the COCO splits and annotations", None, presentation=True
     )

@@ -1,15 +1,18 @@
+from .built_in import built_in_name as built_in_name
+from .built_in_labels import open_labelled_scenes as open_labelled_scenes
+from .built_in_labels import open_largest_objects as open_largest_objects
 from .class_folders import ClassFolders as ClassFolders
 from .class_folders import open_class_folders as open_class_folders
 from .coco import ImageRecord as ImageRecord
 from .coco import ImageSet as ImageSet
 from .coco import coco_annotation_file as coco_annotation_file
-from .coco import data_folder as data_folder
 from .coco import open_coco as open_coco
 from .coco_files import CocoFile as CocoFile
 from .coco_files import read_coco as read_coco
 from .coco_masks import draw_segmentation as draw_segmentation
 from .export import Export as Export
 from .export import ExportedImage as ExportedImage
+from .folders import data_folder as data_folder
 from .folders import list_images as list_images
 from .image_files import ImageReadError as ImageReadError
 from .image_sets import open_images as open_images
@@ -28,7 +31,6 @@ from .label_maps import truth_masks as truth_masks
 from .labelled import labelled_kinds as labelled_kinds
 from .labelled import open_labelled as open_labelled
 from .labelled.ade20k import open_ade20k as open_ade20k
-from .labelled.demo import open_labelled_scenes as open_labelled_scenes
 from .labelled.salient_objects import open_saliency as open_saliency
 from .labelled.voc import VOC_CLASSES as VOC_CLASSES
 from .labelled.voc import open_voc as open_voc

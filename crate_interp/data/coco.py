@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +10,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import platformdirs
 from jaxtyping import UInt8
 
+from crate_interp.data.built_in import BUILT_IN_SETS
 from crate_interp.data.coco_files import read_coco
+from crate_interp.data.folders import data_folder
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import ResizedImage, read_image, resize_image
-from crate_interp.data.scenes import write_scenes
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import is_file
 from crate_interp.structures import InputSize
@@ -26,15 +25,13 @@ __all__ = [
     "ImageRecord",
     "ImageSet",
     "coco_annotation_file",
-    "data_folder",
     "images_by_name",
     "open_coco",
+    "open_split",
     "record_of",
 ]
 
 logger = logging.getLogger(__name__)
-
-BUILT_IN_SPLIT = "demo"  # as `write_scenes` names it
 
 
 @dataclass(frozen=True)
@@ -116,40 +113,25 @@ class ImageSet:
         return replace(self, records=self.records[:count])
 
 
-def data_folder() -> Path:
-    """Folder of the data sets: `$CRATE_INTERP_DATA`, or the user's data directory."""
-    chosen = os.environ.get("CRATE_INTERP_DATA")
-    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("crate-interp"))
-
-
 def coco_annotation_file(split: str, root: Path | None = None) -> Path:
     """Find `<root>/annotations/instances_<split>.json`.
 
     Args:
-        split: val2017, train2017, or any other of the same naming; demo is the built-in scenes,
-            which are drawn if they are not there yet.
-        root: Folder of the splits; if not given, `data_folder()/coco`, or `data_folder()/scenes`
-            for demo.
+        split: val2017, train2017, or any other of the same naming; or the name of a built-in set.
+            The scenes of demo are drawn if they are not there yet.
+        root: Folder of the splits; if not given, `data_folder()/coco`, or the folder of the
+            built-in set.
 
     Raises:
         InputError: The split is no plain name, or the file is missing.
     """
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise InputError(f"COCO split: expected a name such as val2017, found {shorten(split)}")
-    if root is None:
-        root = data_folder() / ("scenes" if split == BUILT_IN_SPLIT else "coco")
-    if split == BUILT_IN_SPLIT:
-        try:
-            write_scenes(Path(root))
-        except OSError as error:
-            raise InputError(
-                f"{root}: the built-in scenes cannot be written ({error.strerror}); name another "
-                "folder with --coco-root, or all data with CRATE_INTERP_DATA"
-            ) from error
-    path = Path(root) / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such annotation file; {_how_to_get(split)}")
-    return path
+    if split in BUILT_IN_SETS:
+        root = BUILT_IN_SETS[split].find_folder("val", None if root is None else Path(root))
+    elif root is None:
+        root = data_folder() / "coco"
+    return _annotation_file(Path(root), split)
 
 
 def open_coco(split: str, root: Path | None = None) -> ImageSet:
@@ -166,8 +148,12 @@ def open_coco(split: str, root: Path | None = None) -> ImageSet:
         InputError: Images or annotations are missing or malformed, or a `file_name` leads
             outside the folder of the images.
     """
-    annotation_file = coco_annotation_file(split, root)
-    folder = annotation_file.parent.parent / split
+    return open_split(coco_annotation_file(split, root).parent.parent, split)
+
+
+def open_split(root: Path, split: str) -> ImageSet:
+    """Open `<root>/<split>/` and `<root>/annotations/instances_<split>.json`, as `open_coco`."""
+    annotation_file, folder = _annotation_file(root, split), root / split
     if not folder.is_dir() or next(folder.iterdir(), None) is None:
         raise InputError(f"{folder}: expected the images of {split}; {_how_to_get(split)}")
     coco = read_coco(annotation_file)
@@ -213,7 +199,16 @@ def record_of(image: Mapping[str, Any], path: Path, source: Path) -> ImageRecord
     return ImageRecord(image["id"], image["file_name"], path, hw, source)
 
 
+def _annotation_file(root: Path, split: str) -> Path:
+    path = root / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such annotation file; {_how_to_get(split)}")
+    return path
+
+
 def _how_to_get(split: str) -> str:
+    if split in BUILT_IN_SETS:
+        return "the built-in set of this name needs no folder: leave --coco-root out"
     return (
         f"fetch them with `crate-interp download coco-{split}`, or name the folder that holds "
         f"{split}/ and annotations/ with --coco-root"

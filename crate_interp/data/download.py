@@ -15,7 +15,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from crate_interp.data.coco import data_folder
+from crate_interp.data.folders import data_folder
 from crate_interp.errors import InputError
 
 __all__ = ["DATASETS", "Archive", "DownloadError", "dataset_folder", "download", "is_present"]

@@ -1,8 +1,9 @@
-"""Finding the images in folders, and telling what is left out."""
+"""The folder of the data sets; finding the images in folders, and telling what is left out."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import stat
 from collections import Counter
@@ -11,10 +12,12 @@ from logging import getLogger
 from pathlib import Path
 from typing import NamedTuple
 
+import platformdirs
+
 from crate_interp.data.image_files import HEIF_HINT, HEIF_SUFFIXES, image_suffixes
 from crate_interp.errors import InputError
 
-__all__ = ["ImageFile", "find_images", "list_images", "search_folder"]
+__all__ = ["ImageFile", "data_folder", "find_images", "list_images", "search_folder"]
 
 _logger = getLogger(__name__)
 
@@ -40,6 +43,12 @@ class ImageFile(NamedTuple):
 
     path: Path
     name: str
+
+
+def data_folder() -> Path:
+    """Folder of the data sets: `$CRATE_INTERP_DATA`, or the user's data directory."""
+    chosen = os.environ.get("CRATE_INTERP_DATA")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("crate-interp"))
 
 
 def list_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Path]:

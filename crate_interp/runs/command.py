@@ -211,7 +211,7 @@ class ImageFilesCommand(ImageCommand, ImageOptions):
     """A command over image files and folders, which are its arguments."""
 
     def open_images(self) -> ImageSet:
-        """Open the images; `demo` alone, where no file has that name, are the built-in scenes."""
+        """Open the images, as `open_pictures` does."""
         from crate_interp.runs.inference import open_pictures
 
         return open_pictures(self)

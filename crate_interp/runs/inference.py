@@ -13,7 +13,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from crate_interp.data import ImageSet, open_coco, open_images
+from crate_interp.data import ImageSet, built_in_name, open_coco, open_images
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.models import has_fast_bfloat16
@@ -225,13 +225,15 @@ def feature_of(feature: Feature, block: int, observer: Observer) -> Site:
 
 
 def open_pictures(config: ImageOptions) -> ImageSet:
-    """Open the images of a command; `demo` alone, where no file has that name, are the scenes.
+    """Open the images of a command; the name of a built-in set alone stands for it.
+
+    A file or folder of that name comes first.
 
     Raises:
         InputError: There is no image.
     """
-    scenes = config.images == [Path("demo")] and not Path("demo").exists()
-    images = open_coco("demo") if scenes else open_images(config.images, recursive=config.recursive)
+    name = built_in_name(config.images[0]) if len(config.images) == 1 else None
+    images = open_coco(name) if name else open_images(config.images, recursive=config.recursive)
     return replace(images, records=images.records[: config.limit])
 
 

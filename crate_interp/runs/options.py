@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import Range, check_ranges, option
 from crate_interp.options.choices import BatchSize, PrecisionChoice
@@ -144,7 +145,7 @@ class ImageOptions(ModelOptions):
     """Options of commands that look inside a model."""
 
     images: list[Path] = option(
-        "image files or folders, or `demo` for the built-in scenes",
+        f"image files or folders; or a built-in set: {built_in_choices()}",
         positional=True,
         several=Path,
     )

@@ -104,8 +104,8 @@ class Recipe:
         evaluate_every: Updates from one evaluation to the next; 0: only at the end.
         probe_every: Updates from one probe (what attention, cuts and codes say of images with
             masks, into probes.csv) to the next, the untrained model first; 0: none.
-        probe_set: Images of the probes, in COCO's format: `demo` (the built-in scenes), another
-            split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
+        probe_set: Images of the probes, in COCO's format: a built-in set (`demo` for the scenes),
+            another split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
         probe_pictures: Number of images of the probes.
         probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
         save_every: Updates from one checkpoint to the next.

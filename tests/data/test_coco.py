@@ -4,15 +4,14 @@ import json
 import logging
 import pickle
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from crate_interp.data import coco as coco_module
-from crate_interp.data.coco import coco_annotation_file, data_folder, open_coco
+from crate_interp.data import data_folder, scenes
+from crate_interp.data.coco import coco_annotation_file, open_coco
 from crate_interp.data.coco_files import check_coco, read_coco, source_of
 from crate_interp.data.image_sets import open_images
 from crate_interp.errors import InputError
@@ -80,7 +79,8 @@ def test_open_coco_looks_in_the_data_folder(tmp_path, monkeypatch):
 
 def test_open_coco_draws_the_built_in_scenes(tmp_path, monkeypatch):
     monkeypatch.setenv("CRATE_INTERP_DATA", str(tmp_path))
-    monkeypatch.setattr(coco_module, "write_scenes", partial(coco_module.write_scenes, count=2))
+    write = scenes.write_scenes
+    monkeypatch.setattr(scenes, "write_scenes", lambda folder, _, seed: write(folder, 2, seed))
     images = open_coco("demo")
     assert len(images) == 2
     assert all(record.path.is_file() for record in images.records)

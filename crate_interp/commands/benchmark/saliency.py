@@ -21,6 +21,7 @@ from crate_interp.commands.benchmark.examples import (
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.published import published_saliency
 from crate_interp.commands.benchmark.tables import format_table, percent
+from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.ranges import Cosine, Share
@@ -68,9 +69,16 @@ class Saliency(BenchmarkCommand):
     group: ClassVar[str] = "score"
     entry: ClassVar[type] = _Entry
 
-    images: Path = option("folder of images", positional=True, presentation=True)
-    masks: Path = option(
-        "folder of their masks, of the same names, white being the object",
+    images: Path = option(
+        "folder of images; or a built-in set, whose largest objects are salient: "
+        f"{built_in_choices()}",
+        positional=True,
+        presentation=True,
+    )
+    masks: Path | None = option(
+        "folder of their masks, of the same names, white being the object; a built-in set needs "
+        "none",
+        None,
         positional=True,
         presentation=True,
     )
@@ -82,7 +90,12 @@ class Saliency(BenchmarkCommand):
     pictures: Examples = option("draw the masks of the first images", 6, presentation=True)
 
     def open_labelled(self) -> LabelledSet:
-        """Open the images with their masks."""
+        """Open the images with their masks; a built-in set comes with its own."""
+        if self.masks is None:
+            name = data.built_in_name(self.images)
+            if name is None:
+                raise InputError(f"{self.images}: expected the folder of its masks as well")
+            return data.open_largest_objects(name)
         return data.open_saliency(self.images, self.masks, self.recursive)
 
     def reading(self, run: Run) -> Reading:

@@ -14,6 +14,7 @@ import numpy as np
 from crate_interp import data, evaluation
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
+from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import Range, option
 from crate_interp.options.ranges import Seed
@@ -54,7 +55,7 @@ class Semantic(BenchmarkCommand):
     entry: ClassVar[type] = _Entry
 
     data: Path = option(
-        "folder as VOC or as ADE20K has it; or `demo`: the built-in scenes",
+        f"folder as VOC or as ADE20K has it; or a built-in set: {built_in_choices()}",
         positional=True,
         presentation=True,
     )

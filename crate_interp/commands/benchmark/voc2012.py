@@ -20,6 +20,7 @@ from crate_interp.commands.benchmark.examples import (
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.published import published_attention_miou
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
+from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.choices import KeepBy, Resolution
@@ -60,7 +61,8 @@ class Voc2012(BenchmarkCommand):
     entry: ClassVar[type] = _Entry
 
     data: Path = option(
-        "folder of JPEGImages, SegmentationClass and ImageSets; or `demo`: the built-in scenes",
+        "folder of JPEGImages, SegmentationClass and ImageSets; or a built-in set: "
+        f"{built_in_choices()}",
         positional=True,
         presentation=True,
     )

@@ -10,6 +10,7 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
+from crate_interp.data.built_in_labels import built_in_kinds
 from crate_interp.data.label_maps import LabelledKind, LabelledSet
 from crate_interp.errors import InputError
 from crate_interp.files import is_folder
@@ -35,14 +36,14 @@ def labelled_kinds() -> dict[str, LabelledKind]:
         module.name: import_module(f"{__name__}.{module.name}").DATASET
         for module in pkgutil.iter_modules(__path__)
     }
-    return others | dict(sorted(own.items(), key=lambda item: item[1].contents))
+    return others | built_in_kinds() | dict(sorted(own.items(), key=lambda item: item[1].contents))
 
 
 def open_labelled(data: Path, split: str, otherwise: str | None = None) -> LabelledSet:
     """Open a labelled data set of any kind: the first one that recognises it.
 
     Args:
-        data: Folder of the data; `demo`, where there is no such folder, for the built-in scenes.
+        data: Folder of the data; or the name of a built-in set, where there is no such folder.
         split: Part of the data, such as `val`; each kind has its own.
         otherwise: Name of the kind that opens data which none recognises; `None` refuses them.
 
