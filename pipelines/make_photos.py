@@ -1,8 +1,8 @@
-"""Make the built-in set `photos` of COCO val2017: its pictures, annotations and credits.
+"""Make the built-in set `photos` of COCO 2017: its pictures, annotations and credits.
 
     python pipelines/make_photos.py COCO_FOLDER OUTPUT_FOLDER
 
-COCO_FOLDER holds `val2017/` and `annotations/instances_val2017.json`.
+COCO_FOLDER holds `val2017/`, `train2017/` and `annotations/instances_SPLIT.json` of both.
 """
 
 from __future__ import annotations
@@ -26,10 +26,23 @@ LICENCE = {
     "url": "http://creativecommons.org/licenses/by/2.0/",
 }
 # Those with one clear object come first: `--limit` and the first sheets show them.
-PICTURES = (
-    *(418281, 565778, 297343, 456496, 122745, 303818),
-    *(331352, 397133, 458054, 403385, 500663, 58636),
-)
+PICTURES = {
+    377575: "val2017",
+    358083: "train2017",
+    126107: "val2017",
+    208901: "val2017",
+    418281: "val2017",
+    165518: "val2017",
+    565778: "val2017",
+    214753: "val2017",
+    519208: "val2017",
+    343937: "val2017",
+    196393: "train2017",
+    551780: "val2017",
+    160012: "val2017",
+    99053: "val2017",
+    475678: "val2017",
+}
 
 
 def scaled_size(size_hw: tuple[int, int], longer_side: int = LONGER_SIDE) -> tuple[int, int]:
@@ -75,53 +88,60 @@ def scaled_annotation(
     }
 
 
-def write_photos(coco_folder: Path, output: Path, pictures: Sequence[int] = PICTURES) -> None:
-    """Write `photos/`, `annotations/instances_photos.json` and `CREDITS.md`."""
-    coco = json.loads((coco_folder / "annotations" / "instances_val2017.json").read_text())
-    by_id = {image["id"]: image for image in coco["images"]}
+def write_photos(coco_folder: Path, output: Path, pictures: Mapping[int, str] = PICTURES) -> None:
+    """Write `photos/`, `annotations/instances_photos.json` and `CREDITS.md`.
+
+    Args:
+        coco_folder: COCO's pictures and annotations.
+        output: Folder of the set.
+        pictures: Split of each picture, by the picture's id.
+    """
+    splits = {
+        split: json.loads((coco_folder / "annotations" / f"instances_{split}.json").read_text())
+        for split in sorted(set(pictures.values()))
+    }
     images, annotations = [], []
     (output / "photos").mkdir(parents=True, exist_ok=True)
     (output / "annotations").mkdir(exist_ok=True)
-    for image_id in pictures:
-        image = by_id[image_id]
+    for image_id, split in pictures.items():
+        (image,) = (image for image in splits[split]["images"] if image["id"] == image_id)
         if image["license"] != CC_BY:
             raise ValueError(f"{image_id}: expected licence {CC_BY}, found {image['license']}")
         old_hw = image["height"], image["width"]
         new_hw = scaled_size(old_hw)
-        with Image.open(coco_folder / "val2017" / image["file_name"]) as picture:
+        with Image.open(coco_folder / split / image["file_name"]) as picture:
             small = picture.convert("RGB").resize(new_hw[::-1], Image.Resampling.LANCZOS)
         small.save(output / "photos" / image["file_name"], quality=90, optimize=True)
-        kept = {key: image[key] for key in ("id", "file_name", "license", "flickr_url")}
+        kept = {key: image[key] for key in ("id", "file_name", "license", "coco_url", "flickr_url")}
         images.append({**kept, "height": new_hw[0], "width": new_hw[1]})
         annotations += [
             scaled_annotation(annotation, old_hw, new_hw)
-            for annotation in coco["annotations"]
+            for annotation in splits[split]["annotations"]
             if annotation["image_id"] == image_id
         ]
-    info = {
-        "description": f"{len(images)} images of COCO val2017 under CC BY 2.0, made smaller",
-        "contributor": "COCO Consortium; annotations under CC BY 4.0, scaled to the images",
-        "url": "https://cocodataset.org",
-    }
     content = {
-        "info": info,
+        "info": {
+            "description": f"{len(images)} images of COCO 2017 under CC BY 2.0, made smaller",
+            "contributor": "COCO Consortium; annotations under CC BY 4.0, scaled to the images",
+            "url": "https://cocodataset.org",
+        },
         "licenses": [LICENCE],
         "images": images,
         "annotations": annotations,
-        "categories": coco["categories"],
+        "categories": splits["val2017"]["categories"],
     }
     annotation_file = output / "annotations" / "instances_photos.json"
-    annotation_file.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n")
-    (output / "CREDITS.md").write_text(credits_of(images))
+    annotation_file.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    (output / "CREDITS.md").write_text(credits_of(images, pictures))
 
 
-def credits_of(images: Sequence[Mapping[str, Any]]) -> str:
+def credits_of(images: Sequence[Mapping[str, Any]], pictures: Mapping[int, str]) -> str:
     """Name each picture, its source and its licence, as CC BY asks for it."""
     lines = [
         "# Credits of the set `photos`",
         "",
-        "The pictures are photographs of [COCO](https://cocodataset.org) val2017. Their authors",
-        f"have put them under [Creative Commons Attribution 2.0]({LICENCE['url']}).",
+        "The pictures are photographs of [COCO](https://cocodataset.org) 2017. Their authors have",
+        f"put them under [Creative Commons Attribution 2.0]({LICENCE['url']}).",
         f"Changes: each was resized to {LONGER_SIDE} pixels on its longer side and saved as JPEG.",
         "COCO gives the address of each picture at Flickr, but neither title nor author: the page",
         "of the photograph, where it is still there, names both.",
@@ -131,13 +151,15 @@ def credits_of(images: Sequence[Mapping[str, Any]]) -> str:
         "Changes: they are restricted to these pictures, and outlines, boxes and areas are scaled",
         "with them.",
         "",
-        "| COCO id | photograph | its page at Flickr | licence |",
-        "|---|---|---|---|",
+        "| COCO id | split | photograph | its page at Flickr | licence |",
+        "|---|---|---|---|---|",
     ]
     for image in images:
         url = image["flickr_url"]
         page = f"https://www.flickr.com/photo.gne?id={url.rsplit('/', 1)[1].split('_')[0]}"
-        lines.append(f"| {image['id']} | {url} | {page} | [CC BY 2.0]({LICENCE['url']}) |")
+        split = pictures[image["id"]]
+        licence = f"[CC BY 2.0]({LICENCE['url']})"
+        lines.append(f"| {image['id']} | {split} | {url} | {page} | {licence} |")
     return "\n".join(lines) + "\n"
 
 

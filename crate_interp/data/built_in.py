@@ -76,7 +76,7 @@ _SCENE_SEEDS = {"val": 0, "train": 2}  # 1 trained the demo models
 
 BUILT_IN_SETS = {
     "demo": BuiltInSet("64 drawn scenes", "scenes", scenes_folder),
-    "photos": BuiltInSet("12 photographs of COCO", "photos", partial(_packed_folder, "photos")),
+    "photos": BuiltInSet("15 photographs of COCO", "photos", partial(_packed_folder, "photos")),
 }
 """The built-in sets by name."""
 

@@ -62,6 +62,7 @@ def test_every_photo_is_credited():
     for image in content["images"]:
         (line,) = (line for line in text.splitlines() if f"| {image['id']} |" in line)
         assert image["flickr_url"] in line
+        assert f"| {image['coco_url'].split('/')[-2]} |" in line
         assert "creativecommons.org/licenses/by/2.0" in line
     assert "resized to 320 pixels" in text
     assert {file.name for file in (PACKED / "photos").iterdir()} == {
@@ -69,20 +70,32 @@ def test_every_photo_is_credited():
     }
 
 
+def test_boxes_and_areas_are_those_of_the_outlines():
+    images = open_coco("photos")
+    sizes = {record.image_id: record.hw for record in images.records}
+    for entry in images.annotations["annotations"]:
+        points = np.concatenate([np.reshape(part, (-1, 2)) for part in entry["segmentation"]])
+        corner, size = points.min(axis=0), np.ptp(points, axis=0)
+        np.testing.assert_allclose(entry["bbox"], [*corner, *size], atol=0.02)
+        drawn = draw_segmentation(entry["segmentation"], sizes[entry["image_id"]])
+        assert drawn.sum() == pytest.approx(entry["area"], rel=0.1, abs=12)
+
+
 def test_photos_are_the_official_pictures_and_annotations_scaled(shared_data, script, tmp_path):
     official = json.loads((shared_data / "coco/annotations/instances_val2017.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in official["images"]}
-    by_id = {annotation["id"]: annotation for annotation in official["annotations"]}
     images = open_coco("photos")
-    own = images.annotations["annotations"]
-    numbers = {record.image_id for record in images.records}
-    assert {entry["id"] for entry in own} == {
-        entry["id"] for entry in official["annotations"] if entry["image_id"] in numbers
+    new = {record.image_id: record.hw for record in images.records if record.image_id in sizes}
+    assert len(new) == 2
+    by_id = {
+        annotation["id"]: annotation
+        for annotation in official["annotations"]
+        if annotation["image_id"] in new
     }
-    new = {record.image_id: record.hw for record in images.records}
+    own = [entry for entry in images.annotations["annotations"] if entry["image_id"] in new]
+    assert {entry["id"] for entry in own} == set(by_id)
     for entry in own:
-        source = by_id[entry["id"]]
-        height, width = sizes[entry["image_id"]]
+        source, (height, width) = by_id[entry["id"]], sizes[entry["image_id"]]
         down, right = new[entry["image_id"]][0] / height, new[entry["image_id"]][1] / width
         assert entry["category_id"] == source["category_id"]
         assert entry["area"] == pytest.approx(source["area"] * down * right, rel=1e-12)
@@ -91,10 +104,12 @@ def test_photos_are_the_official_pictures_and_annotations_scaled(shared_data, sc
         for polygon, original in zip(entry["segmentation"], source["segmentation"], strict=True):
             scaled = np.array(original).reshape(-1, 2) * (right, down)
             np.testing.assert_allclose(np.array(polygon).reshape(-1, 2), scaled)
-    script.write_photos(shared_data / "coco", tmp_path)
-    for file in ("annotations/instances_photos.json", "CREDITS.md"):
-        assert (tmp_path / file).read_text() == (PACKED / file).read_text()
-    others = [image["id"] for image in official["images"] if image["license"] != 4]
+    script.write_photos(shared_data / "coco", tmp_path, dict.fromkeys(new, "val2017"))
+    again = json.loads((tmp_path / "annotations" / "instances_photos.json").read_text())
+    assert again["annotations"] == sorted(own, key=lambda entry: list(new).index(entry["image_id"]))
+    for line in (tmp_path / "CREDITS.md").read_text().splitlines():
+        assert line in (PACKED / "CREDITS.md").read_text()
+    others = {image["id"]: "val2017" for image in official["images"] if image["license"] != 4}
     with pytest.raises(ValueError, match="expected licence 4"):
         script.write_photos(shared_data / "coco", tmp_path, others)
 
@@ -154,13 +169,13 @@ def test_photos_have_classes_and_objects(own_folder):
     found = open_labelled(Path("photos"), "val")
     assert found.images.name == "photos-val"
     assert len(found.classes) == 81
-    things = {annotation["image_id"] for annotation in _annotations()}
     for record in found.images.records:
         labels, objects = (read(record, record.hw) for read in (found.labels_of, found.objects_of))
         assert ((labels > 0) == (objects > 0)).all()
-        assert labels.any() == (record.image_id in things)
-    cow = found.labels_of(found.images.records[0], found.images.records[0].hw)
-    assert [found.classes[label] for label in np.unique(cow)] == ["background", "cow"]
+        assert labels.any()
+    first = found.labels_of(found.images.records[0], found.images.records[0].hw)
+    names = [found.classes[label] for label in np.unique(first)]
+    assert names == ["background", "fire hydrant", "dog"]
     with pytest.raises(InputError, match="expected val, the one part of photos, found 'train'"):
         open_labelled(Path("photos"), "train")
 
@@ -171,7 +186,7 @@ def _annotations():
 
 def test_largest_objects_are_salient(own_folder):
     found = open_largest_objects("photos")
-    assert len(found.images) == 11  # one picture has no object of COCO's categories
+    assert len(found.images) == 15
     record = found.images.records[0]
     largest = max(
         (entry for entry in _annotations() if entry["image_id"] == record.image_id),
