@@ -26,9 +26,9 @@ __all__ = ["Train"]
 
 # Keys that decide how a run goes about it, not what comes out.
 _PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
-_PRESENTATION |= {"sharding"}
+_PRESENTATION |= {"milestone_every", "sharding"}
 _RECIPES = ("train", "pretrain", "finetune", "scale")  # how the names of recipes begin
-_PROBES = {"probe_set", "probe_pictures", "probe_size"}
+_PROBES = {"probe_set", "probe_pictures", "probe_size", "probe_block"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Train(Command):
         _refuse_large_batches(recipe, path)
         settings = dataclasses.asdict(recipe)
         left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
+        if recipe.keep_best:  # one of the probes made decides
+            left_out = left_out - {"probe_every"}
         settings = {name: value for name, value in settings.items() if name not in left_out}
         main = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
         opened = open_run_folder(self.output, settings) if main else nullcontext()

@@ -112,6 +112,19 @@ class ImageSet:
             raise InputError(f"limit: expected at least 1 image, found {count}")
         return replace(self, records=self.records[:count])
 
+    def between(self, first: int, last: int) -> ImageSet:
+        """Keep the images from the `first` one to the `last`, which are numbered from 1.
+
+        Raises:
+            InputError: There is none.
+        """
+        chosen = self.records[max(first, 1) - 1 : last]
+        if not chosen:
+            raise InputError(
+                f"{self.name}: expected numbers of its {len(self)} images, found {first} to {last}"
+            )
+        return replace(self, records=chosen)
+
 
 def coco_annotation_file(split: str, root: Path | None = None) -> Path:
     """Find `<root>/annotations/instances_<split>.json`.

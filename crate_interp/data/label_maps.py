@@ -63,6 +63,10 @@ class LabelledSet:
         """Keep the first `count` images; all of them for `None`."""
         return replace(self, images=self.images.limit(count))
 
+    def between(self, first: int, last: int) -> LabelledSet:
+        """Keep the images from the `first` one to the `last`, which are numbered from 1."""
+        return replace(self, images=self.images.between(first, last))
+
     def labels_of(
         self, record: ImageRecord, original_hw: tuple[int, int]
     ) -> UInt8[np.ndarray, "H W"]:

@@ -33,10 +33,18 @@ from crate_interp.training.checkpoint_files import (
     write_checkpoint,
 )
 from crate_interp.training.objective import Objective
+from crate_interp.training.recipe import Recipe
 from crate_interp.training.sharding import gather, scatter
 from crate_interp.weights import write_safetensors
 
-__all__ = ["TrainingState", "export_weights", "load_latest", "save_checkpoint"]
+__all__ = [
+    "TrainingState",
+    "export_weights",
+    "load_latest",
+    "save_checkpoint",
+    "training_record",
+    "write_weights",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -189,23 +197,43 @@ def export_weights(
         measured: Measures of validation by name; empty if there was none.
         writes: Whether this process is the one that writes; all of them must call.
     """
-    model, recipe = state.evaluated(), objective.recipe
-    if not writes:
-        return
-    training = {
+    model = state.evaluated()
+    if writes:
+        record = training_record(objective.recipe, state.step, state.seconds, measured)
+        write_weights(path, objective, model, record)
+
+
+def training_record(
+    recipe: Recipe, step: int, seconds: float, measured: Mapping[str, float]
+) -> dict[str, Any]:
+    """Give what an exported file says of the training that its weights come from.
+
+    Args:
+        recipe: Settings of the run.
+        step: Number of finished updates.
+        seconds: Time spent on them.
+        measured: Measures of the weights by name.
+    """
+    return {
         "recipe": dataclasses.asdict(recipe),
         "data": recipe.data,
-        "steps": state.step,
-        "pictures": state.step * recipe.batch_size,
-        "seconds": round(state.seconds),
+        "steps": step,
+        "pictures": step * recipe.batch_size,
+        "seconds": round(seconds),
         **{name: round(value, 4) for name, value in measured.items()},
         "commit": _commit(),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "python": platform.python_version(),
     }
+
+
+def write_weights(
+    path: Path, objective: Objective, model: nn.Module, record: Mapping[str, Any]
+) -> None:
+    """Write a trained model as safetensors, with the record of its training."""
     tensors, metadata = objective.export(model)
-    write_safetensors(path, tensors, {**metadata, "training": json.dumps(training)})
+    write_safetensors(path, tensors, {**metadata, "training": json.dumps(record)})
 
 
 def _commit() -> str | None:

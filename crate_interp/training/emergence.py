@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import methodcaller
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 
 from crate_interp.analysis.layer_objective import layer_objective
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage, results_of
+from crate_interp.data import ImageRecord, ImageSet, LabelledSet, ResizedImage
 from crate_interp.engine import StageClock, process_images
-from crate_interp.errors import InputError
 from crate_interp.evaluation import (
     AttentionSegmentationScore,
     CocoScores,
-    HeadOverlaps,
     MeanIoU,
     attention_segmentation_score,
-    best_overlaps,
-    coco_average_precision,
-    head_overlaps,
     mean_iou,
+    saliency_score,
 )
-from crate_interp.evaluation.coco_input import object_masks, prepare_ground_truth
 from crate_interp.hooks import Site, available_sites, blocks_of, default_feature
 from crate_interp.options.choices import KeepBy
-from crate_interp.segmentation import MaskCut, tokencut
+from crate_interp.segmentation import MaskCut
 from crate_interp.structures import Activations
+from crate_interp.training.ground_truth import (
+    BlockMeasures,
+    GroundTruth,
+    SeenBlock,
+    ground_truth_of,
+)
 
-__all__ = ["Emergence", "measure_emergence"]
+__all__ = ["Emergence", "measure_blocks", "measure_emergence"]
 
-PROTOCOLS: tuple[KeepBy, ...] = ("mass", "entries")
+_METHODS = {
+    "attention_miou": "best head",
+    "attention_one_head": "one head",
+    "attention_mean_head": "mean head",
+}
 
 
 class _ImageEmergence(TypedDict):
     """Measures of one image, which `Emergence` averages."""
 
-    attention: dict[KeepBy, HeadOverlaps]
-    salient: list[float]  # empty without an object
-    results: list[dict[str, Any]]  # MaskCut's objects, as COCO results
+    blocks: list[BlockMeasures]  # of the blocks that cuts and attention read
     coding_rate: list[float]
     sparsity: list[float]
 
@@ -55,51 +57,71 @@ class Emergence:
     Attributes:
         attention: IoU of attention masks with objects, by protocol; empty for a model without a
             class token.
-        box: Average precision of MaskCut's boxes.
-        mask: Average precision of MaskCut's masks.
-        tokencut: IoU of TokenCut's mask with the largest object.
+        box: Average precision of MaskCut's boxes; `None` without instances to compare with.
+        mask: Average precision of MaskCut's masks, likewise.
+        tokencut: IoU of TokenCut's mask with the salient object: the largest of several.
         coding_rate: Coding rate of each block, mean over images, nats.
         sparsity: Sparsity of each block's codes, mean over images; empty for a model without codes.
+        tokencut_max_f: Largest F of TokenCut's masks, where each image has a mask of its salient
+            object; else `None`.
+        principal: IoU of the mask of the first principal component with that object, likewise.
     """
 
     attention: dict[KeepBy, AttentionSegmentationScore]
-    box: CocoScores
-    mask: CocoScores
+    box: CocoScores | None
+    mask: CocoScores | None
     tokencut: MeanIoU
     coding_rate: tuple[float, ...]
     sparsity: tuple[float, ...]
+    tokencut_max_f: float | None = None
+    principal: MeanIoU | None = None
 
     def numbers(self) -> dict[str, float]:
         """The numbers that stand for a model in a table or on a curve, by name."""
+        return {**self.cut_numbers(), **self.layer_numbers()}
+
+    def cut_numbers(self) -> dict[str, float]:
+        """Numbers of the block that cuts and attention read; more is better."""
         attention = {
-            f"attention_{name}_{by}": score.mean_iou[method]
-            for name, method in (("miou", "best head"), ("one_head", "one head"))
+            f"{name}_{by}": score.mean_iou[method]
+            for name, method in _METHODS.items()
             for by, score in self.attention.items()
+            if method in score.mean_iou
         }
         precision = {
             f"{kind}_{name.lower()}": asdict(scores)[name]
             for kind, scores in (("box", self.box), ("mask", self.mask))
+            if scores is not None
             for name in ("AP", "AP50")
         }
+        numbers = {**attention, **precision, "tokencut_iou": self.tokencut.mean_iou}
+        if self.tokencut_max_f is not None:
+            numbers["tokencut_max_f"] = self.tokencut_max_f
+        if self.principal is not None:
+            numbers["pca_iou"] = self.principal.mean_iou
+        return numbers
+
+    def layer_numbers(self) -> dict[str, float]:
+        """Numbers of all blocks, each with the block's number at the end of its name."""
         layers = {"coding_rate": self.coding_rate, "sparsity": self.sparsity}
-        by_block = {
+        return {
             f"{name}_{block}": value
             for name, values in layers.items()
             for block, value in enumerate(values)
         }
-        return {**attention, **precision, "tokencut_iou": self.tokencut.mean_iou, **by_block}
 
 
-def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
+def measure_emergence(predictor: MaskCut, images: ImageSet | LabelledSet) -> Emergence:
     """Measure attention, normalized cuts and the layer-wise objective on images with masks.
 
     Attention masks keep a share of 0.6, by either protocol; TokenCut's tau is 0.2. Both read the
-    block that MaskCut reads. Crowds are no objects, and an image without an object counts in the
-    average precision and the objective only.
+    block that MaskCut reads. Crowds are no objects, and an image without an object of its COCO
+    annotations counts in the average precision and the objective only.
 
     Args:
         predictor: MaskCut with the model, in evaluation mode, and the input size.
-        images: Images with masks as ground truth.
+        images: Images with masks as ground truth: COCO annotations, or a mask of the salient
+            object of each image, where nothing is to be found by MaskCut.
 
     Raises:
         InputError: There is no ground truth of masks or no object in it, it is malformed, or an
@@ -109,17 +131,33 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
         Yu et al., Emergence of Segmentation with Minimalistic White-Box Transformers (arXiv
         2308.16271).
     """
-    if images.annotations is None:
-        raise InputError(f"{images.name}: expected images with masks, found no annotations")
-    truth = prepare_ground_truth(images.annotations, "segm", class_agnostic=True)
-    annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in truth["annotations"]:
-        annotations[annotation["image_id"]].append(annotation)
+    (emergence,) = measure_blocks(predictor, images, [predictor.block])
+    return emergence
+
+
+def measure_blocks(
+    predictor: MaskCut, images: ImageSet | LabelledSet, blocks: Sequence[int]
+) -> list[Emergence]:
+    """Measure several blocks as `measure_emergence` does, in the same forward passes.
+
+    Args:
+        predictor: As for `measure_emergence`; its own block is not looked at.
+        images: As for `measure_emergence`.
+        blocks: Numbers of the blocks that cuts and attention read, negative from the last.
+
+    Returns:
+        Measures of each block; coding rate and sparsity are those of all blocks everywhere.
+
+    Raises:
+        InputError: As `measure_emergence`, or the model has no such block.
+    """
+    predictors = [replace(predictor, block=block) for block in blocks]
+    truth = ground_truth_of(images)
     outcomes = process_images(
-        images.records,
+        truth.images.records,
         methodcaller("read_resized", predictor.observer.input_size),
-        partial(_observe, predictor),
-        partial(_measure, predictor, annotations),
+        partial(_observe, predictors),
+        partial(_measure, predictors, truth),
         batch_size=1,  # every site of interest at every block: one image has enough of that
         workers=0,  # no process, as this happens in the middle of a training run, too
     )
@@ -130,65 +168,67 @@ def measure_emergence(predictor: MaskCut, images: ImageSet) -> Emergence:
                 raise image.error
             if image.result is not None:
                 records.append(image.result)
-    precision = partial(
-        coco_average_precision,
-        images.annotations,
-        [result for record in records for result in record["results"]],
-        image_ids=[record.image_id for record in images.records],
-    )
-    protocols = [by for by in PROTOCOLS if records and by in records[0]["attention"]]
-    return Emergence(
-        attention={
-            by: attention_segmentation_score([record["attention"][by] for record in records], 1)
-            for by in protocols
-        },
-        box=precision(iou_type="bbox"),
-        mask=precision(iou_type="segm"),
-        tokencut=mean_iou([record["salient"] for record in records]),
-        coding_rate=_mean([record["coding_rate"] for record in records]),
-        sparsity=_mean([record["sparsity"] for record in records]),
-    )
+    return [_average(truth, records, number) for number in range(len(blocks))]
 
 
 def _observe(
-    predictor: MaskCut, images: Sequence[ResizedImage], _: StageClock
+    predictors: Sequence[MaskCut], images: Sequence[ResizedImage], _: StageClock
 ) -> list[Activations]:
-    available = available_sites(predictor.model, predictor.block)
-    others = {Site.CLS_ATTENTION, Site.CODES}.intersection(available)
-    sites = [predictor.feature, default_feature(predictor.model), *others]
-    blocks = range(len(blocks_of(predictor.model)))
-    return [predictor.observer.activations([image.rgb], sites, blocks) for image in images]
+    model, observer = predictors[0].model, predictors[0].observer
+    others = {Site.CLS_ATTENTION, Site.CODES}.intersection(
+        *(available_sites(model, predictor.block) for predictor in predictors)
+    )
+    sites = [predictors[0].feature, default_feature(model), *others]
+    blocks = range(len(blocks_of(model)))
+    return [observer.activations([image.rgb], sites, blocks) for image in images]
 
 
 def _measure(
-    predictor: MaskCut,
-    annotations: Mapping[int, Sequence[Mapping[str, Any]]],
+    predictors: Sequence[MaskCut],
+    truth: GroundTruth,
     record: ImageRecord,
     image: ResizedImage,
     activations: Activations,
     _: StageClock,
 ) -> _ImageEmergence:
-    geometry = predictor.observer.geometry(image.original_hw)
-    features = activations.patch_features(predictor.feature, predictor.block).float()
-    objects = object_masks(annotations.get(record.image_id, ()), geometry.original_hw)
-    attention: dict[KeepBy, HeadOverlaps] = {}
-    if (Site.CLS_ATTENTION, predictor.block) in activations:
-        rows = activations[Site.CLS_ATTENTION, predictor.block][0]
-        patches = rows[:, activations.num_prefix_tokens :].unflatten(1, geometry.grid_hw)
-        attention = {by: head_overlaps(patches, geometry, objects, by) for by in PROTOCOLS}
-    salient = tokencut(features[0], geometry.grid_hw).mask[None].cpu().numpy()
-    largest = objects[objects.sum(axis=(1, 2)).argsort()[-1:]]
-    (cut,) = predictor.cut(features)
-    instances = predictor.instances(image.rgb, cut, image.original_hw)
-    objective = layer_objective(predictor.model, activations)
+    geometry = predictors[0].observer.geometry(image.original_hw)
+    measures: list[BlockMeasures] = []
+    for predictor in predictors:
+        block, attention = predictor.block, None
+        if (Site.CLS_ATTENTION, block) in activations:
+            rows = activations[Site.CLS_ATTENTION, block][0]
+            patches = rows[:, activations.num_prefix_tokens :]
+            attention = patches.unflatten(1, geometry.grid_hw)
+        features = activations.patch_features(predictor.feature, block)[0].float()
+        seen = SeenBlock(predictor, record, image, geometry, features, attention)
+        measures.append(truth.measure(seen))
+    objective = layer_objective(predictors[0].model, activations)
     sparsity = objective.sparsity
     return {
-        "attention": attention,
-        "salient": best_overlaps(geometry.grid_to_original(salient), largest),
-        "results": results_of(instances, record.image_id),
+        "blocks": measures,
         "coding_rate": objective.coding_rate[0].tolist(),
         "sparsity": [] if sparsity is None else sparsity[0].tolist(),
     }
+
+
+def _average(truth: GroundTruth, records: Sequence[_ImageEmergence], number: int) -> Emergence:
+    """Average over images what was measured of one of the blocks."""
+    measures = [record["blocks"][number] for record in records]
+    box, mask = truth.precision(measures)
+    saliency = [of["saliency"] for of in measures if of["saliency"] is not None]
+    return Emergence(
+        attention={
+            by: attention_segmentation_score([of["attention"][by] for of in measures], 1)
+            for by in (measures[0]["attention"] if measures else ())
+        },
+        box=box,
+        mask=mask,
+        tokencut=mean_iou([of["tokencut"] for of in measures]),
+        coding_rate=_mean([record["coding_rate"] for record in records]),
+        sparsity=_mean([record["sparsity"] for record in records]),
+        tokencut_max_f=saliency_score(saliency).max_f if saliency else None,
+        principal=mean_iou([of["principal"] for of in measures]) if saliency else None,
+    )
 
 
 def _mean(by_image: Sequence[Sequence[float]]) -> tuple[float, ...]:

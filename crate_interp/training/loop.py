@@ -23,6 +23,7 @@ from crate_interp.training.checkpoints import (
     save_checkpoint,
 )
 from crate_interp.training.metrics import Metrics, is_due
+from crate_interp.training.milestones import Milestones
 from crate_interp.training.objective import Objective
 from crate_interp.training.objectives import find_objective
 from crate_interp.training.recipe import Recipe
@@ -59,9 +60,10 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe, or go on with a run that stopped.
 
-    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` if the recipe asks for it,
-    `best.safetensors` (the best on validation so far) and, at the end, `model.safetensors`. SIGTERM
-    and Ctrl-C end the run after a last checkpoint; a second Ctrl-C ends it at once.
+    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` and `milestones/` if the
+    recipe asks for them, `best.safetensors` (the best so far on validation, or by a probe) and, at
+    the end, `model.safetensors`. SIGTERM and Ctrl-C end the run after a last checkpoint; a second
+    Ctrl-C ends it at once.
 
     Args:
         recipe: Settings of the run.
@@ -89,16 +91,18 @@ def train(
         open_trackers(folder, recipe, state.step, writes) as trackers,
     ):
         log = RunLog(folder, objective, state, updates, trackers, writes)
+        milestones = Milestones(folder, objective, state, updates, writes)
         while state.step < updates:
             metrics, stopping = trainer.update(stop)
             evaluates = is_due(state.step, recipe.evaluate_every, updates)
             measured = trainer.validate() if evaluates else {}
-            score = measured.get(objective.measure)
+            score = None if recipe.keep_best else measured.get(objective.measure)
             if score is not None and objective.improves(score, state.best):
                 state.best = score
                 export_weights(folder / "best.safetensors", objective, state, measured, writes)
             metrics = replace(metrics, **measured)
             log.write(metrics)
+            milestones.write(measured)
             report(metrics, updates)
             if stopping or is_due(state.step, recipe.save_every, updates):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
-
-from crate_interp.data import open_coco
+from crate_interp.data import ImageSet, LabelledSet, labelled_kinds, open_coco, open_labelled
 from crate_interp.hooks import Site, available_sites
+from crate_interp.models.backbones import Backbone
 from crate_interp.segmentation import MaskCut
-from crate_interp.training.checkpoints import TrainingState
-from crate_interp.training.emergence import measure_emergence
-from crate_interp.training.metrics import MetricsFile
-from crate_interp.training.objective import Objective
+from crate_interp.training.emergence import measure_blocks
+from crate_interp.training.probe_columns import ProbeColumn, column_of
+from crate_interp.training.recipe import Recipe
 
 __all__ = ["Probe"]
 
@@ -21,55 +21,76 @@ _logger = logging.getLogger(__name__)
 
 
 class Probe:
-    """Measures the evaluated weights on a few images with masks; keeps one line per measurement.
+    """Measures a model on a few images with masks, at the sizes and blocks of a recipe.
 
-    Attention, MaskCut (tau 0.15, 3 masks) and TokenCut read the last block; all is computed in
-    float32 (`measure_emergence`). Training goes on as if nothing had been.
+    MaskCut (tau 0.15, 3 masks), TokenCut and attention read the same blocks; all is computed in
+    float32 (`measure_emergence`).
 
     Args:
-        objective: Objective of the run; its recipe names images and size.
-        path: The CSV file; the lines after the checkpoint that a run goes on from are dropped.
-        state: State of the run.
+        recipe: Recipe, which names images, sizes and blocks.
+        backbone: Model to measure, with any weights.
+
+    Attributes:
+        has_attention: Whether the model has a class token, whose attention can be measured.
 
     Raises:
-        InputError: There are no such images, or the size does not fit the model.
+        InputError: There are no such images, or a size or block does not fit the model.
     """
 
-    def __init__(self, objective: Objective, path: Path, state: TrainingState) -> None:
-        recipe = objective.recipe
-        self._state, self._backbone = state, objective.backbone
-        place = Path(recipe.probe_set)
-        root = None if place.name == recipe.probe_set else place.parent
-        self._images = open_coco(place.name, root).limit(recipe.probe_pictures)
-        self._size = recipe.probe_size or recipe.image_size
-        whole = state.model if state.unsharded is None else state.unsharded
-        backbone = self._backbone(whole)
-        MaskCut(backbone, size=self._size)  # refuses a wrong size at once
-        # Without a checkpoint nothing is kept: the untrained model is measured again.
-        self._file = MetricsFile(path, state.step or -1)
-        if Site.CLS_ATTENTION not in available_sites(backbone):
-            _logger.warning("%s: the model has no class token, no attention is measured", path)
+    def __init__(self, recipe: Recipe, backbone: Backbone) -> None:
+        self._recipe = recipe
+        self._images = _open_images(recipe)
+        for size in recipe.probe_sizes:
+            for block in recipe.probe_blocks:
+                MaskCut(backbone, size=size, block=block)  # refuses what is wrong at once
+        self.has_attention = Site.CLS_ATTENTION in available_sites(backbone)
 
-    def measure(self, model: nn.Module) -> dict[str, float]:
-        """Add a line; the state's model is in training mode afterwards.
-
-        Args:
-            model: The evaluated weights of the state, whole.
+    def measure(self, backbone: Backbone) -> dict[str, float]:
+        """Measure a model, which is in evaluation mode afterwards.
 
         Returns:
-            The numbers of the line, by name.
+            Numbers by the names of their columns.
 
         Raises:
             InputError: The images cannot be read, or have no masks.
         """
-        predictor = MaskCut(self._backbone(model).eval(), size=self._size)
-        cutting = logging.getLogger("crate_interp.segmentation")
-        before = cutting.level
-        cutting.setLevel(logging.ERROR)  # it would tell of each image with nothing to cut in it
-        try:
-            numbers = measure_emergence(predictor, self._images).numbers()
-        finally:
-            cutting.setLevel(before)
-        self._state.model.train()
-        self._file.append({"step": self._state.step, **numbers})
+        recipe, numbers = self._recipe, dict[str, float]()
+        backbone.eval()
+        for side in recipe.probe_sizes:
+            size = None if isinstance(recipe.probe_size, int | None) else side
+            with _without_warnings():
+                predictor = MaskCut(backbone, size=side)
+                measured = measure_blocks(predictor, self._images, recipe.probe_blocks)
+            for block, emergence in zip(recipe.probe_blocks, measured, strict=True):
+                cut_block = None if isinstance(recipe.probe_block, int | None) else block
+                for name, value in emergence.cut_numbers().items():
+                    numbers[ProbeColumn(name, size, cut_block).name] = value
+            for name, value in measured[0].layer_numbers().items():
+                numbers[column_of(name)._replace(size=size).name] = value
         return numbers
+
+
+def _open_images(recipe: Recipe) -> ImageSet | LabelledSet:
+    place = Path(recipe.probe_set)
+    images: ImageSet | LabelledSet
+    if recipe.probe_set != "demo" and any(
+        kind.recognises(place) for kind in labelled_kinds().values()
+    ):
+        images = open_labelled(place, "val")
+    else:
+        images = open_coco(place.name, None if place.name == recipe.probe_set else place.parent)
+    if isinstance(recipe.probe_pictures, int):
+        return images.limit(recipe.probe_pictures)
+    return images.between(*recipe.probe_pictures)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep cuts from telling of each image with nothing to cut in it."""
+    cutting = logging.getLogger("crate_interp.segmentation")
+    before = cutting.level
+    cutting.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        cutting.setLevel(before)

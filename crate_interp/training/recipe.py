@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from crate_interp.options.ranges import BelowOne, Fraction, Natural, ReadProcesses, Seed, Share
+from crate_interp.options.ranges import (
+    BelowOne,
+    Fraction,
+    Index,
+    Natural,
+    ReadProcesses,
+    Seed,
+    Share,
+)
 from crate_interp.training.recipe_checks import check_recipe
 from crate_interp.training.recipe_ranges import (
     Classes,
@@ -105,9 +113,19 @@ class Recipe:
         probe_every: Updates from one probe (what attention, cuts and codes say of images with
             masks, into probes.csv) to the next, the untrained model first; 0: none.
         probe_set: Images of the probes, in COCO's format: a built-in set (`demo` for the scenes),
-            another split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`.
-        probe_pictures: Number of images of the probes.
+            another split where data sets lie, or `FOLDER/SPLIT` beside `FOLDER/annotations`; or a
+            folder with masks of the salient object, of `images/` and `masks/` (ECSSD's
+            `ground_truth_mask/`), where MaskCut's precision is not measured.
+        probe_pictures: Number of images of the probes, from the first on; or two numbers: `[111,
+            150]` are the 111th to the 150th, so that the first 110 are left to report on.
         probe_size: Side of the square that probes resize them to, pixels; `None`: `image_size`.
+            Several in a list: the columns of probes.csv then end in their size, as `_224px`.
+        probe_block: Block that attention and cuts read, negative from the last; `None`: the last.
+            Several in a list: the columns of probes.csv then end in their block, as `_block-2`.
+        keep_best: Column of probes.csv, such as `tokencut_iou`, whose largest number decides which
+            weights best.safetensors holds; `None`: validation does.
+        milestone_every: Updates from one milestone (the evaluated weights, as a model file in
+            `milestones`) to the next, the untrained model first; 0: none.
         save_every: Updates from one checkpoint to the next.
         keep: Number of checkpoints that are kept.
         sharding: Split of weights and optimizer state over several processes: each holds all of
@@ -175,8 +193,11 @@ class Recipe:
     evaluate_every: Natural = 0
     probe_every: Natural = 0
     probe_set: str = "demo"
-    probe_pictures: Positive = 32
-    probe_size: Pixels | None = None
+    probe_pictures: Positive | tuple[Positive, Positive] = 32
+    probe_size: Pixels | tuple[Pixels, ...] | None = None
+    probe_block: Index | tuple[Index, ...] | None = None
+    keep_best: str | None = None
+    milestone_every: Natural = 0
     save_every: Positive = 1000
     keep: Positive = 2
     sharding: Literal["none", "fsdp"] = "none"
@@ -204,6 +225,18 @@ class Recipe:
     def image_sizes(self) -> tuple[int, ...]:
         """Sides of the square input, pixels: the recipe's own, then those of the stages."""
         return tuple(part.image_size for part in (self, *self.staged))
+
+    @property
+    def probe_sizes(self) -> tuple[int, ...]:
+        """Sides of the square that probes resize images to, pixels."""
+        sizes = self.probe_size or self.image_size
+        return (sizes,) if isinstance(sizes, int) else sizes
+
+    @property
+    def probe_blocks(self) -> tuple[int, ...]:
+        """Numbers of the blocks that attention and cuts of the probes read."""
+        blocks = -1 if self.probe_block is None else self.probe_block
+        return (blocks,) if isinstance(blocks, int) else blocks
 
     @property
     def mixes(self) -> bool:

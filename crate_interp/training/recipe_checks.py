@@ -56,10 +56,21 @@ def check_recipe(recipe: Recipe) -> None:
     for name, key in _OF_THE_RECIPE.items():
         if name in recipe.model_args:
             raise InputError(f"model_args: expected sizes, found {name}: give the key {key}")
-    for name in ("scene_objects", "scene_object_size", "crop_area"):
+    ordered = ["scene_objects", "scene_object_size", "crop_area"]
+    if not isinstance(recipe.probe_pictures, int):
+        ordered.append("probe_pictures")
+    for name in ordered:
         least, most = getattr(recipe, name) or (0, 0)
         if least > most:
             raise InputError(f"{name}: expected the smaller number first, found {least}, {most}")
+    for name in ("probe_size", "probe_block"):
+        several = getattr(recipe, name)
+        if isinstance(several, tuple) and not 0 < len(several) == len(set(several)):
+            raise InputError(f"{name}: expected one or more, each once, found {list(several)}")
+    if recipe.keep_best is not None and not recipe.probe_every:
+        raise InputError(
+            f"keep_best: {shorten(recipe.keep_best)} is a number of the probes: give probe_every"
+        )
     for option in dataclasses.fields(recipe):
         task, value = option.metadata.get("task", recipe.task), getattr(recipe, option.name)
         if task != recipe.task and value != option.default:

@@ -18,12 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import read_bytes, write_whole
-from crate_interp.training.checkpoints import TrainingState
+from crate_interp.training.checkpoints import TrainingState, training_record, write_weights
 from crate_interp.training.metrics import Metrics, MetricsFile, is_due
 from crate_interp.training.objective import Objective
 from crate_interp.training.probe import Probe
+from crate_interp.training.probe_columns import column_of
 from crate_interp.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -87,7 +90,9 @@ def _run_id_in(path: Path) -> str:
 
 
 class RunLog:
-    """Writes the lines of a run that are due; all processes make one, and one of them writes.
+    """Writes the lines of a run that are due, and the weights that its probes find best.
+
+    All processes make one, and one of them writes. Training goes on as if nothing had been probed.
 
     Args:
         folder: Folder of the run; lines that its files have of later updates are dropped.
@@ -111,31 +116,65 @@ class RunLog:
         writes: bool,
     ) -> None:
         recipe = self._recipe = objective.recipe
-        self._state, self._updates, self._trackers = state, updates, trackers
+        self._folder, self._objective, self._state = folder, objective, state
+        self._updates, self._trackers = updates, trackers
         self._file = MetricsFile(folder / "metrics.csv", state.step) if writes else None
         self._probe: Probe | None = None
         if recipe.probe_every and state.step < updates:
             if writes:
-                self._probe = Probe(objective, folder / "probes.csv", state)
+                self._open_probe(folder / "probes.csv")
             if state.step == 0:
-                self._measure_probe()
+                self._measure_probe({})
 
     def write(self, metrics: Metrics) -> None:
         """Write the metrics of the last update, and probe the weights, if either is due."""
         recipe, step = self._recipe, metrics.step
-        measured = metrics.accuracy is not None or metrics.validation_loss is not None
+        scores = {"accuracy": metrics.accuracy, "validation_loss": metrics.validation_loss}
+        measured = {name: value for name, value in scores.items() if value is not None}
         if measured or is_due(step, recipe.log_every, self._updates):
             line = dataclasses.asdict(metrics)
             self._send(line)
             if self._file is not None:
                 self._file.append(line)
         if recipe.probe_every and is_due(step, recipe.probe_every, self._updates):
-            self._measure_probe()
+            self._measure_probe(measured)
 
-    def _measure_probe(self) -> None:
+    def _open_probe(self, path: Path) -> None:
+        state = self._state
+        whole = state.model if state.unsharded is None else state.unsharded
+        self._probe = Probe(self._recipe, self._objective.backbone(whole))
+        # Without a checkpoint nothing is kept: the untrained model is measured again.
+        self._probes = MetricsFile(path, state.step or -1)
+        if not self._probe.has_attention:
+            _logger.warning("%s: the model has no class token, no attention is measured", path)
+
+    def _measure_probe(self, measured: Mapping[str, float]) -> None:
         model = self._state.evaluated()  # by all processes: it may have to be gathered
-        if self._probe is not None:
-            self._send(self._probe.measure(model))
+        if self._probe is None:
+            return
+        numbers = self._probe.measure(self._objective.backbone(model))
+        self._state.model.train()
+        self._probes.append({"step": self._state.step, **numbers})
+        self._send(numbers)
+        if self._recipe.keep_best is not None:
+            self._keep_best(self._recipe.keep_best, model, numbers, measured)
+
+    def _keep_best(
+        self,
+        name: str,
+        model: nn.Module,
+        numbers: Mapping[str, float],
+        measured: Mapping[str, float],
+    ) -> None:
+        state = self._state
+        names = [column for column in numbers if column_of(column).layer is None]
+        if name not in names:
+            raise InputError(f"keep_best: expected one of {', '.join(names)}, found {name}")
+        if state.best is None or numbers[name] > state.best:
+            state.best = numbers[name]
+            measured = {**measured, name: state.best}
+            record = training_record(self._recipe, state.step, state.seconds, measured)
+            write_weights(self._folder / "best.safetensors", self._objective, model, record)
 
     def _send(self, line: Mapping[str, float | None]) -> None:
         """Send what was measured to the trackers; the step is their axis."""

@@ -17,7 +17,7 @@ from crate_interp.training import Recipe, TrainingState, train
 from crate_interp.training.emergence import measure_emergence
 from crate_interp.training.metrics import Metrics, MetricsFile
 from crate_interp.training.objectives.classification import Classification
-from crate_interp.training.probe import Probe
+from crate_interp.training.trackers import RunLog
 from crate_interp.weights import create_backbone, load_backbone, resolve_name
 
 
@@ -113,7 +113,7 @@ def test_pictures_with_nothing_to_cut_are_told_by_their_score_alone(probing, tmp
     model.blocks[0].attn.qkv.bias.data.fill_(1)  # so that all keys are alike
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
-    Probe(Classification(Recipe(**probing)), tmp_path / "probes.csv", state).measure(model)
+    RunLog(tmp_path, Classification(Recipe(**probing)), state, 8, [], writes=True)
     assert caplog.text == ""
     assert logging.getLogger("crate_interp.segmentation").level == logging.NOTSET
     assert model.training

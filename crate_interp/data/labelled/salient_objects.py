@@ -21,6 +21,8 @@ from crate_interp.files import is_folder
 
 __all__ = ["DATASET", "open_saliency"]
 
+_MASKS = ("masks", "ground_truth_mask")  # ECSSD's own name is the latter
+
 
 def open_saliency(images: Path, masks: Path, recursive: bool = False) -> LabelledSet:
     """Open images with a mask of the salient object, as ECSSD, DUTS and DUT-OMRON have them.
@@ -66,13 +68,14 @@ def _read_salient(
 
 
 def _open_folder(data: Path, _: str) -> LabelledSet:
-    """Open `images` and `masks` of a folder: one part only, whatever the split is called."""
-    salient = open_saliency(data / "images", data / "masks")
+    """Open images and masks of a folder: one part only, whatever the split is called."""
+    masks = next((data / name for name in _MASKS if is_folder(data / name)), data / _MASKS[0])
+    salient = open_saliency(data / "images", masks)
     return replace(salient, images=replace(salient.images, name=data.absolute().name))
 
 
 DATASET = LabelledKind(
-    "images/ and masks/ of salient objects",
-    lambda data: is_folder(data / "images") and is_folder(data / "masks"),
+    "images/ and masks/ (or ground_truth_mask/) of salient objects",
+    lambda data: is_folder(data / "images") and any(is_folder(data / name) for name in _MASKS),
     _open_folder,
 )
