@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crate_interp.data import ImageSet, LabelledSet, labelled_kinds, open_coco, open_labelled
+from crate_interp.data.built_in import built_in_name
 from crate_interp.hooks import Site, available_sites
 from crate_interp.models.backbones import Backbone
 from crate_interp.segmentation import MaskCut
@@ -73,9 +74,8 @@ class Probe:
 def _open_images(recipe: Recipe) -> ImageSet | LabelledSet:
     place = Path(recipe.probe_set)
     images: ImageSet | LabelledSet
-    if recipe.probe_set != "demo" and any(
-        kind.recognises(place) for kind in labelled_kinds().values()
-    ):
+    kinds = labelled_kinds().values()
+    if built_in_name(place) is None and any(kind.recognises(place) for kind in kinds):
         images = open_labelled(place, "val")
     else:
         images = open_coco(place.name, None if place.name == recipe.probe_set else place.parent)

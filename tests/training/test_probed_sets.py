@@ -188,3 +188,11 @@ def test_sets_of_many_classes_and_without_images_are_refused(probing, scenes, tm
 def test_columns_are_read_as_they_are_named(name, column):
     assert column_of(name) == column
     assert column.name == name
+
+
+@pytest.mark.parametrize("name", ["demo", "photos"])
+def test_built_in_sets_are_those_of_coco(settings, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRATE_INTERP_DATA", str(tmp_path))
+    numbers = probe(Recipe(**settings, probe_set=name, probe_size=48, probe_pictures=2))
+    assert "mask_ap50" in numbers
+    assert "pca_iou" not in numbers
