@@ -94,6 +94,8 @@ class Recipe:
         layer_decay: Factor of the learning rate from a layer to the one below it.
         clip_norm: Largest norm of the gradient; `None`: as it comes.
         label_smoothing: Share of a label's weight that goes to all classes alike.
+        code_penalty: Weight in the loss of the mean absolute value of the sparse codes of all
+            blocks; above 0 only for models that have codes.
         mixup: alpha of mixup, 0 for none.
         cutmix: alpha of cutmix, 0 for none.
         mix_probability: Probability that a batch is mixed at all.
@@ -175,6 +177,7 @@ class Recipe:
     clip_norm: Norm | None = None
 
     label_smoothing: BelowOne = field(default=0.0, metadata=_CLASSIFICATION)
+    code_penalty: Strength = field(default=0.0, metadata=_CLASSIFICATION)
     mixup: Strength = field(default=0.0, metadata=_CLASSIFICATION)
     cutmix: Strength = field(default=0.0, metadata=_CLASSIFICATION)
     mix_probability: Fraction = 1.0

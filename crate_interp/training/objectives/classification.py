@@ -5,6 +5,11 @@ Shapes: B batch, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
 from jaxtyping import Bool, Float, Int64
 from PIL import Image
 from timm.data import Mixup
@@ -13,6 +18,8 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
+from crate_interp.hooks import Site, anatomy_at, blocks_of
+from crate_interp.hooks.own_passes import hooked
 from crate_interp.training.augmentation import Transform
 from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
@@ -23,8 +30,13 @@ __all__ = ["OBJECTIVE", "Classification", "build_loss", "build_mixup"]
 class Classification(Objective):
     """Cross-entropy of labels that may be smoothed, on images that may be mixed.
 
+    A penalty on the codes of all blocks may be added, which makes them sparser.
+
     Args:
         recipe: The settings of the run.
+
+    Raises:
+        InputError: Codes are to be penalised, and the model has none, or is to be compiled.
     """
 
     measure = "accuracy"
@@ -33,6 +45,16 @@ class Classification(Objective):
         super().__init__(recipe)
         self._mixup = build_mixup(recipe, self.data.num_classes)
         self._loss = build_loss(recipe)
+        self._code_modules: list[nn.Module] = []
+        if recipe.code_penalty and recipe.compile:
+            raise InputError("code_penalty: expected compile false: compiled code runs no hooks")
+
+    def build_model(self) -> nn.Module:
+        """Make the model that the recipe names."""
+        model = super().build_model()
+        if self.recipe.code_penalty:
+            self._code_modules = _modules_of_codes(model)
+        return model
 
     def view(self, image: Image.Image, label: int, transform: Transform) -> tuple[Tensor, Tensor]:
         """Give pixels and label."""
@@ -49,10 +71,15 @@ class Classification(Objective):
     def loss(
         self, model: nn.Module, images: Float[Tensor, "B 3 H W"], targets: Int64[Tensor, " B"]
     ) -> Float[Tensor, ""]:
-        """Compute the cross-entropy, of mixed images if the recipe mixes."""
+        """Compute the cross-entropy, of mixed images if the recipe mixes, and the penalty."""
         if self._mixup is not None:
             images, targets = self._mixup(images, targets)
-        loss: Tensor = self._loss(model(images).float(), targets)
+        with _outputs_of(self._code_modules) as codes:
+            scores = model(images).float()
+        loss: Tensor = self._loss(scores, targets)
+        if codes:
+            size = torch.stack([values.float().abs().mean() for values in codes]).mean()
+            loss = loss + self.recipe.code_penalty * size
         return loss
 
     def scores(
@@ -61,6 +88,34 @@ class Classification(Objective):
         """Whether the class of the highest logit is the label, per image."""
         correct: Tensor = model(images).argmax(dim=1) == targets
         return correct
+
+
+def _modules_of_codes(model: nn.Module) -> list[nn.Module]:
+    """Find the submodule of each block whose output is the block's codes."""
+    modules = []
+    for number, block in enumerate(blocks_of(model)):
+        atoms = anatomy_at(model, number).atoms
+        if atoms is None or atoms.site is not Site.CODES or atoms.place.enters:
+            raise InputError(
+                "code_penalty: expected a model with sparse codes, as CRATE and CRATE-alpha, found "
+                f"a {type(model).__name__} without at block {number}"
+            )
+        modules.append(block.get_submodule(atoms.place.path))
+    return modules
+
+
+@contextmanager
+def _outputs_of(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
+    """A list that modules put their outputs in, with their gradients' graph."""
+    outputs: list[Tensor] = []
+
+    def keep(_: Any, __: Any, ___: Any, output: Tensor) -> None:
+        outputs.append(output)
+
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(hooked(module, keep))
+        yield outputs
 
 
 def build_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
