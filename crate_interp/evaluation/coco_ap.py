@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy, deepcopy
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -20,7 +22,14 @@ from crate_interp.evaluation.coco_input import (
     prepare_results,
 )
 
-__all__ = ["CocoScores", "coco_average_precision", "format_table"]
+__all__ = [
+    "CocoScores",
+    "ImageMatches",
+    "average_precision",
+    "coco_average_precision",
+    "format_table",
+    "image_matches",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,55 @@ def coco_average_precision(
         InputError: Something is malformed, or a result, or one of `image_ids`, is for an image
             that the ground truth does not list.
     """
+    records = image_matches(
+        ground_truth,
+        results,
+        iou_type=iou_type,
+        class_agnostic=class_agnostic,
+        image_ids=image_ids,
+    )
+    if not records:  # a ground truth without an image
+        return CocoScores(*[-1.0] * len(fields(CocoScores)))
+    return average_precision(records)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMatches:
+    """Results of one image matched to its objects, for each category and range of sizes.
+
+    Attributes:
+        matches: What COCOeval found, a row per category and a column per range of sizes; `None`
+            where the image has neither object nor result.
+        setting: Categories, ranges and thresholds that all images of a set have in common.
+    """
+
+    matches: list[list[dict[str, Any] | None]]
+    setting: COCOeval
+
+
+def image_matches(
+    ground_truth: Mapping[str, Any] | Path,
+    results: Results,
+    *,
+    iou_type: IouType,
+    class_agnostic: bool = True,
+    image_ids: Collection[int] | None = None,
+) -> list[ImageMatches]:
+    """Match the results of each image to its objects; `average_precision` scores the records.
+
+    Args:
+        ground_truth: As `coco_average_precision`.
+        results: As `coco_average_precision`.
+        iou_type: Compare boxes or masks.
+        class_agnostic: Ignore categories.
+        image_ids: Match these images only.
+
+    Returns:
+        Record of each image, in the order of the ids.
+
+    Raises:
+        InputError: As `coco_average_precision`.
+    """
     if iou_type not in ("bbox", "segm"):
         raise InputError(f"iou_type: expected 'bbox' or 'segm', found {iou_type!r}")
     truth = prepare_ground_truth(ground_truth, iou_type, class_agnostic)
@@ -98,6 +156,47 @@ def coco_average_precision(
         if image_ids is not None:
             evaluation.params.imgIds = _known(image_ids, truth_index)
         evaluation.evaluate()
+    images, ranges = len(evaluation.params.imgIds), len(evaluation.params.areaRng)
+    rows = len(evaluation.evalImgs) // (images * ranges) if images else 0
+    table = evaluation.evalImgs  # by category, then range, then image
+    return [
+        ImageMatches(
+            [
+                [table[(row * ranges + column) * images + image] for column in range(ranges)]
+                for row in range(rows)
+            ],
+            evaluation,
+        )
+        for image in range(images)
+    ]
+
+
+def average_precision(images: Sequence[ImageMatches]) -> CocoScores:
+    """Compute COCO's numbers of matched images.
+
+    An image may occur several times: it counts as several images of the same content. Where
+    results have equal scores, as MaskCut's have, those of the first images come first.
+
+    Args:
+        images: Records of one call of `image_matches`.
+
+    Raises:
+        InputError: There is no image, or the records are of several calls.
+    """
+    if len({id(image.setting) for image in images}) != 1:
+        raise InputError(
+            "average precision: expected images that were matched together, found "
+            + ("others" if len(images) else "none")
+        )
+    evaluation = copy(images[0].setting)
+    evaluation._paramsEval = deepcopy(evaluation.params)
+    evaluation._paramsEval.imgIds = list(range(len(images)))
+    evaluation.params = evaluation._paramsEval
+    shape = (len(images[0].matches), len(evaluation.params.areaRng))
+    evaluation.evalImgs = [
+        image.matches[row][column] for row, column in np.ndindex(shape) for image in images
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
         evaluation.summarize()
     return CocoScores(*(float(value) for value in evaluation.stats))

@@ -14,7 +14,14 @@ from pycocotools.cocoeval import COCOeval
 
 from crate_interp.data import encode_masks, read_coco, results_of
 from crate_interp.errors import InputError
-from crate_interp.evaluation import CocoScores, coco_average_precision, format_table, read_results
+from crate_interp.evaluation import (
+    CocoScores,
+    average_precision,
+    coco_average_precision,
+    format_table,
+    image_matches,
+    read_results,
+)
 from crate_interp.structures import Instances, boxes_of_masks
 
 HEIGHT, WIDTH = 160, 200
@@ -641,3 +648,49 @@ def test_format_table_is_aligned_and_in_percent():
     assert masks.split() == ["mask", "100.0", "-", *["0.0"] * 7]
     assert len(header) == len(boxes) == len(masks)
     assert format_table(box).splitlines() == [header, boxes]
+
+
+def _resampled(truth: dict, results: list[dict], numbers: list[int]) -> tuple[dict, list[dict]]:
+    """The images of these numbers under new ids, some of them several times."""
+    images, annotations, entries = [], [], []
+    for new_id, number in enumerate(numbers, start=1):
+        image = truth["images"][number]
+        images.append({**image, "id": new_id, "file_name": f"{new_id}.jpg"})
+        for source, sink in ((truth["annotations"], annotations), (results, entries)):
+            sink += [
+                {**one, "image_id": new_id} for one in source if one["image_id"] == image["id"]
+            ]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    return {**truth, "images": images, "annotations": annotations}, entries
+
+
+@pytest.mark.parametrize("iou_type", IOU_TYPES)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_resampled_records_score_as_resampled_files(iou_type, tied, class_agnostic):
+    rng = np.random.default_rng(11)
+    truth = _ground_truth(rng)
+    results = _results(rng, truth, tied)
+    records = image_matches(truth, results, iou_type=iou_type, class_agnostic=class_agnostic)
+    assert len(records) == len(truth["images"])
+    for _ in range(5):
+        numbers = rng.integers(0, len(records), len(records)).tolist()
+        found = average_precision([records[number] for number in numbers])
+        assert found == coco_average_precision(
+            *_resampled(truth, results, numbers), iou_type=iou_type, class_agnostic=class_agnostic
+        )
+    whole = coco_average_precision(truth, results, iou_type=iou_type, class_agnostic=class_agnostic)
+    assert average_precision(records) == whole  # the records stay as they are
+
+
+def test_records_of_no_image_or_of_several_calls_are_refused():
+    rng = np.random.default_rng(1)
+    truth = _ground_truth(rng)
+    first, second = (image_matches(truth, [], iou_type="bbox") for _ in range(2))
+    assert average_precision(first).AP50 == 0
+    with pytest.raises(InputError, match="matched together, found none"):
+        average_precision([])
+    with pytest.raises(InputError, match="matched together, found others"):
+        average_precision([first[0], second[0]])
+    assert image_matches(truth, [], iou_type="bbox", image_ids=[2])[0].matches
