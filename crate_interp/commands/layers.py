@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from crate_interp import analysis, hooks, visualization, weights
-from crate_interp.errors import InputError, shorten
+from crate_interp import analysis, hooks, visualization
 from crate_interp.options import option
-from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.command import Reading
 from crate_interp.runs.journal import JournalEntry
 from crate_interp.runs.outputs import Conclusion, Drawing, Table
+from crate_interp.runs.several_models import SeveralModelsCommand
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -52,7 +52,7 @@ class _Reading(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layers(ImageFilesCommand):
+class Layers(SeveralModelsCommand):
     """Measure compression and sparsity of each block.
 
     These, and both at once, are what a white box optimises.
@@ -60,39 +60,9 @@ class Layers(ImageFilesCommand):
 
     group: ClassVar[str] = "look inside"
     output_is_file: ClassVar[bool] = True
-    several_models: ClassVar[bool] = True
     entry: ClassVar[type] = _Entry
 
-    model: str = option("names of one model or more, separated by commas; see `models`")
     output: Path = option("the figure, NAME.png; a CSV goes with it", presentation=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = self.model.split(",")
-        if not all(names):
-            raise InputError(
-                f"model: expected names separated by commas, found {shorten(self.model)}"
-            )
-        if len(names) > 1 and (self.model_args or self.weights not in (None, Path("random"))):
-            raise InputError("--model-args and a file of --weights go with one model only")
-
-    def check(self) -> None:
-        """Refuse the last name before the first model has run."""
-        from crate_interp.runs.inference import describe_model
-
-        super().check()
-        for part in self.parts():
-            if not weights.names_a_file(part.model):
-                weights.create_on_meta(weights.resolve_name(part.model), **part.model_args)
-            elif not Path(part.model).is_file():
-                raise InputError(f"{part.model}: no such weight file")
-        names = [describe_model(part.model, part.weights) for part in self.parts()]
-        if len(set(names)) < len(names):
-            raise InputError(f"model: expected each model once, found {', '.join(names)}")
-
-    def parts(self) -> Sequence[Layers]:
-        """One command for each model."""
-        return [replace(self, model=name) for name in self.model.split(",")]
 
     def reading(self, run: Run) -> _Reading:
         """Read what the objective takes, of all blocks."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -12,23 +11,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import numpy as np
 
 from crate_interp import data, evaluation, segmentation, structures, visualization
+from crate_interp.commands.segmenter_choice import (
+    SegmenterReading,
+    method_of,
+    method_option,
+    read_for_segmenter,
+)
 from crate_interp.data.built_in import built_in_choices
 from crate_interp.data.export import EXPORTS
 from crate_interp.errors import InputError
-from crate_interp.files import read_yaml
-from crate_interp.options import option, part_of, with_options_of
+from crate_interp.options import option, with_options_of
 from crate_interp.options.choices import Refine
-from crate_interp.options.pipelines import find_pipeline
 from crate_interp.options.ranges import Natural
-from crate_interp.runs.command import Command, ImageCommand, Reading
+from crate_interp.runs.command import Command, ImageCommand
 from crate_interp.runs.journal import Entry, JournalEntry
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture, Text
 from crate_interp.runs.picture_names import file_stems
-from crate_interp.segmentation.segmenter import (
-    SEGMENTERS,
-    Segmenter,
-    image_name,
-)
+from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter, image_name
 
 if TYPE_CHECKING:
     from crate_interp.data import ExportedImage, ImageSet, ResizedImage
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from crate_interp.structures import Activations, Instances
 
 __all__ = ["Segment", "SegmentCommand"]
-
-_logger = logging.getLogger(__name__)
 
 SHEET_PICTURES = 16
 SHEET_SIDE = 1024  # longest side of an image on the sheet, pixels
@@ -61,13 +58,6 @@ class _Result(TypedDict):
 class _Entry(JournalEntry):
     hw: tuple[int, int]
     results: list[_Result]
-
-
-@dataclass
-class _Reading(Reading):
-    """Sites that a segmenter reads, and the segmenter."""
-
-    segmenter: Segmenter = field(kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,19 +120,9 @@ class SegmentCommand(ImageCommand):
                 evaluation.prepare_ground_truth(images.annotations, iou_type, class_agnostic=True)
         return images if self.limit is None else images.limit(self.limit)
 
-    def reading(self, run: Run) -> _Reading:
+    def reading(self, run: Run) -> SegmenterReading:
         """Read what the segmenter asks for."""
-        model = run.observer.model
-        if _has_tokens_of_high_norm(model):
-            _logger.warning(
-                "%s has tokens of high norm, on which normalized cuts are known to collapse "
-                "(TokenCut's CorLoc on VOC07: 16.2; with DINO: 68.8)",
-                self.model,
-            )
-        kind: Any = SEGMENTERS[self.method]
-        segmenter = part_of(self, kind).for_model(model)
-        chosen = {own.name: getattr(segmenter, own.name) for own in fields(kind)}
-        return _Reading(segmenter.sites, segmenter.blocks, settings=chosen, segmenter=segmenter)
+        return read_for_segmenter(self, self.method, run)
 
     def forward(
         self, run: Run, images: Sequence[ResizedImage], stage: StageClock
@@ -229,38 +209,14 @@ class Segment(SegmentCommand):
     @classmethod
     def kind_for(cls, arguments: Sequence[str]) -> type[Command]:
         """Add the options of the segmenter that `--method`, or the file of `--config`, names."""
-        name, file = (_given(option_name, arguments) for option_name in ("--method", "--config"))
-        if name is None and file is not None:
-            content = read_yaml(find_pipeline(file, ("maskcut",), "--config"))
-            name = content.get("method") if isinstance(content, dict) else None
-        name = "maskcut" if name is None else str(name)
-        help_text = f"segmenter: {', '.join(SEGMENTERS.names())}"
-        method = "method", str, option(help_text, "maskcut")
-        return with_options_of(cls, [SEGMENTERS[name]], [method], title=name)
-
-
-def _given(name: str, arguments: Sequence[str]) -> str | None:
-    """Value of an option among arguments that are not parsed yet; the last one counts."""
-    value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
-        if argument == name:
-            value = following
-        elif argument.startswith(f"{name}="):
-            value = argument.partition("=")[2]
-    return value
+        name = method_of(arguments)
+        return with_options_of(cls, [SEGMENTERS[name]], [method_option("maskcut")], title=name)
 
 
 def _iou_types(annotations: Mapping[str, Any]) -> dict[Any, str]:
     """Kinds of scores that a ground truth allows, and their names in the summary."""
     has_masks = evaluation.has_masks(annotations)
     return {"bbox": "box", "segm": "mask"} if has_masks else {"bbox": "box"}
-
-
-def _has_tokens_of_high_norm(model: Any) -> bool:
-    """Whether patches without content are used as registers: DINOv2, unless it has registers."""
-    cfg = model.pretrained_cfg
-    name = f"{cfg.get('architecture')}.{cfg.get('tag')}"
-    return "dinov2" in name and not model.num_reg_tokens
 
 
 def _are_cut_together(recorded: Sequence[Activations]) -> bool:

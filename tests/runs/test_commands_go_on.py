@@ -27,6 +27,7 @@ COMMANDS = {
     "layers": ["{}", "--model", "demo,demo_vit"],
     "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
     "segment": ["--images", "{}", "--model", "demo_vit", "--method", "attention"],
+    "side-by-side": ["{}", "--model", "demo,demo_vit", "--untrained"],
     "benchmark voc2012": ["{data}", "--model", "demo", "--pictures", "3"],
     "benchmark semantic": ["{data}", "--model", "demo", "--patches", "20"],
     "benchmark saliency": ["{}", "{data}/masks", "--model", "demo", "--pictures", "3"],
