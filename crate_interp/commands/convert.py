@@ -1,4 +1,4 @@
-"""A weight file of any layout, converted to safetensors that know their model."""
+"""A weight file of any layout, or a checkpoint of a training run, as our own safetensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crate_interp import hooks, weights
+from crate_interp import hooks, training, weights
 from crate_interp.errors import InputError
 from crate_interp.options import check_ranges, option
 from crate_interp.runs.command import Command
@@ -26,18 +26,27 @@ class Convert(Command, WeightsOptions):
     """Turn a weight file of any layout into safetensors.
 
     Sizes in which the file differs from the named model are read off its weights and recorded, so
-    that `load_backbone(OUTPUT)` makes the same model again.
+    that `load_backbone(OUTPUT)` makes the same model again. A checkpoint in the folder of its
+    training run becomes what the run would have exported: its recipe names the model.
     """
 
     group: ClassVar[str] = "manage"
 
-    input: Path = option("weight file (.npz, .pth, .pth.tar, safetensors)", positional=True)
+    input: Path = option(
+        "weight file (.npz, .pth, .pth.tar, safetensors), or RUN/checkpoints/step-NUMBER.pt",
+        positional=True,
+    )
     output: Path = option("the safetensors file to write", positional=True)
-    model: str = option("model name or alias of the weights")
+    model: str | None = option(
+        "model name or alias of the weights (required, but not of a checkpoint of a run)", None
+    )
     model_args: dict[str, Any] = option(
         "sizes that differ from the named model's and that the file does not tell (JSON, for "
         "instance '{\"num_heads\": 3}')",
         {},
+    )
+    raw: bool = option(
+        "of a checkpoint of a run: the weights themselves, not their moving average", False
     )
 
     def __post_init__(self) -> None:
@@ -47,12 +56,19 @@ class Convert(Command, WeightsOptions):
         """Convert the file and say what was written.
 
         Raises:
-            InputError: The output is the input, or no safetensors; an unknown model.
+            InputError: The output is the input, or no safetensors; an unknown model, or none; an
+                option that a checkpoint of a run does not have, or has alone.
             CheckpointError: The input cannot be read, or is not of that model.
         """
         from crate_interp.runs.inference import loading_options, statistics_of
 
         _check_output(self.input, self.output)
+        if training.is_run_checkpoint(self.input):
+            return self._export_checkpoint()
+        if self.raw:
+            raise InputError(f"--raw: {self.input} is no checkpoint in the folder of a run")
+        if self.model is None:
+            raise InputError(f"--model: required, as {self.input} is no checkpoint of a run")
         checkpoint = weights.read_checkpoint(self.input, allow_nonfinite=self.allow_nonfinite)
         sha256 = weights.weights_checksum(self.input)
         asked = weights.resolve_name(self.model)
@@ -81,6 +97,16 @@ class Convert(Command, WeightsOptions):
             f"{self.output}: {name}, {len(tensors)} tensors of {values:.2f} M values, "
             f"{model.num_classes} outputs, from {self.input.name}"
         )
+        return 0
+
+    def _export_checkpoint(self) -> int:
+        names = ("model", "model_args", "mean", "std", "allow_nonfinite")
+        given = [name.replace("_", "-") for name in names if getattr(self, name)]
+        if given:
+            raise InputError(f"--{given[0]}: not of a checkpoint of a run, whose recipe says it")
+        model = training.export_checkpoint(self.input, self.output, self.raw)
+        values = sum(tensor.numel() for tensor in model.state_dict().values()) / 1e6
+        print(f"{self.output}: {type(model).__name__} of {values:.2f} M values")
         return 0
 
 

@@ -28,7 +28,6 @@ __all__ = ["Train"]
 _PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
 _PRESENTATION |= {"milestone_every", "sharding"}
 _RECIPES = ("train", "pretrain", "finetune", "scale")  # how the names of recipes begin
-_PROBES = {"probe_set", "probe_pictures", "probe_size", "probe_block"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Train(Command):
         recipe = training.read_recipe(path, self.set or ())
         _refuse_large_batches(recipe, path)
         settings = dataclasses.asdict(recipe)
-        left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION | _PROBES
+        left_out = _PRESENTATION if recipe.probe_every else _PRESENTATION.union(training.PROBE_KEYS)
         if recipe.keep_best:  # one of the probes made decides
             left_out = left_out - {"probe_every"}
         settings = {name: value for name, value in settings.items() if name not in left_out}

@@ -18,7 +18,13 @@ from crate_interp.errors import CheckpointError, InputError, shorten
 from crate_interp.files import checked_as, write_whole
 from crate_interp.weights import weights_checksum
 
-__all__ = ["Content", "list_checkpoints", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Content",
+    "is_checkpoint_name",
+    "list_checkpoints",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 _NAME = re.compile(r"step-\d{8}\.pt")
 _MARK = b"\nsha256:"  # and 64 hexadecimal digits: the end of the file
@@ -45,7 +51,12 @@ class Content(TypedDict):
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints in a folder, by step."""
-    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
+    return sorted(path for path in folder.glob("step-*.pt") if is_checkpoint_name(path.name))
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a file is named as a checkpoint is."""
+    return _NAME.fullmatch(name) is not None
 
 
 def write_checkpoint(path: Path, content: Content) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "TrainingState",
     "export_weights",
     "load_latest",
+    "load_weights",
     "save_checkpoint",
     "training_record",
     "write_weights",
@@ -152,6 +153,29 @@ def load_latest(folder: Path, state: TrainingState, writes: bool = True) -> bool
             f"remove {folder} to begin anew"
         )
     return False
+
+
+def load_weights(path: Path, model: nn.Module, raw: bool = False) -> Content:
+    """Load the weights of a checkpoint that count: the moving average if there is one.
+
+    Args:
+        path: The checkpoint.
+        model: Model of the run, whole.
+        raw: Load the weights themselves all the same.
+
+    Returns:
+        Content of the checkpoint.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or another model's.
+    """
+    content = read_checkpoint(path)
+    average = None if raw else content["ema"]
+    try:
+        model.load_state_dict(content["model"] if average is None else average)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this run: {error}") from error
+    return content
 
 
 def _restore(path: Path, content: Content, state: TrainingState) -> None:
