@@ -18,9 +18,10 @@ __all__ = ["ProbeRun"]
 
 @dataclass(frozen=True)
 class ProbeRun(Command):
-    """Measure how far segmentation emerged, of the weights that a training run keeps.
+    """Measure probes of a training run afterwards.
 
-    They are its milestones and its checkpoints; each update that probes.csv lacks gets a line.
+    They say how far segmentation had emerged in the weights that the run keeps, its milestones and
+    its checkpoints; each of their updates that probes.csv lacks gets a line.
     """
 
     group: ClassVar[str] = "train"
