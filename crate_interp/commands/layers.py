@@ -85,16 +85,28 @@ class Layers(SeveralModelsCommand):
         figure = visualization.draw_curves(panels, x_label, note, self.width_inches)
         columns = (*COLUMNS, "objective")
         rows = ([row.get(name, "") for name in columns] for row in _rows_of(measured))
-        lines = []
-        for part, numbers in measured:
-            for name, values in numbers.items():
-                first, last = (_mean_and_deviation(values)[0][block] for block in (0, -1))
-                lines.append(
-                    f"{part.settings['model']}: {name} {first:.4g} in the first block, "
-                    f"{last:.4g} in the last"
-                )
+        lines = [
+            f"{part.settings['model']}: {_first_and_last(part, name, values)}"
+            for part, numbers in measured
+            for name, values in numbers.items()
+        ]
         table = Table(run.stem, columns, rows)
         return Conclusion([Drawing(run.stem, figure), table], "\n".join(lines))
+
+
+def _first_and_last(run: Run, name: str, values: Float[np.ndarray, "B L"]) -> str:
+    """Say what a quantity is in the first block and in the last; of codes, what is not zero."""
+    unit = ""
+    if name == "sparsity":
+        name = "neurons above zero" if "neurons" in _sites_of(run) else "codes that are not zero"
+        values, unit = 100 * (1 - values), " %"
+    first, last = (_mean_and_deviation(values)[0][block] for block in (0, -1))
+    return f"{name} {first:.4g}{unit} in the first block, {last:.4g}{unit} in the last"
+
+
+def _sites_of(run: Run) -> list[str]:
+    """Names of the sites that were read."""
+    return [hooks.Site(site).value for site in run.reading.sites]
 
 
 def _thresholds_of(model: nn.Module) -> str:
@@ -145,9 +157,8 @@ def _note_of(runs: Sequence[Run]) -> str:
 
 def _label_of(run: Run) -> str:
     """Name of a model, and what is measured in place of subspaces and codes if it has none."""
-    sites = [hooks.Site(site).value for site in run.reading.sites]
     substitutes = {"key": "keys", "neurons": "neurons above 0"}
-    read = "; ".join(words for site, words in substitutes.items() if site in sites)
+    read = "; ".join(words for site, words in substitutes.items() if site in _sites_of(run))
     return f"{run.settings['model']} ({read})" if read else str(run.settings["model"])
 
 
@@ -163,7 +174,7 @@ def _mean_and_deviation(
 def _rows_of(measured: Sequence[tuple[Run, Numbers]]) -> Iterator[dict[str, Any]]:
     """Lines of the file: of each image, each block."""
     for run, numbers in measured:
-        sites = [hooks.Site(site).value for site in run.reading.sites]
+        sites = _sites_of(run)
         read = {
             "compressed": next(site for site in sites if site in ("subspace", "key")),
             "counted": next((site for site in sites if site in ("codes", "neurons")), ""),

@@ -62,6 +62,14 @@ def test_layers_writes_what_the_library_finds_for_several_models(folder, tmp_pat
     mean = np.mean([float(r["coding_rate"]) for r in rows[:12] if r["block"] == "3"])
     assert "crate_alpha_demo: coding_rate" in out
     assert f"{mean:.4g} in the last" in out
+    for name, words in (("crate_alpha", "codes that are not"), ("vit", "neurons above")):
+        mine = [r for r in rows if r["model"] == f"{name}_demo"]
+        first, last = (
+            100 - 100 * np.mean([float(r["sparsity"]) for r in mine if r["block"] == block])
+            for block in "03"
+        )
+        line = f"{name}_demo: {words} zero {first:.4g} % in the first block, {last:.4g} % in the"
+        assert f"{line} last" in out
     assert read_image(output).std() > 0
     assert output.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
