@@ -1,17 +1,19 @@
-"""How sparse the codes of a CRATE are, and what a higher threshold costs without training anew.
+"""How sparse the codes of a CRATE are, and what other steps cost it without training anew.
 
-    python benchmarks/sparsity.py photo --thresholds 0.1 0.3 1 --classes pictures/val \
-        --images ecssd/images --masks ecssd/ground_truth_mask
+    python benchmarks/sparsity.py photo --step-sizes 0.1 0.2 --thresholds 0.1 0.6 \
+        --images ecssd/images --masks ecssd/ground_truth_mask --classes pictures/val
 
-A row of the table is a model with one threshold lambda of its sparse step: the share of codes above
-zero, by block; of the last block's atoms the median share of patches that one fires on, the share
-of atoms that never fire, and of those that fire on more than half of the patches; the accuracy on
-the classified images; and the IoU of TokenCut's mask (last block, tau 0.2) with the salient object.
+A row of the table is a model with one step size eta and one threshold lambda of its sparse step:
+the share of codes that are not zero, by block; of the last block's atoms the median share of
+patches that one fires on, the share of atoms that never fire, and of those that fire on more than
+half of the patches; the accuracy on the classified images; and the IoU of TokenCut's mask (last
+block, tau 0.2) with the salient object.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def codes_and_cuts(model: Backbone, size: int, data: LabelledSet) -> tuple[np.nd
         rgb = record.read()
         activations = observer.activations([rgb], [feature, Site.CODES], blocks)
         codes = torch.stack([activations[Site.CODES, block][0] for block in blocks])
-        fires = codes[:, activations.num_prefix_tokens :] > 0
+        fires = codes[:, activations.num_prefix_tokens :] != 0
         frequencies.append(fires.float().mean(dim=1).numpy())
         features = activations.patch_features(feature, -1)[0].float()
         mask = tokencut(features, activations.grid_hw).mask[None].cpu().numpy()
@@ -67,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="names or weight files")
     parser.add_argument("--thresholds", nargs="+", type=float, default=[0.1])
-    parser.add_argument("--step-size", type=float, help="eta, if another than the model's")
+    parser.add_argument("--step-sizes", nargs="+", type=float, default=[0.1])
     parser.add_argument("--images", type=Path, required=True, help="images with a salient object")
     parser.add_argument("--masks", type=Path, required=True, help="their masks")
     parser.add_argument("--last", type=int, default=40, help="how many of them, from the end")
@@ -81,30 +83,27 @@ def main() -> None:
     records = salient.images.records[-options.last :]
     salient = replace(salient, images=replace(salient.images, records=records))
     folders = None if options.classes is None else open_class_folders(options.classes)
-    step_size = {} if options.step_size is None else {"step_size": options.step_size}
     print(
-        "| model | lambda | codes above 0 by block, % | median atom, % | silent atoms, % "
-        "| atoms on most patches, % | accuracy, % | TokenCut IoU |\n" + "|---" * 8 + "|"
+        "| model | eta | lambda | codes not zero by block, % | median atom, % | silent atoms, % "
+        "| atoms on most patches, % | accuracy, % | TokenCut IoU |\n" + "|---" * 9 + "|"
     )
-    for name in options.models:
-        for threshold in options.thresholds:
-            model = load_backbone(name, threshold=threshold, **step_size)
-            if options.untrained:
-                torch.manual_seed(0)
-                model.init_weights(needs_reset=True)
-            frequency, overlap = codes_and_cuts(model, options.size, salient)
-            by_block = " ".join(f"{100 * share:.0f}" for share in frequency.mean(axis=1))
-            last = frequency[-1]
-            right = "-"
-            if folders is not None:
-                found = accuracy(model, options.class_size, folders, options.limit)
-                right = f"{100 * found:.1f}"
-            print(
-                f"| {Path(name).stem} | {threshold:g} | {by_block} | {100 * np.median(last):.1f} "
-                f"| {100 * (last == 0).mean():.1f} | {100 * (last > 0.5).mean():.1f} "
-                f"| {right} | {overlap:.3f} |",
-                flush=True,
-            )
+    steps = itertools.product(options.models, options.step_sizes, options.thresholds)
+    for name, step_size, threshold in steps:
+        model = load_backbone(name, step_size=step_size, threshold=threshold)
+        if options.untrained:
+            torch.manual_seed(0)
+            model.init_weights(needs_reset=True)
+        frequency, overlap = codes_and_cuts(model, options.size, salient)
+        by_block = " ".join(f"{100 * share:.0f}" for share in frequency.mean(axis=1))
+        last, right = frequency[-1], "-"
+        if folders is not None:
+            right = f"{100 * accuracy(model, options.class_size, folders, options.limit):.1f}"
+        print(
+            f"| {Path(name).stem} | {step_size:g} | {threshold:g} | {by_block} "
+            f"| {100 * np.median(last):.1f} | {100 * (last == 0).mean():.1f} "
+            f"| {100 * (last > 0.5).mean():.1f} | {right} | {overlap:.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,12 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from crate_interp import InputError, Observer, load_backbone
+from crate_interp.data import read_image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -73,6 +78,37 @@ def test_attention_rows_are_those_of_whole_maps(monkeypatch, capsys):
     ]
     with pytest.raises(SystemExit):
         _run(monkeypatch, "--repeats", "0", name="attention")
+
+
+def test_sparsity_is_that_of_the_codes_by_step_and_threshold(monkeypatch, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks", "classes/a", "classes/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(2):
+            pixels = rng.integers(0, 256, (20, 24, 3), np.uint8)
+            grey = np.uint8(255) * (pixels[..., 0] > 99)
+            Image.fromarray(grey if folder == "masks" else pixels).save(
+                tmp_path / folder / f"{number}.png"
+            )
+    options = ["demo", "--step-sizes", "0.1", "0.2", "--thresholds", "0.1", "1000", "--size", "16"]
+    options += ["--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks")]
+    options += ["--classes", str(tmp_path / "classes"), "--class-size", "16"]
+    _run(monkeypatch, *options, name="sparsity")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()][2:]
+    assert [row[:3] for row in rows] == [
+        ["demo", eta, threshold] for eta in ("0.1", "0.2") for threshold in ("0.1", "1000")
+    ]
+    for row in rows[1::2]:  # nothing passes this threshold
+        assert row[3:7] == ["0 0 0 0", "0.0", "100.0", "0.0"]
+    model = load_backbone("demo", step_size=0.2)
+    observer = Observer(model, 16)
+    read = [read_image(tmp_path / "images" / f"{number}.png") for number in range(2)]
+    codes = observer.activations(read, ["codes"], range(4))
+    shares = [float((codes["codes", block][:, 1:] > 0).double().mean()) for block in range(4)]
+    assert rows[2][3] == " ".join(f"{100 * share:.0f}" for share in shares)
+    assert all(0 <= float(row[7]) <= 100 and 0 <= float(row[8]) <= 1 for row in rows)
+    with pytest.raises(InputError, match=r"0\.png"):  # no mask there
+        _run(monkeypatch, *options, "--masks", str(tmp_path / "classes"), name="sparsity")
 
 
 def test_roofline_counts_what_the_forward_pass_multiplies():
