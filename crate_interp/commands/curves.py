@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,22 @@ __all__ = ["Curves"]
 
 _TIMES = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))  # from, unit, name
 
-_SHARES = {"accuracy", "attention", "sparsity", "ap", "ap50", "ap75"}
-_SPELLING = {"miou": "mIoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+_METRICS = {
+    "loss": "training loss",
+    "validation_loss": "validation loss",
+    "accuracy": "validation accuracy (%)",
+}
+_SHARES = {"accuracy", "attention", "sparsity", "ap", "ap50", "ap75", "tokencut", "pca"}
+_SPELLING = {"miou": "mIoU", "iou": "IoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75", "f": "F"}
+_SPELLING |= {"tokencut": "TokenCut", "pca": "PCA"}
+
+
+class _Number(NamedTuple):
+    """What a panel shows: columns of one number, several of them if every block has one."""
+
+    title: str
+    columns: list[str]
+    is_probe: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +57,26 @@ class Curves(Command, FigureOptions):
         "starts where that one ends",
         "steps",
     )
+    numbers: list[str] | None = option(
+        "numbers to draw, in this order: loss, validation_loss, accuracy, and columns of "
+        "probes.csv, such as tokencut_iou or tokencut_iou_224px_block-2 (default: all, each at the "
+        "first of its sizes and blocks)",
+        None,
+        several=str,
+    )
+    names: list[str] | None = option(
+        "names in the legend, one of each run (default: folder, model and sizes)", None, several=str
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.names is not None and len(self.names) != len(self.runs):
+            raise InputError(
+                f"names: expected {len(self.runs)}, one of each run, found {len(self.names)}"
+            )
+        for option_name, given in (("names", self.names), ("numbers", self.numbers)):
+            if given is not None and len(set(given)) < len(given):
+                raise InputError(f"{option_name}: expected each once, found {' '.join(given)}")
         if self.output.suffix.lower() != ".png":
             raise InputError(f"output: expected a file name ending in .png, found {self.output}")
 
@@ -65,27 +95,27 @@ class Curves(Command, FigureOptions):
         starts = [training.spent_before(run, by_folder, self.x) for run in runs]
         ends = [start + run.total(self.x) for run, start in zip(runs, starts, strict=True)]
         divisor, x_label = _unit_of(self.x, max(ends))
-        names = _names_of(runs, self.runs, by_folder)
+        names = self.names or _names_of(runs, self.runs, by_folder)
 
-        def curves_of(tables: Sequence[Columns], columns: Sequence[str]) -> list[Curve]:
+        def curves_of(number: _Number) -> list[Curve]:
             curves = []
-            for run, name, start, table in zip(runs, names, starts, tables, strict=True):
-                lines = [_shown_as(column, table[column]) for column in columns if column in table]
+            for run, name, start in zip(runs, names, starts, strict=True):
+                table = run.probes if number.is_probe else run.metrics
+                columns = [column for column in number.columns if column in table]
+                lines = [_shown_as(column, table[column]) for column in columns]
                 if lines and np.isfinite(lines).any():
                     x = (start + run.spent(table["step"], self.x)) / divisor
                     curves.append(visualization.Curve(name, x, np.stack(lines, axis=1)))
             return curves
 
-        panel = visualization.CurvePanel
-        metrics, probes = [run.metrics for run in runs], [run.probes for run in runs]
         panels = [
-            panel("training loss", curves_of(metrics, ["loss"]), smooth=True),
-            panel("validation loss", curves_of(metrics, ["validation_loss"])),
-            panel("validation accuracy (%)", curves_of(metrics, ["accuracy"])),
+            visualization.CurvePanel(number.title, curves_of(number), number.columns == ["loss"])
+            for number in _chosen([run.probes for run in runs], self.numbers)
         ]
-        for title, columns in _probe_panels(probes).items():
-            panels.append(panel(title, curves_of(probes, columns)))
         drawn = [panel for panel in panels if panel.curves]
+        if self.numbers and len(drawn) < len(panels):
+            missing = next(panel.title for panel in panels if not panel.curves)
+            raise InputError(f"numbers: expected what a run has measured, found {missing}")
         figure = visualization.draw_curves(drawn, x_label, width=self.width_inches)
         print(*save_figure(figure, self.output, self), sep="\n")
         return 0
@@ -135,22 +165,41 @@ def _names_of(
     return names
 
 
-def _probe_panels(probes: Sequence[Columns]) -> dict[str, list[str]]:
-    """Columns of each panel by its title: numbered ones, of the blocks, are drawn together."""
-    panels: dict[str, list[str]] = {}
-    for column in dict.fromkeys(name for columns in probes for name in columns):
-        if column == "step":
-            continue
-        numbered = re.fullmatch(r"(.+)_\d+", column)
-        words = (numbered[1] if numbered else column).split("_")
-        title = " ".join(_SPELLING.get(word, word) for word in words)
-        if words == ["sparsity"]:
-            title = "codes that are not zero"
-        if _is_share(column):
-            title += " (%)"
-        elif words == ["coding", "rate"]:
-            title += " (nats)"
-        if numbered:
-            title += ", by block (first: pale)"
-        panels.setdefault(title, []).append(column)
-    return panels
+def _chosen(probes: Sequence[Columns], names: Sequence[str] | None) -> list[_Number]:
+    """Numbers to draw: those that are named, or all at the first of their sizes and blocks."""
+    columns = dict.fromkeys(name for table in probes for name in table if name != "step")
+    groups: dict[str, list[str]] = {}
+    first: dict[str, str] = {}  # name of a group, by number
+    for column in columns:
+        parts = training.column_of(column)
+        group = parts._replace(layer=None).name
+        groups.setdefault(group, []).append(column)
+        first.setdefault(parts.number, group)
+    numbers = {name: _Number(title, [name], False) for name, title in _METRICS.items()}
+    numbers |= {name: _Number(_title_of(own[0]), own, True) for name, own in groups.items()}
+    shown = {**{name: name for name in _METRICS}, **first}
+    if names is None:
+        return [numbers[name] for name in shown.values()]
+    for name in names:
+        if name not in numbers and name not in shown:
+            raise InputError(
+                f"numbers: expected some of {', '.join(numbers)}, found {shorten(name)}"
+            )
+    return [numbers[name if name in numbers else shown[name]] for name in names]
+
+
+def _title_of(column: str) -> str:
+    """Title of a probe's panel: number, size, block and unit."""
+    number, size, cut_block, layer = training.column_of(column)
+    words = number.split("_")
+    title = " ".join(_SPELLING.get(word, word) for word in words)
+    if words == ["sparsity"]:
+        title = "codes that are not zero"
+    places = [f"{size} px"] if size is not None else []
+    places += [f"block {cut_block}"] if cut_block is not None else []
+    title += f" at {', '.join(places)}" if places else ""
+    if _is_share(number):
+        title += " (%)"
+    elif words == ["coding", "rate"]:
+        title += " (nats)"
+    return title if layer is None else f"{title}, by block (first: pale)"

@@ -16,6 +16,7 @@ from crate_interp.training.later_probes import (
 )
 from crate_interp.training.loop import TrainingResult, train
 from crate_interp.training.metrics import Metrics
+from crate_interp.training.probe_columns import column_of
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.recipe_files import read_recipe
 from crate_interp.training.recorded_runs import Columns, RecordedRun, read_run, spent_before
@@ -36,6 +37,7 @@ __all__ = [
     "TrainingData",
     "TrainingResult",
     "TrainingState",
+    "column_of",
     "export_checkpoint",
     "is_run_checkpoint",
     "load_latest",

@@ -218,3 +218,57 @@ def test_settings_of_any_length_give_a_short_legend(make_run, tmp_path, drawn):
     (name,) = drawn["panels"]["training loss"]
     assert name.startswith("long: demo, depth texttext")
     assert len(name) < 250
+
+
+SIZED = [
+    "step,tokencut_iou_160px_block-1,tokencut_iou_160px_block-2,tokencut_iou_224px_block-1,"
+    "pca_iou_160px_block-1,coding_rate_160px_0,coding_rate_160px_1,coding_rate_224px_0",
+    "0,0.1,0.2,0.3,0.4,5,6,7",
+    "20,0.5,0.6,0.7,0.8,4,3,2",
+]
+
+
+def test_curves_shows_the_first_of_several_sizes_and_blocks(make_run, tmp_path, drawn):
+    assert run(make_run("sized", probes=SIZED), tmp_path=tmp_path) == 0
+    assert list(drawn["panels"])[2:] == [
+        "TokenCut IoU at 160 px, block -1 (%)",
+        "PCA IoU at 160 px, block -1 (%)",
+        "coding rate at 160 px (nats), by block (first: pale)",
+    ]
+    (curve,) = drawn["panels"]["coding rate at 160 px (nats), by block (first: pale)"].values()
+    np.testing.assert_array_equal(curve.y, [[5, 6], [4, 3]])
+
+
+def test_curves_draws_the_numbers_that_are_named(make_run, tmp_path, drawn):
+    folders = [make_run("a", probes=SIZED), make_run("b", probes=SIZED), make_run("plain")]
+    numbers = ["accuracy", "tokencut_iou_224px_block-1", "pca_iou", "coding_rate_224px"]
+    options = ["--numbers", *numbers, "--names", "CRATE-alpha", "CRATE", "ViT"]
+    assert run(*folders, *options, tmp_path=tmp_path) == 0
+    assert list(drawn["panels"]) == [
+        "validation accuracy (%)",
+        "TokenCut IoU at 224 px, block -1 (%)",
+        "PCA IoU at 160 px, block -1 (%)",
+        "coding rate at 224 px (nats), by block (first: pale)",
+    ]
+    assert list(drawn["panels"]["validation accuracy (%)"]) == ["CRATE-alpha", "CRATE", "ViT"]
+    tokencut = drawn["panels"]["TokenCut IoU at 224 px, block -1 (%)"]
+    assert list(tokencut) == ["CRATE-alpha", "CRATE"]
+    np.testing.assert_allclose(tokencut["CRATE"].y, [[30], [70]])
+    np.testing.assert_array_equal(tokencut["CRATE"].x, [0, 20])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--numbers", "iou"], "numbers: expected some of loss, validation_loss, accuracy, tokenc"),
+        (["--numbers", "loss", "loss"], "numbers: expected each once"),
+        (["--numbers", "validation_loss"], "expected what a run has measured, found validation"),
+        (["--names", "a", "b"], "names: expected 1, one of each run, found 2"),
+    ],
+)
+def test_curves_refuses_numbers_and_names_that_do_not_fit(
+    make_run, tmp_path, capsys, options, message
+):
+    assert run(make_run("run", probes=SIZED), *options, tmp_path=tmp_path) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
