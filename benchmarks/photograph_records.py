@@ -14,9 +14,9 @@ import torch
 
 from crate_interp import training
 from crate_interp.cli import main as crate_interp
-from crate_interp.data import read_coco
+from crate_interp.data import decode_mask, open_labelled, read_coco
 from crate_interp.errors import InputError
-from crate_interp.evaluation import class_ranks, image_matches
+from crate_interp.evaluation import class_ranks, image_matches, mask_iou
 from crate_interp.files import write_whole
 from crate_interp.models import fast_inference
 from crate_interp.runs.journal import JournalEntry
@@ -29,6 +29,8 @@ from crate_interp.weights import (
     weights_checksum,
 )
 from crate_interp.weights.files import read_checkpoint, read_metadata, write_safetensors
+
+TOKENCUT = ("--method", "tokencut")
 
 
 class Recorder:
@@ -52,8 +54,21 @@ class Recorder:
             masks = options.ecssd / "ground_truth_mask"
             entries = self._run(job, source, "saliency", options.ecssd / "images", masks)
             return {name: _as_arrays(entry["methods"]) for name, entry in entries.items()}
+        if job == "refined":
+            return dict(self._refined(source))
         data, by = (options.ecssd, "mass") if job == "salient" else (options.voc, job)
         return self._run("attention", source, "voc2012", data, "--protocol", by)
+
+    def _refined(self, source: str) -> Iterator[tuple[str, float]]:
+        """IoU of TokenCut's mask after the CRF, which may drop it, with the salient object."""
+        labelled = open_labelled(self.options.ecssd, "val")
+        records = {record.file_name: record for record in labelled.images.records}
+        images = ("--images", self.options.ecssd / "images", "--refine", "crf")
+        for name, entry in self._run("cut", source, "segment", *TOKENCUT, *images).items():
+            truth = labelled.labels_of(records[name], tuple(entry["hw"])) == 1
+            masks = [decode_mask(result["segmentation"]) for result in entry["results"]]
+            found = np.any(masks, axis=0) if masks else np.zeros_like(truth)
+            yield name, float(mask_iou(found[None], truth[None])[0, 0])
 
     def _probe(self, source: str, split: str, learnt: str) -> Iterator[tuple[str, Any]]:
         data = voc_halves(self.options.voc, self.folder / "voc-halves")
@@ -75,7 +90,8 @@ class Recorder:
 
     def _run(self, group: str, source: str, command: str, *arguments: Any) -> dict[str, Any]:
         """Entries of a command's journal, by file name; run it unless it is done."""
-        kind = [command] if command == "maskcut" else ["benchmark", command]
+        segments = command in ("maskcut", "segment")
+        kind = [command] if segments else ["benchmark", command]
         given = [*kind, *map(str, arguments), "--model", source, "--workers", "0"]
         size = () if self.options.size is None else ("--size", str(self.options.size))
         limit = () if self.options.limit is None else ("--limit", str(self.options.limit))
@@ -83,7 +99,7 @@ class Recorder:
         key = json.dumps([given, weights_checksum(resolve_weights(source))])
         output = self.folder / f"{command}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         if not (output / "summary.json").exists():
-            pictures = "--visualize" if command == "maskcut" else "--pictures"
+            pictures = "--visualize" if segments else "--pictures"
             shown = [] if command == "semantic" else [pictures, "0"]
             with contextlib.redirect_stdout(sys.stderr):
                 code = crate_interp([*given, *shown, "--output", str(output)])

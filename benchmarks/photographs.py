@@ -6,9 +6,9 @@
 A model is a name, a file, or ROW=SOURCE,SOURCE,...: sources joined by commas are seeds of one
 model, whose scores are averaged. Each row has a twin of random weights (`--seeds`, averaged alike).
 
-- ECSSD (`images/`, `ground_truth_mask/`): IoU and largest F of TokenCut, IoU of attention masks
-  (the best head of each picture, the one head that is best overall, the mean head) and of the first
-  principal component; once more without the pictures that --exclude names.
+- ECSSD (`images/`, `ground_truth_mask/`): IoU and largest F of TokenCut, IoU after a CRF; IoU of
+  attention masks (the best head of each picture, the one head that is best overall, the mean head)
+  and of the first principal component; once more without the pictures that --exclude names.
 - VOC 2012: mIoU of attention masks by both protocols (best head of a class of a picture), and of a
   linear probe, learnt on one half of the pictures and scored on the other, both ways.
 - COCO: AP50 of MaskCut's boxes and masks.
@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from photograph_records import Recorder, write_untrained
 
@@ -79,6 +80,10 @@ def probe(records: Records) -> float:
     return semantic_score(total_confusion(records, CLASSES, CLASSES)).mean_iou
 
 
+def mean(ious: Records) -> float:
+    return float(np.mean(ious))
+
+
 def accuracy(ranks: Records) -> float:
     return accuracy_score(ranks).accuracy[1]
 
@@ -91,6 +96,7 @@ def salient_columns(name: str, excludes: bool = False) -> list[Column]:
     numbers = {
         "TokenCut IoU": ("cut", partial(saliency, "TokenCut", "iou")),
         "TokenCut max F": ("cut", partial(saliency, "TokenCut", "max_f")),
+        "TokenCut IoU, after CRF": ("refined", mean),
         "attention IoU, best head of a picture": ("salient", partial(attention, "best head")),
         "attention IoU, best head overall": ("salient", partial(attention, "one head")),
         "attention IoU, mean head": ("salient", partial(attention, "mean head")),

@@ -93,7 +93,7 @@ def test_table_has_every_number_with_its_interval(
         "COCO": "4",
     }
     titles = {(row["set"], row["number"]) for row in numbers}
-    assert len(titles) == 1 + 6 + 6 + 3 + 2
+    assert len(titles) == 1 + 7 + 7 + 3 + 2
     own = [row for row in numbers if not row["minus"]]
     assert len(own) == 4 * len(titles)
     assert len(numbers) == (4 + 3) * len(titles)  # CRATE-alpha - ViT, and both untrained
