@@ -10,6 +10,7 @@ from crate_interp.cli import COMMANDS
 from crate_interp.errors import InputError
 from crate_interp.options.ranges import Range, _ranges_of, check_ranges
 from crate_interp.training import Recipe
+from crate_interp.training.sources import Source
 from crate_interp.training.stages import Stage
 
 
@@ -18,7 +19,7 @@ def options_of(command):
     return kind.kind_for([]) if hasattr(kind, "kind_for") else kind
 
 
-SETTINGS = [*map(options_of, COMMANDS), Recipe, Stage]
+SETTINGS = [*map(options_of, COMMANDS), Recipe, Source, Stage]
 
 
 def bare_numbers(hint):

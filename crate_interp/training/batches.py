@@ -34,6 +34,7 @@ from crate_interp.training.augmentation import (
 )
 from crate_interp.training.data import Pictures
 from crate_interp.training.recipe import Recipe
+from crate_interp.training.sources import describe_data
 
 __all__ = ["batches_of", "label_as_target", "seed_generators"]
 
@@ -82,7 +83,7 @@ class _Batches(Dataset[Batch | InputError], ABC):
             try:
                 views.append(self.view(image, label, transform))
             except InputError as error:
-                return InputError(f"data {self.recipe.data}, image {index}: {error}")
+                return InputError(f"{describe_data(self.recipe)}, image {index}: {error}")
         images, targets = (torch.stack(parts) for parts in zip(*views, strict=True))
         return images, targets
 

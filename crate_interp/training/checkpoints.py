@@ -7,7 +7,6 @@ Learning rate, order of the images and every random choice follow from that numb
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import logging
 import platform
@@ -32,6 +31,8 @@ from crate_interp.training.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
+from crate_interp.training.data import TrainingData
+from crate_interp.training.data_records import record_of_recipe
 from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.sharding import gather, scatter
@@ -223,24 +224,27 @@ def export_weights(
     """
     model = state.evaluated()
     if writes:
-        record = training_record(objective.recipe, state.step, state.seconds, measured)
+        record = training_record(
+            objective.recipe, objective.data, state.step, state.seconds, measured
+        )
         write_weights(path, objective, model, record)
 
 
 def training_record(
-    recipe: Recipe, step: int, seconds: float, measured: Mapping[str, float]
+    recipe: Recipe, data: TrainingData, step: int, seconds: float, measured: Mapping[str, float]
 ) -> dict[str, Any]:
     """Give what an exported file says of the training that its weights come from.
 
     Args:
         recipe: Settings of the run.
+        data: Images of the run.
         step: Number of finished updates.
         seconds: Time spent on them.
         measured: Measures of the weights by name.
     """
     return {
-        "recipe": dataclasses.asdict(recipe),
-        "data": recipe.data,
+        "recipe": record_of_recipe(recipe),
+        "data": data.record or recipe.data,
         "steps": step,
         "pictures": step * recipe.batch_size,
         "seconds": round(seconds),

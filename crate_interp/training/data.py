@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from crate_interp.data.image_files import only_image_formats, opened_image
 from crate_interp.data.scene_categories import CATEGORIES
 from crate_interp.data.scenes import training_batch
 from crate_interp.errors import InputError
-from crate_interp.training.image_sources import open_source
+from crate_interp.training.pictures import DatasetPictures, open_pictures
 from crate_interp.training.recipe import Recipe
+from crate_interp.training.sources import describe_data
 
 __all__ = ["Pictures", "TrainingData", "open_data"]
 
 TRAINING, HELD_OUT = 1, 2  # streams of scenes
-_logger = logging.getLogger(__name__)
+_TEXT = ("utf-8", "surrogateescape")  # names of files need not be text
 
 
 class Pictures(Protocol):
@@ -60,57 +61,6 @@ class Scenes:
         return Image.fromarray(images[0]), int(labels[0])
 
 
-class DatasetPictures:
-    """A data set whose unreadable images are named instead of skipped silently."""
-
-    endless = False
-
-    def __init__(self, recipe: Recipe, split: str) -> None:
-        self._recipe = recipe
-        try:
-            self._dataset: Any = open_source(recipe, split)
-            count = len(self._dataset)
-        except Exception as error:  # readers raise what they like
-            reason = str(error) or f"cannot be opened ({type(error).__name__})"
-            raise InputError(f"data {recipe.data}, {split}: {reason}") from error
-        if count == 0:
-            raise InputError(f"data {recipe.data}, {split}: no images")
-        self._reader = getattr(self._dataset, "reader", None)
-        labels: Any = getattr(self._reader, "class_to_idx", None) or {}
-        names = sorted(labels, key=labels.get) or getattr(self._dataset, "classes", None)
-        self.classes = tuple(map(str, names or range(recipe.num_classes or 0)))
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        for number in range(index, index + len(self)):
-            try:
-                return self._read(number % len(self))
-            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
-                name = self._name(number % len(self))
-                if self._recipe.on_error == "raise":
-                    raise InputError(
-                        f"{name}: not a readable image ({error}); on_error: skip goes on"
-                    ) from error
-                _logger.warning("%s: skipped, not a readable image (%s)", name, error)
-        raise InputError(f"data {self._recipe.data}: no image can be read")
-
-    def _read(self, index: int) -> tuple[Image.Image, int]:
-        if self._reader is None:
-            with only_image_formats():  # these data sets open their images themselves
-                image, label = self._dataset[index]
-                return image.convert("RGB"), int(label)
-        stream, label = self._reader[index]
-        with stream, opened_image(stream, "") as image:
-            return image.convert("RGB"), int(label)
-
-    def _name(self, index: int) -> str:
-        if self._reader is None:
-            return f"{self._recipe.data}, image {index}"
-        return str(self._dataset.filename(index, absolute=True))
-
-
 @dataclass(frozen=True)
 class TrainingData:
     """Images that a run trains on and is measured on.
@@ -125,6 +75,30 @@ class TrainingData:
     validation: Pictures | None
     num_classes: int
 
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """What is recorded of the pictures, not where they lay; `None` for scenes.
+
+        Number of pictures, of those for validation and of classes, counts by source, and the
+        SHA-256 of all names and classes in order.
+        """
+        digest = hashlib.sha256("\n".join(self.training.classes).encode(*_TEXT))
+        sources: dict[str, dict[str, int]] = {}
+        for split, pictures in (("training", self.training), ("validation", self.validation)):
+            if pictures is not None and not isinstance(pictures, DatasetPictures):
+                return None
+            for source, count in pictures.counts().items() if pictures else ():
+                sources.setdefault(source, {})[split] = count
+            for name, class_name in pictures.names() if pictures else ():
+                digest.update(f"\n{split} {name} {class_name}".encode(*_TEXT))
+        return {
+            "pictures": len(self.training),
+            "validation": len(self.validation or ()),
+            "classes": len(self.training.classes),
+            "sources": sources,
+            "names_sha256": digest.hexdigest(),
+        }
+
 
 def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
     """Find the images of a recipe.
@@ -135,13 +109,10 @@ def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
 
     Raises:
         InputError: There are none, or fewer than a batch, or, where labels count, fewer than two
-            classes or others in validation than in training.
+            classes, or some in validation that are not in training.
     """
-    training = _open_pictures(recipe, TRAINING, recipe.train_split)
-    validation = None
-    if recipe.validation_split is not None:
-        validation = _open_pictures(recipe, HELD_OUT, recipe.validation_split)
-    where = f"data {recipe.data}"
+    training, validation = _open_both(recipe)
+    where = describe_data(recipe)
     if len(training) < recipe.batch_size:
         raise InputError(
             f"{where}: {len(training)} images are fewer than batch_size {recipe.batch_size}"
@@ -152,14 +123,16 @@ def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
         raise InputError(f"{where}: does not say its classes: give num_classes")
     if len(training.classes) < 2:
         raise InputError(f"{where}: expected two classes or more, found {list(training.classes)}")
-    if validation and validation.classes != training.classes:
-        differing = sorted({*validation.classes} ^ {*training.classes})[:5]
+    differing = sorted({*(validation.classes if validation else ())} - {*training.classes})[:5]
+    if differing:
         raise InputError(f"{where}: training and validation differ in classes {differing}")
     return TrainingData(training, validation, recipe.num_classes or len(training.classes))
 
 
-def _open_pictures(recipe: Recipe, stream: int, split: str) -> Pictures:
+def _open_both(recipe: Recipe) -> tuple[Pictures, Pictures | None]:
     if recipe.data != "scenes":
-        return DatasetPictures(recipe, split)
-    drawn = (recipe.steps or 0) * recipe.batch_size
-    return Scenes(recipe, stream, drawn if stream == TRAINING else recipe.validation_scenes)
+        return open_pictures(recipe)
+    training = Scenes(recipe, TRAINING, (recipe.steps or 0) * recipe.batch_size)
+    if recipe.validation_split is None:
+        return training, None
+    return training, Scenes(recipe, HELD_OUT, recipe.validation_scenes)

@@ -17,8 +17,11 @@ from crate_interp.errors import InputError
 from crate_interp.files import checked_as, parse_json_as
 from crate_interp.models.backbones import Backbone
 from crate_interp.training.augmentation import validation_preparation
-from crate_interp.training.data import HELD_OUT, DatasetPictures, Pictures, Scenes
+from crate_interp.training.data import HELD_OUT, Pictures, Scenes
+from crate_interp.training.pictures import open_pictures
+from crate_interp.training.readers import folder_of
 from crate_interp.training.recipe import Recipe
+from crate_interp.training.sources import sources_of
 from crate_interp.weights.files import read_metadata
 
 __all__ = ["open_held_out", "preparation_of", "read_prepared", "recorded_recipe"]
@@ -99,7 +102,7 @@ def open_held_out(recipe: Recipe, recorded: Mapping[str, Any] | None) -> Picture
     """Open the validation split of a recipe; scenes are those that training held out.
 
     Args:
-        recipe: Recipe, which names the data.
+        recipe: Recipe, which names the data, no list of sources.
         recorded: As `recorded_recipe` returns it; says which scenes were held out.
 
     Raises:
@@ -109,8 +112,12 @@ def open_held_out(recipe: Recipe, recorded: Mapping[str, Any] | None) -> Picture
         recipe = dataclasses.replace(recipe, **_keys(recorded or {}, _SCENES))
         return Scenes(recipe, HELD_OUT, recipe.validation_scenes)
     split = recipe.validation_split or recipe.train_split
-    _refuse_missing_split(Path(recipe.data), split)
-    return DatasetPictures(recipe, split)
+    (source,) = sources_of(recipe)
+    _refuse_missing_split(folder_of(source, recipe.data_root), split)
+    pictures, _ = open_pictures(
+        dataclasses.replace(recipe, train_split=split, validation_split=None)
+    )
+    return pictures
 
 
 def read_prepared(

@@ -22,6 +22,7 @@ from crate_interp.training.checkpoints import (
     load_latest,
     save_checkpoint,
 )
+from crate_interp.training.data_records import keep_data_record
 from crate_interp.training.metrics import Metrics, is_due
 from crate_interp.training.milestones import Milestones
 from crate_interp.training.objective import Objective
@@ -29,6 +30,7 @@ from crate_interp.training.objectives import find_objective
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import adapt_model, build_optimizer
 from crate_interp.training.sharding import join_processes, shard
+from crate_interp.training.sources import sources_of
 from crate_interp.training.trackers import RunLog, open_trackers
 from crate_interp.training.trainer import Trainer
 
@@ -60,10 +62,10 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe, or go on with a run that stopped.
 
-    Writes `checkpoints/` (to go on from), `metrics.csv`, `probes.csv` and `milestones/` if the
-    recipe asks for them, `best.safetensors` (the best so far on validation, or by a probe) and, at
-    the end, `model.safetensors`. SIGTERM and Ctrl-C end the run after a last checkpoint; a second
-    Ctrl-C ends it at once.
+    Writes `checkpoints/` (to go on from), `data.json` (which pictures), `metrics.csv`, `probes.csv`
+    and `milestones/` if the recipe asks for them, `best.safetensors` (the best so far on
+    validation, or by a probe) and, at the end, `model.safetensors`. SIGTERM and Ctrl-C end the run
+    after a last checkpoint; a second Ctrl-C ends it at once.
 
     Args:
         recipe: Settings of the run.
@@ -71,16 +73,18 @@ def train(
         report: Called after every update with its metrics and the number of all updates.
 
     Raises:
-        InputError: The recipe asks for what is not there, an image cannot be read, or the loss is
-            no longer a finite number; the last checkpoint stays as it was.
+        InputError: The recipe asks for what is not there, the run had other data, an image cannot
+            be read, or the loss is no longer a finite number; the last checkpoint stays as it was.
         KeyboardInterrupt: Ctrl-C was pressed; the last checkpoint holds all finished updates.
     """
     accelerator = join_processes(recipe)
-    writes, downloads = accelerator.is_main_process, bool(recipe.data_args.get("download"))
+    writes, downloads = accelerator.is_main_process, _downloads(recipe)
     with accelerator.main_process_first() if downloads else nullcontext():
         objective = find_objective(recipe)(recipe)
     state = _initial_state(objective, accelerator)
     load_latest(folder / "checkpoints", state, writes)
+    if writes:
+        keep_data_record(folder, objective, state.step)
     trainer = Trainer(objective, state, accelerator)
     updates = trainer.updates
     measured: dict[str, Any] = {}
@@ -113,6 +117,10 @@ def train(
     export_weights(folder / "model.safetensors", objective, state, measured, writes)
     accelerator.wait_for_everyone()
     return TrainingResult(state.step, True, **measured)
+
+
+def _downloads(recipe: Recipe) -> bool:
+    return any((source.data_args or {}).get("download") for source in sources_of(recipe))
 
 
 def _initial_state(objective: Objective, accelerator: Accelerator) -> TrainingState:

@@ -29,6 +29,7 @@ from crate_interp.training.recipe_ranges import (
     Strength,
     WarmUp,
 )
+from crate_interp.training.sources import Source
 from crate_interp.training.stages import Stage, recipes_of_stages, stage_index
 
 __all__ = ["Recipe"]
@@ -56,14 +57,22 @@ class Recipe:
             standard deviation.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
-            `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; or `hfds/NAME` of the
-            Hugging Face hub.
-        data_root: Folder of a named data set.
+            `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; `hfds/NAME` of the
+            Hugging Face hub; or a list of sources, each with the keys of `Source`: `name` and
+            `data`, and, if need be, `classes`, `data_args` and splits of its own.
+        data_root: Folder of a named data set, and of `data` that is a relative path.
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
-        train_split: Part to train on; for shards their names, `train-{0000..0010}.tar`.
+        train_split: Part to train on, `train+val` for two; for shards their names,
+            `train-{0000..0010}.tar`.
         validation_split: Part to measure accuracy, or the loss of reconstruction, on; `None`:
-            neither is measured.
+            neither is measured. It may lack classes that are trained on.
+        held_out: In place of a validation split, share of the pictures to train on that are left
+            for validation. A hash of a picture's name `SOURCE/PATH` decides (see `Source.name`;
+            the name of `data` that is no list is its last part), so they are the same ones
+            wherever the data lie. `None`: none.
+        exclude: Text file of pictures that are left out of training and validation, a line
+            `SOURCE/PATH` each; looked for beside the recipe, too.
         num_classes: Number of outputs of the head; `None`: as many as the data have.
         on_error: Effect of an image that cannot be read: end the run, or be replaced by the next
             one with a warning.
@@ -141,11 +150,13 @@ class Recipe:
     mask_ratio: Hidden = field(default=0.75, metadata=_RECONSTRUCTION)
     normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
 
-    data: str = "scenes"
+    data: str | tuple[Source, ...] = "scenes"
     data_root: str | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
     train_split: str = "train"
     validation_split: str | None = "validation"
+    held_out: BelowOne | None = None
+    exclude: str | None = None
     num_classes: Classes | None = field(default=None, metadata=_CLASSIFICATION)
     on_error: Literal["raise", "skip"] = "raise"
     scene_objects: tuple[Objects, Objects] = (1, 3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.options.ranges import check_ranges
+from crate_interp.training.sources import check_sources
 
 if TYPE_CHECKING:
     from crate_interp.training.recipe import Recipe
@@ -78,6 +79,7 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{option.name}: is for the task {task}; expected it left out of one of "
                 f"{recipe.task}, found {shorten(value)}"
             )
+    check_sources(recipe)
     recipe.staged  # noqa: B018  (refuses a wrong stage)
 
 

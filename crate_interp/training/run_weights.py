@@ -17,6 +17,7 @@ from crate_interp.models.backbones import Backbone
 from crate_interp.training.batches import seed_generators
 from crate_interp.training.checkpoint_files import is_checkpoint_name, list_checkpoints
 from crate_interp.training.checkpoints import load_weights, training_record, write_weights
+from crate_interp.training.data_records import data_root_of
 from crate_interp.training.milestones import list_milestones
 from crate_interp.training.objective import Objective
 from crate_interp.training.objectives import find_objective
@@ -30,7 +31,8 @@ __all__ = ["RunWeights", "export_checkpoint", "is_run_checkpoint", "read_run_rec
 def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a training run from its folder.
 
-    Keys that do not change the weights are not recorded there and have their defaults.
+    Keys that do not change the weights are not recorded there and have their defaults, but for
+    `data_root`.
 
     Args:
         run: Folder of the run.
@@ -42,7 +44,7 @@ def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:
     settings = run / "settings.json"
     if not is_file(settings):
         raise InputError(f"{run}: expected the folder of a training run, found no settings.json")
-    return read_recipe(settings, changes)
+    return read_recipe(settings, (*data_root_of(run), *changes))
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,8 @@ def export_checkpoint(path: Path, output: Path, raw: bool = False) -> nn.Module:
     recipe = read_run_recipe(run)
     objective, model = _open_objective(recipe)
     content = load_weights(path, model, raw)
-    record = training_record(
-        recipe, content["step"], content["seconds"], _measured_at(run, content["step"])
-    )
+    step, seconds = content["step"], content["seconds"]
+    record = training_record(recipe, objective.data, step, seconds, _measured_at(run, step))
     record |= {
         "checkpoint": {"file": path.name, "sha256": weights_checksum(path)},
         "moving_average": content["ema"] is not None and not raw,

@@ -13,7 +13,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -75,10 +75,15 @@ class ShardReader:
         pattern: Names of the shards, with braces; see `expand_braces`.
         target_key: Key of the label in `.json`.
 
+    Attributes:
+        classes: Empty: shards do not name their classes.
+
     Raises:
         InputError: A shard is missing, cannot be read or is empty; a sample has no image, no
             label, or a label that is no whole number; or a name occurs twice.
     """
+
+    classes: ClassVar[dict[int, str]] = {}
 
     def __init__(self, folder: Path, pattern: str, target_key: str = "label") -> None:
         self.shards = [folder / name for name in expand_braces(pattern)]
@@ -93,12 +98,22 @@ class ShardReader:
             ]
         )
 
+    @property
+    def labels(self) -> Int64[np.ndarray, " N"]:
+        """Label of each image."""
+        return self._rows[:, 3]
+
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
         number, offset, size, label = self._rows[index].tolist()
         return read_part(self.shards[number], offset, size), label
+
+    def path(self, index: int) -> str:
+        """Give shard and offset of an image, which are at hand without reading the shard."""
+        number, offset, _, _ = self._rows[index].tolist()
+        return f"{self.shards[number].name}/{offset}"
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         """Name an image, as timm's readers do; `absolute`: with its shard."""

@@ -173,7 +173,8 @@ class RunLog:
         if state.best is None or numbers[name] > state.best:
             state.best = numbers[name]
             measured = {**measured, name: state.best}
-            record = training_record(self._recipe, state.step, state.seconds, measured)
+            data = self._objective.data
+            record = training_record(self._recipe, data, state.step, state.seconds, measured)
             write_weights(self._folder / "best.safetensors", self._objective, model, record)
 
     def _send(self, line: Mapping[str, float | None]) -> None:

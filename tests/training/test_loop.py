@@ -239,7 +239,13 @@ def test_exported_weights_load_by_path_with_their_record(settings, tmp_path):
         classes = json.loads(file.metadata()["classes"])
     assert classes == sorted(category.name for category in CATEGORIES)
     assert record["recipe"]["batch_size"] == 16
-    assert (record["steps"], record["pictures"], record["data"]) == (8, 128, settings["data"])
+    assert (record["steps"], record["pictures"]) == (8, 128)
+    name = Path(settings["data"]).name
+    assert record["recipe"]["data"] == name
+    kept = json.loads((tmp_path / "data.json").read_text())
+    assert {**record["data"], "data_root": None} == kept
+    counts = {name: {"training": 64, "validation": 64}}
+    assert (record["data"]["classes"], record["data"]["sources"]) == (8, counts)
     assert record["accuracy"] == round(result.accuracy, 4)
     assert (tmp_path / "best.safetensors").exists()
 
