@@ -55,7 +55,8 @@ def accuracy(model: Backbone, size: int, folders: ClassFolders, limit: int) -> f
     """Measure the share of images, evenly taken from all, whose class has the highest score."""
     config = resolve_model_data_config(model) | {"input_size": (3, size, size), "crop_pct": 0.875}
     transform = create_transform(**config | {"interpolation": "bilinear"})
-    records = folders.records[:: max(1, len(folders.records) // limit)]
+    pictures, count = len(folders.records), min(limit, len(folders.records))
+    records = [folders.records[position * pictures // count] for position in range(count)]
     right = 0
     for start in range(0, len(records), 64):
         batch = records[start : start + 64]
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160, help="side of these images, pixels")
     parser.add_argument("--classes", type=Path, help="a folder of class folders")
     parser.add_argument("--class-size", type=int, default=48, help="side of those, pixels")
-    parser.add_argument("--limit", type=int, default=1500, help="how many of those")
+    parser.add_argument("--limit", type=int, default=3000, help="how many of those")
     parser.add_argument("--untrained", action="store_true", help="draw the weights anew")
     options = parser.parse_args()
     salient = open_saliency(options.images, options.masks)
