@@ -106,7 +106,8 @@ def _refuse_other_probes(weights: RunWeights, path: Path) -> None:
 
 
 def _insert_line(path: Path, row: Mapping[str, Any]) -> None:
-    names, rows = read_table(path) if is_file(path) else (list(row), [])
+    names, rows = read_table(path) if is_file(path) else ([], [])
+    names = names or list(row)
     if names != list(row):
         raise InputError(
             f"{path}: expected the columns {shorten(list(row))}, found {shorten(names)}"

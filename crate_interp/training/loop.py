@@ -111,6 +111,7 @@ def train(
             if stopping or is_due(state.step, recipe.save_every, updates):
                 save_checkpoint(folder / "checkpoints", state, recipe.keep, writes)
             if stopping:
+                accelerator.wait_for_everyone()  # none goes on before the checkpoint is there
                 if signal.SIGINT in stop:
                     raise KeyboardInterrupt
                 return TrainingResult(state.step, False, **measured)

@@ -18,13 +18,14 @@ from crate_interp.cli import main
 from tests.fuzz.damage import Mutator
 from tests.fuzz.damage_text import mutate_value, text_of
 from tests.fuzz.frame import Accepted
-from tests.fuzz.inputs_labels import make_ade20k, make_voc
+from tests.fuzz.inputs_labels import make_ade20k, make_saliency, make_voc
 from tests.fuzz.inputs_pictures import MODEL, make
 from tests.fuzz.inputs_yaml import RECIPE
 
 __all__ = ["ABOUT", "CELLS", "atoms", "curves", "evaluate", "go_on_maskcut", "go_on_semantic"]
 __all__ += ["go_on_training", "go_on_voc", "make_atlas", "make_maskcut", "make_results"]
-__all__ += ["make_semantic", "make_training", "make_voc_run"]
+__all__ += ["export", "go_on_probing", "make_probed", "make_semantic", "make_training"]
+__all__ += ["make_voc_run"]
 
 PICTURES = ["images/a.png", "images/f.bmp", "images/l.png"]
 TRAINING = {**RECIPE, "steps": 3, "save_every": 1, "keep": 3, "validation_split": None}
@@ -129,6 +130,30 @@ def go_on_training(folder: Path) -> int:
             if not torch.equal(found[name], tensor):
                 raise Accepted(f"{name}: other weights than those of a whole run")
     return code
+
+
+def _probe() -> int:
+    keys = ["probe_set=.", "probe_pictures=1", "probe_size=16"]
+    return main(["probe", "run", "--output", "table.csv", "--device", "cpu", "--set", *keys])
+
+
+def make_probed(folder: Path) -> None:
+    """Train three updates, and probe all but the last of what is kept."""
+    make_saliency(folder)
+    make_training(folder)
+    _quietly(folder, _probe)
+    table = folder / "table.csv"
+    table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def go_on_probing(folder: Path) -> int:
+    """Probe the rest."""
+    return _probe()
+
+
+def export(folder: Path) -> int:
+    """Make a model file of a checkpoint."""
+    return main(["convert", "run/checkpoints/step-00000002.pt", "out.safetensors"])
 
 
 def curves(folder: Path) -> int:

@@ -198,6 +198,28 @@ TARGETS = (
         GIT,
     ),
     Target(
+        "runs/probes",
+        runs.make_probed,
+        damage(["table.csv"], runs.CELLS),
+        runs.go_on_probing,
+        3,
+    ),
+    Target(
+        "runs/probes-of",
+        runs.make_probed,
+        damage(["table.json"], JSON, names=["table.csv"]),
+        runs.go_on_probing,
+        2,
+    ),
+    Target(
+        "runs/export",
+        runs.make_training,
+        damage(["run/checkpoints/*2.pt"], ARCHIVES, PICKLES, TENSORS),
+        runs.export,
+        4,
+        GIT,
+    ),
+    Target(
         "runs/curves",
         runs.make_training,
         damage(["run/metrics.csv"], runs.CELLS),

@@ -15,8 +15,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from crate_interp.data import write_scenes
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe, train
+from crate_interp.training.milestones import list_milestones
 from crate_interp.weights import load_backbone
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,13 @@ def runs(picture_folder, tmp_path_factory):
         "workers": 0,
         "log_every": 1,
     }
+    scenes = root / "scenes"
+    write_scenes(scenes, 1, 5)
+    (scenes / "demo").rename(scenes / "tiny")
+    annotations = scenes / "annotations" / "instances_demo.json"
+    annotations.rename(annotations.with_name("instances_tiny.json"))
+    kept = {"probe_every": 4, "probe_set": str(scenes / "tiny"), "keep_best": "tokencut_iou"}
+    kept |= {"milestone_every": 4, "ema_decay": 0.9}
     fsdp = {"sharding": "fsdp"}
     cases = [
         ("plain", {}, None),
@@ -75,6 +84,8 @@ def runs(picture_folder, tmp_path_factory):
         ("random-fsdp", {**RANDOM, **fsdp}, None),
         ("lion", {"optimizer": "lion", "precision": "bfloat16"}, None),
         ("lion-fsdp", {"optimizer": "lion", "precision": "bfloat16", **fsdp}, None),
+        ("kept", kept, None),
+        ("kept-fsdp", {**kept, **fsdp}, None),
         ("stopped", RANDOM, 4),
         ("stopped-fsdp", {**RANDOM, **fsdp}, 4),
         ("stopped-fsdp", {**RANDOM, **fsdp}, None),
@@ -114,6 +125,18 @@ def test_two_processes_train_what_one_does(runs, settings, tmp_path):
         assert np.allclose(losses(runs / name), losses(tmp_path), rtol=1e-6)
         # AdamW's first steps are the sign of the gradient, be it as small as rounding errors are.
         assert_close_weights(runs / name, tmp_path, 1e-4)
+
+
+def test_two_processes_keep_milestones_and_the_best_by_a_probe(runs):
+    for name in ("kept", "kept-fsdp"):
+        found = list_milestones(runs / name)
+        assert list(found) == [0, 4, 8]
+        assert load_file(found[8]).keys() == load_file(runs / name / "best.safetensors").keys()
+    first, second = (list_milestones(runs / name)[4] for name in ("kept", "kept-fsdp"))
+    first, second = load_file(first), load_file(second)
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    best = [load_file(runs / name / "best.safetensors") for name in ("kept", "kept-fsdp")]
+    assert all(torch.allclose(best[0][name], best[1][name], atol=1e-6) for name in best[0])
 
 
 @pytest.mark.parametrize("name", ["plain", "random", "lion"])
