@@ -23,6 +23,7 @@ from crate_interp.evaluation.coco_ap import (
 from crate_interp.evaluation.coco_input import (
     ResultsFile,
     has_masks,
+    object_masks,
     prepare_ground_truth,
     read_results,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "match_clusters",
     "mean_bootstrap",
     "mean_iou",
+    "object_masks",
     "prepare_ground_truth",
     "read_results",
     "saliency_score",
