@@ -19,6 +19,7 @@ from crate_interp.analysis import Atlas
 from crate_interp.cli import main
 from crate_interp.commands import atlas as task
 from crate_interp.data import decode_mask, open_coco
+from crate_interp.data.scenes import write_scenes
 from crate_interp.hooks import written_dictionary
 from crate_interp.runs import atlas_files, figure_files
 from crate_interp.runs.atlas_files import read_atlas, read_thumbnail
@@ -134,7 +135,7 @@ def test_limit_takes_pictures_of_all_classes(pictures, tmp_path):
 def test_scenes_label_patches_by_their_masks(tmp_path, monkeypatch):
     monkeypatch.setenv("CRATE_INTERP_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("crate_interp.data.coco.write_scenes", few_scenes)
+    monkeypatch.setattr("crate_interp.data.scenes.write_scenes", few_scenes)
     seen = {}
 
     class Builder(task.analysis.AtlasBuilder):
@@ -158,10 +159,8 @@ def test_scenes_label_patches_by_their_masks(tmp_path, monkeypatch):
         np.testing.assert_array_equal(seen[record.image_id].reshape(6, 6), expected)
 
 
-def few_scenes(folder):
-    from crate_interp.data import write_scenes
-
-    write_scenes(folder, count=3)
+def few_scenes(folder, count, seed):
+    write_scenes(folder, min(count, 3), seed)
 
 
 def test_image_that_cannot_be_read_is_named_and_left_out(pictures, tmp_path, capsys):
