@@ -12,7 +12,7 @@ else $(VENV)/bin/python -m pip install -q --disable-pip-version-check -e "$(1)";
 endef
 
 demo: $(VENV)/.ready
-	@$(VENV)/bin/crate-interp maskcut --model demo --coco demo --output runs/demo
+	@$(VENV)/bin/crate-interp maskcut --model photo --coco photos --block -2 --refine crf --output runs/demo
 
 test: $(VENV)/.ready-$(EXTRAS)
 	@$(VENV)/bin/python -m pytest
