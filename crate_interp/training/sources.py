@@ -50,7 +50,7 @@ class Source:
 def sources_of(recipe: Recipe) -> tuple[Source, ...]:
     """Give the sources of a recipe, with the keys of the recipe where they have none of their own.
 
-    Of `validation_split` and `held_out`, each has one or neither.
+    Each has `validation_split`, or `held_out`, or neither.
     """
     sources = recipe.data
     if isinstance(sources, str):
