@@ -260,8 +260,6 @@ def read_settings(texts: Sequence[str]) -> dict[str, list[str]]:
 def main() -> None:
     options = read_options()
     torch.set_num_threads(1)
-    # An untrained model finds most pictures constant: the table says enough.
-    logging.getLogger("crate_interp.segmentation").setLevel(logging.ERROR)
     recorder = Recorder(options)
     rows = read_rows(options.models, options.seeds, recorder.folder)
     if options.rival is not None and options.rival not in rows:
@@ -281,4 +279,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # An untrained model finds most pictures constant: the table says enough.
+    logging.getLogger("crate_interp.segmentation").setLevel(logging.ERROR)
     main()

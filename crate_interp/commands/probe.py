@@ -29,8 +29,8 @@ class ProbeRun(Command):
 
     folder: Path = option("run folder of `train`", positional=True)
     set: list[str] | None = option(
-        "key=value: keys of the recipe that decide about probes (probe_set, probe_pictures, "
-        "probe_size, probe_block), and probe_every, which leaves out updates between",
+        "key=value: keys of the recipe that decide about probes, such as probe_set, probe_size "
+        "and probe_block, and probe_every, which leaves out updates between",
         None,
         several=str,
     )

@@ -18,6 +18,7 @@ DRAWING = {
         "reconstruct",
         "pca",
         "layers",
+        "side-by-side",
         "curves",
         "ablate",
         "attribute",
