@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from crate_interp.data.scene_categories import CATEGORIES
-from crate_interp.data.scenes import training_batch
+from crate_interp.data.scenes import training_batch, write_scenes
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -13,6 +13,17 @@ TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 @pytest.fixture(autouse=True)
 def small_models(one_thread):
     """All models of these tests are small."""
+
+
+@pytest.fixture(scope="session")
+def probed_pictures(tmp_path_factory):
+    """`FOLDER/tiny`, two pictures with masks in `FOLDER/annotations`."""
+    folder = tmp_path_factory.mktemp("probe") / "set"
+    write_scenes(folder, count=2, seed=5)
+    (folder / "demo").rename(folder / "tiny")
+    annotations = folder / "annotations" / "instances_demo.json"
+    annotations.rename(annotations.with_name("instances_tiny.json"))
+    return folder / "tiny"
 
 
 @pytest.fixture(scope="session")

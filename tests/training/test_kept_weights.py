@@ -9,7 +9,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from crate_interp.cli import main
-from crate_interp.data import write_scenes
 from crate_interp.training import Recipe, train
 from crate_interp.training.milestones import list_milestones
 from crate_interp.weights import load_backbone
@@ -17,22 +16,16 @@ from crate_interp.weights import load_backbone
 NUMBER = "attention_miou_mass"
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """`FOLDER/tiny`, two pictures with masks in `FOLDER/annotations`."""
-    folder = tmp_path_factory.mktemp("probe") / "set"
-    write_scenes(folder, count=2, seed=5)
-    (folder / "demo").rename(folder / "tiny")
-    annotations = folder / "annotations" / "instances_demo.json"
-    annotations.rename(annotations.with_name("instances_tiny.json"))
-    return folder / "tiny"
-
-
 @pytest.fixture
-def keeping(settings, pictures):
+def keeping(settings, probed_pictures):
     """A run of 8 updates: milestones after 0, 3, 6, 8, probes after 0, 2, ..., 8."""
-    keys = {"probe_set": str(pictures), "probe_every": 2, "keep_best": NUMBER, "ema_decay": 0.5}
-    keys |= {"milestone_every": 3, "save_every": 4, "learning_rate": 0.01}
+    keys = {
+        "probe_set": str(probed_pictures),
+        "probe_every": 2,
+        "keep_best": NUMBER,
+        "ema_decay": 0.5,
+    }
+    keys |= {"milestone_every": 3, "save_every": 4, "learning_rate": 0.01, "ema_decay": 0.5}
     return {**settings, **keys}
 
 

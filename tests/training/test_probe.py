@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from crate_interp.cli import main
-from crate_interp.data import open_coco, write_scenes
+from crate_interp.data import open_coco
 from crate_interp.errors import InputError
 from crate_interp.segmentation import MaskCut
 from crate_interp.training import Recipe, TrainingState, train
@@ -21,20 +21,9 @@ from crate_interp.training.trackers import RunLog
 from crate_interp.weights import create_backbone, load_backbone, resolve_name
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """`FOLDER/tiny`, two pictures with masks in `FOLDER/annotations`."""
-    folder = tmp_path_factory.mktemp("probe") / "set"
-    write_scenes(folder, count=2, seed=5)
-    (folder / "demo").rename(folder / "tiny")
-    annotations = folder / "annotations" / "instances_demo.json"
-    annotations.rename(annotations.with_name("instances_tiny.json"))
-    return folder / "tiny"
-
-
 @pytest.fixture
-def probing(settings, pictures):
-    return {**settings, "probe_every": 3, "probe_set": str(pictures), "save_every": 2}
+def probing(settings, probed_pictures):
+    return {**settings, "probe_every": 3, "probe_set": str(probed_pictures), "save_every": 2}
 
 
 def rows(path):
@@ -66,11 +55,11 @@ def test_probes_change_nothing_but_their_file(probing, tmp_path, changes):
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_last_probe_is_that_of_the_exported_weights(probing, pictures, tmp_path, ema_decay):
+def test_last_probe_is_that_of_the_exported_weights(probing, probed_pictures, tmp_path, ema_decay):
     train(Recipe(**probing, ema_decay=ema_decay, probe_size=64), tmp_path)
     found = rows(tmp_path / "probes.csv")
     predictor = MaskCut(load_backbone(tmp_path / "model.safetensors"), size=64)
-    expected = measure_emergence(predictor, open_coco("tiny", pictures.parent)).numbers()
+    expected = measure_emergence(predictor, open_coco("tiny", probed_pictures.parent)).numbers()
     assert list(found[-1]) == ["step", *expected]
     assert {name: float(found[-1][name]) for name in expected} == expected
     assert found[0]["coding_rate_0"] != found[-1]["coding_rate_0"]
@@ -134,13 +123,13 @@ def test_probes_that_cannot_be_made_are_refused_at_the_start(probing, tmp_path, 
     assert not (tmp_path / "probes.csv").exists()
 
 
-def test_pictures_without_objects_are_refused(probing, pictures, tmp_path):
+def test_pictures_without_objects_are_refused(probing, probed_pictures, tmp_path):
     for name in ("tiny", "annotations"):
         (tmp_path / name).mkdir()
-    file = pictures.parent / "annotations" / "instances_tiny.json"
+    file = probed_pictures.parent / "annotations" / "instances_tiny.json"
     content = json.loads(file.read_text()) | {"annotations": []}
     (tmp_path / "annotations" / file.name).write_text(json.dumps(content))
-    for picture in pictures.iterdir():
+    for picture in probed_pictures.iterdir():
         (tmp_path / "tiny" / picture.name).write_bytes(picture.read_bytes())
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="expected images with ground truth, found none"):
