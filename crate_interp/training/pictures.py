@@ -67,7 +67,7 @@ class DatasetPictures:
             try:
                 image, label = _read(part.reader, inside)
             except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
-                name = part.reader.filename(inside, absolute=True)
+                name = self._name(number % len(self))
                 if self._recipe.on_error == "raise":
                     raise InputError(
                         f"{name}: not a readable image ({error}); on_error: skip goes on"
