@@ -82,6 +82,7 @@ def process_images(
     batch_size: int,
     workers: int,
     done: Container[int] = (),
+    read_in_threads: bool = False,
 ) -> Generator[Finished[Result], None, None]:
     """Read images, put them through a model in batches, and finish each, all three at once.
 
@@ -102,6 +103,8 @@ def process_images(
         workers: Processes that read, and threads that finish. With 0 there is one thread for each,
             and no process.
         done: Ids of images to leave out.
+        read_in_threads: Read in `workers` threads instead, where this process may be lost: one that
+            others watch over, and that a damaged image may end.
 
     Yields:
         Every image that is not done.
@@ -116,7 +119,7 @@ def process_images(
     reading: deque[list[_Reading]] = deque()
     finishing: deque[_Finishing] = deque()
     with ExitStack() as pools:
-        readers = pools.enter_context(_Readers(read, workers))
+        readers = pools.enter_context(_Readers(read, workers, read_in_threads))
         pools.callback(torch.set_num_threads, torch.get_num_threads())  # which threads change
         finishers = ThreadPoolExecutor(max(1, workers), "finish", torch.set_num_threads, (1,))
         pools.callback(finishers.shutdown, wait=True, cancel_futures=True)
@@ -206,10 +209,12 @@ class _Readers(Generic[Image]):
     image that kills its reader is found, and no other is lost.
     """
 
-    def __init__(self, read: Callable[[ImageRecord], Image], workers: int) -> None:
+    def __init__(
+        self, read: Callable[[ImageRecord], Image], workers: int, in_threads: bool
+    ) -> None:
         self._read = read
         self._workers = workers
-        self._pool = _open_pool(workers)
+        self._pool = ThreadPoolExecutor(workers, "read") if in_threads else _open_pool(workers)
 
     def __enter__(self) -> _Readers[Image]:
         return self

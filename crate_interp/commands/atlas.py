@@ -37,9 +37,9 @@ Strongest = Annotated[int, Range(1, 1000)]
 
 @dataclass
 class _Reading(Reading):
-    """The site to read, the classes of the patches if they are known, and the sums."""
+    """The site to read and its width, and the classes of the patches if they are known."""
 
-    builder: analysis.AtlasBuilder = field(kw_only=True)
+    width: int = field(kw_only=True)
     classes: tuple[str, ...] = field(kw_only=True)
     labels: Labels | None = field(kw_only=True)
 
@@ -98,21 +98,23 @@ class Atlas(ImageFilesCommand):
                     f"sheet: atom {atom} is out of range: the block has 0 to {width - 1}"
                 )
         classes, labels = _classes_of(run.images)
-        builder = analysis.AtlasBuilder(
-            width, observer.grid_hw, len(classes), self.strongest, observer.device
-        )
         return _Reading(
             [site],
             [self.block],
             settings={"site": site.value},
-            builder=builder,
+            width=width,
             classes=classes,
             labels=labels,
         )
 
     def collect(self, run: Run) -> None:
         """Add up what is measured of the images."""
-        run.fold(self.measure, run.reading.builder)
+        width, classes = run.reading.width, len(run.reading.classes)
+        observer, strongest = run.observer, self.strongest
+        builder = analysis.AtlasBuilder(
+            width, observer.grid_hw, classes, strongest, observer.device
+        )
+        run.fold(self.measure, builder)
 
     def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
         """Read the values of the atoms at each patch, and the class of the patch."""
@@ -128,7 +130,7 @@ class Atlas(ImageFilesCommand):
         """
         from crate_interp.runs import atlas_files, atom_rows, figure_files
 
-        atlas = run.reading.builder.build()
+        atlas = run.sums.build()
         source = self._source(run)
         records = {record.image_id: record for record in run.images.records}
         shown = np.unique(atlas.top_images[atlas.top_images >= 0]).tolist()

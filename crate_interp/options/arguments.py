@@ -145,6 +145,8 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
             continue
         if several:
             arguments |= {"nargs": "+", "action": "extend"}
+        if "alone" in option.metadata:
+            arguments |= {"nargs": "?", "const": option.metadata["alone"]}
         title = option.metadata.get("group", "")
         group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
         also = [f"--{name}" for name in option.metadata.get("also", [])]

@@ -47,6 +47,7 @@ __all__ = [
     "precision_of",
     "release_of",
     "statistics_of",
+    "usable_cores",
     "workers_of",
 ]
 
@@ -153,10 +154,12 @@ def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:
 
 def workers_of(asked: int | None) -> int:
     """Find the number of an option `--workers`: half of the cores that this process may use."""
-    if asked is not None:
-        return asked
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(_MAX_WORKERS, usable // 2))
+    return max(1, min(_MAX_WORKERS, usable_cores() // 2)) if asked is None else asked
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, int | None]:

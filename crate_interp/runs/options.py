@@ -34,6 +34,7 @@ Stride = Annotated[int, Range(1, 1024)]
 WEIGHTS = "weights and their input"  # heading of the options of all commands that load weights
 COLUMN_INCHES = {"one-column": 3.35, "two-columns": 6.9}
 FIGURES = "figures"  # heading of the options that figures have in common
+WORKERS = "where images are worked off; the results are the same everywhere"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,21 @@ class ModelOptions(WeightsOptions, FigureOptions):
         presentation=True,
     )
     limit: AtLeastOne | None = option("only the first images", None)
+    devices: str | None = option(
+        "workers, each with a model of its own: a number, `auto` for one on each GPU, or names "
+        "such as cuda:0,cuda:1 (default: this process does it alone); needs the extra ray",
+        None,
+        group=WORKERS,
+        presentation=True,
+    )
+    cluster: str | None = option(
+        "work on a Ray cluster: its address (ray://HOST:10001, HOST:6379), `auto` for the one of "
+        "this machine; without an address a new one of this machine alone",
+        None,
+        alone="local",
+        group=WORKERS,
+        presentation=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,17 +33,15 @@ __all__ = [
 ]
 
 
-def provenance_of(
-    options: ModelOptions, observer: Observer, images: ImageSet | None = None
-) -> dict[str, Any]:
+def provenance_of(options: ModelOptions, observer: Observer) -> dict[str, Any]:
     """Record what a command's numbers are made of: weights, settings and versions.
 
-    The settings are all that decides the results; a run goes on only if they are the same.
+    The settings are all that decides the results, but for the images; a run goes on only if they
+    are the same.
 
     Args:
         options: Options of the command.
         observer: Observer of the model; tells size, device and number type that `auto` stands for.
-        images: Images of the command; `None` for a command of one image, which its settings name.
     """
     weights = weights_of(options)
     settings = {
@@ -56,9 +54,6 @@ def provenance_of(
         **statistics_of(observer.model),
         "batch_size": batch_size_of(options.batch_size, observer),
     }
-    if images is not None:
-        # Commands over files have the names that were given there already.
-        settings["image_set" if "images" in settings else "images"] = describe_images(images)
     return {"weights": weights, "settings": settings, "versions": versions()}
 
 

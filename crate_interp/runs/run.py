@@ -4,54 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from crate_interp.data import ImageRecord, ImageSet, ResizedImage
-from crate_interp.engine import StageClock, process_images
+from crate_interp.data import ImageRecord, ImageSet
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
+from crate_interp.runs.engines import Engine
 from crate_interp.runs.fold import Accumulator, Fold
-from crate_interp.runs.inference import workers_of
 from crate_interp.runs.journal import Entry
+from crate_interp.runs.passes import Forward, Measure, Pass, SeenImage
 from crate_interp.runs.progress import progress_bar
 from crate_interp.runs.run_folder import RunFolder
-from crate_interp.structures import ImageGeometry, InputSize
 
 if TYPE_CHECKING:
     from crate_interp.runs.command import ImageCommand
 
 __all__ = ["Run", "SeenImage"]
-
-# Measures one image: the image, and what the forward pass gave.
-Measure = Callable[["Run", "SeenImage", Any], Mapping[str, Any]]
-Forward = Callable[["Run", Sequence[ResizedImage], StageClock], Any]
-
-
-@dataclass(frozen=True)
-class SeenImage:
-    """An image that is measured.
-
-    Attributes:
-        record: Name, path and id of the image.
-        rgb: The image at the model's size.
-        geometry: Geometry of its patches, the model's pixels and its own pixels.
-        stage: Counts seconds: `with image.stage("cut"): ...`.
-        picture: Own pixels of the image, for the first images that `Reading.pictures` counts.
-    """
-
-    record: ImageRecord
-    rgb: UInt8[np.ndarray, "H W 3"]
-    geometry: ImageGeometry
-    stage: StageClock
-    picture: UInt8[np.ndarray, "H2 W2 3"] | None
 
 
 @dataclass
@@ -64,10 +36,12 @@ class Run:
         images: The images.
         output: Place of the final files: the run folder, or the file that the user names.
         provenance: Weights, settings and versions, which stand beside every number.
+        engine: Where the images are worked off.
         reading: Result of `command.reading`.
         folder: Folder that keeps the journal.
         entries: Entries of the images that did not fail, in their order.
         failed: Images that failed, with reasons.
+        sums: Sums over the images, of a command that folds them.
         measured: Number of images that this process has kept an entry of.
         parts: Runs of all models of the command, this one among them.
         this_time: Images, seconds and memory of this process.
@@ -78,10 +52,12 @@ class Run:
     images: ImageSet
     output: Path
     provenance: dict[str, Any]
+    engine: Engine
     reading: Any = None  # a subclass of `Reading`
     folder: RunFolder = field(init=False)
     entries: list[Entry] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+    sums: Any = None
     measured: int = 0
     parts: Sequence[Run] = ()
     this_time: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +66,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Settings, as the provenance has them; `model` and `size` among them."""
         return dict(self.provenance["settings"])
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images in a forward pass."""
+        return 1 if self.command.one_by_one else int(self.provenance["settings"]["batch_size"])
 
     def each(
         self,
@@ -140,9 +121,10 @@ class Run:
         Raises:
             InputError: The sums cannot be written, or refuse an image.
         """
+        self.sums = accumulator
         with closing(Fold(self.folder.path / "sums.npz", accumulator)) as sums:
             done = set(sums.image_ids)
-            with closing(self._measured(self.images, measure, forward, done)) as measured:
+            with closing(self._measured(self.images, measure, forward, done, True)) as measured:
                 for record, values, _ in measured:
                     sums.add(record.image_id, values)
         done = set(sums.image_ids)
@@ -176,31 +158,18 @@ class Run:
         measure: Measure,
         forward: Forward | None,
         done: Container[int],
+        in_order: bool = False,
     ) -> Generator[tuple[ImageRecord, Mapping[str, Any], dict[str, float]], None, None]:
         """Measure the images that are not done: each with its values and the seconds of stages."""
-        observer, records = self.observer, images.records
-        pictured = self._pictured_ids() if images is self.images else frozenset()
-
-        def finish(
-            record: ImageRecord, image: ResizedImage, output: Any, stage: StageClock
-        ) -> Mapping[str, Any]:
-            geometry = observer.geometry(image.original_hw)
-            geometry.refuse_less_than_a_patch(str(record.path))
-            seen = SeenImage(record, image.rgb, geometry, stage, image.picture)
-            return measure(self, seen, output)
-
-        outcomes = process_images(
-            records,
-            partial(_read, size=observer.input_size, pictured=pictured),
-            partial(forward or self.command.forward, self),
-            finish,
-            batch_size=1 if self.command.one_by_one else self.settings["batch_size"],
-            workers=workers_of(self.command.workers),
-            done=done,
-        )
-        before = sum(record.image_id in done for record in records)
+        pictured = self._pictured_ids() if images is self.images else frozenset[int]()
+        work = Pass(measure, forward or self.command.forward, self.reading, pictured)
+        outcomes = self.engine.process(self, work, images.records, done, in_order)
+        before = sum(record.image_id in done for record in images.records)
         bar = progress_bar(
-            desc=self.command.command_name(), total=len(records), initial=before, unit="image"
+            desc=self.command.command_name(),
+            total=len(images.records),
+            initial=before,
+            unit="image",
         )
         with closing(outcomes), bar as progress:
             for image in outcomes:
@@ -220,7 +189,3 @@ class Run:
 
 def _name_of(record: ImageRecord) -> dict[str, Any]:
     return {"image_id": record.image_id, "file_name": record.file_name}
-
-
-def _read(record: ImageRecord, size: InputSize, pictured: frozenset[int]) -> ResizedImage:
-    return record.read_resized(size, keep_picture=record.image_id in pictured)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from crate_interp.data import ImageSet
 from crate_interp.errors import InputError
+from crate_interp.runs.engines import Engine, opened_engines
 from crate_interp.runs.figure_files import list_files
 from crate_interp.runs.inference import peak_memory_mb
 from crate_interp.runs.output_files import write_output
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Text
-from crate_interp.runs.provenance import default_output, provenance_of
+from crate_interp.runs.provenance import default_output, describe_images
 from crate_interp.runs.run import Run
 from crate_interp.runs.run_folder import open_run_folder
 
@@ -38,14 +39,15 @@ def work_off(command: ImageCommand) -> int:
     command.check()
     images = command.open_images()
     parts = command.parts()
-    with ExitStack() as folders:
+    with ExitStack() as folders, opened_engines(command) as engine_of:
         runs: list[Run] = []
         for number, part in enumerate(parts):
-            run = _start(part, images, str(number) if len(parts) > 1 else "", folders)
-            runs.append(run)
-            started = time.perf_counter()
-            part.collect(run)
-            run.this_time = _this_time(run, time.perf_counter() - started)
+            with engine_of(part) as engine:
+                run = _start(part, images, str(number) if len(parts) > 1 else "", folders, engine)
+                runs.append(run)
+                started = time.perf_counter()
+                part.collect(run)
+                run.this_time = _this_time(run, time.perf_counter() - started)
             if not run.entries and not command.run_folder:
                 raise InputError(
                     f"{images.name}: expected an image or more that can be used, found none: none "
@@ -62,13 +64,17 @@ def work_off(command: ImageCommand) -> int:
     return 1 if any(run.failed for run in runs) else 0
 
 
-def _start(command: ImageCommand, images: ImageSet, part: str, folders: ExitStack) -> Run:
-    observer = command.load_observer()
-    provenance = provenance_of(command, observer, images)
+def _start(
+    command: ImageCommand, images: ImageSet, part: str, folders: ExitStack, engine: Engine
+) -> Run:
+    observer, provenance = engine.load(images)
+    settings = provenance["settings"]
+    # Commands over files have the names that were given there already.
+    settings["image_set" if "images" in settings else "images"] = describe_images(images)
     output = command.output
     if output is None:
         output = default_output(command.default_name(), command.model, images)
-    run = Run(command, observer, images, output, provenance)
+    run = Run(command, observer, images, output, provenance, engine)
     run.reading = command.reading(run)
     provenance["settings"] |= run.reading.settings
     place = command.place_of_run(output)

@@ -3,9 +3,7 @@
 import json
 from operator import itemgetter
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from crate_interp.cli import main
 from crate_interp.commands import find_commands
@@ -34,22 +32,6 @@ COMMANDS = {
 }
 OPTIONS = ["--size", "24", "--workers", "0", "--batch-size", "2", "--format", "png"]
 OF_TIME = ("seconds", "this_time")  # keys of summaries
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    folder, masks = (tmp_path / "data" / name for name in ("images", "masks"))
-    folder.mkdir(parents=True)
-    masks.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(5):
-        rgb = rng.integers(0, 60, (30, 40, 3), np.uint8)
-        rgb[5:20, 5 * number : 5 * number + 15] = rng.integers(150, 255, 3)
-        Image.fromarray(rgb).save(folder / f"{number}.png")
-        mask = np.zeros((30, 40), np.uint8)
-        mask[5:20, 5 * number : 5 * number + 15] = 255
-        Image.fromarray(mask).save(masks / f"{number}.png")
-    return folder
 
 
 def command(name, pictures, output):
