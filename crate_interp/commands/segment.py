@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from crate_interp import data, evaluation, segmentation, structures, visualization
 from crate_interp.commands.segmenter_choice import (
@@ -25,7 +23,7 @@ from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand
 from crate_interp.runs.journal import Entry, JournalEntry
-from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture, Text
+from crate_interp.runs.outputs import Conclusion, Drawing, Output, Picture, Text
 from crate_interp.runs.picture_names import file_stems
 from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter, image_name
 
@@ -93,7 +91,8 @@ class SegmentCommand(ImageCommand):
         "draw overlays of the first images, and a sheet of them", 16, presentation=True
     )
     export: list[str] = option(
-        "formats of the masks, for other tools: coco (annotations.json), or another package's",
+        "formats of the masks, for other tools: coco (annotations.json), yolo (yolo/), parquet "
+        "(masks.parquet), or another package's",
         ["coco"],
         several=str,
         presentation=True,
@@ -157,35 +156,38 @@ class SegmentCommand(ImageCommand):
 
     def conclude(self, run: Run) -> Conclusion:
         """Score the masks, and write them as COCO results, as annotations and as overlays."""
-        results = [result for entry in run.entries for result in entry["results"]]
-        scores = _score(run.images, results)
+        scores = _score(run.images, run.entries)
+        count = sum(len(entry["results"]) for entry in run.entries)
         summary = {
             "average_precision": {name: asdict(score) for name, score in scores.items()},
             "images": len(run.entries),
-            "masks": len(results),
+            "masks": count,
         }
         title = f"{self.title}, {run.settings['model']} on {run.images.name}"
-        text = f"{len(run.entries)} images, {len(results)} masks"
+        text = f"{len(run.entries)} images, {count} masks"
         if scores:
             name, score = list(scores.items())[-1]
             title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"
             text = evaluation.format_table(scores["box"], scores.get("mask")) + "\n" + text
-        return Conclusion(self._outputs(run, results, title), text, summary)
+        return Conclusion(self._outputs(run, title), text, summary)
 
-    def _outputs(self, run: Run, results: list[Any], title: str) -> Iterator[Output]:
-        yield Json("results", results)
+    def _outputs(self, run: Run, title: str) -> Iterator[Output]:
+        yield Text("results.json", partial(_write_results, run.entries))
         masks = f"{self.title} masks of {run.images.name}"
         for name in self.export:
-            for file, content in EXPORTS[name]().files(_exported(run.entries), masks):
+            for file, content in EXPORTS[name]().files(_Exported(run.entries), masks):
                 yield Text(file, content)
         shown = run.entries[: self.visualize]
-        paths = {record.image_id: record.path for record in run.images.records}
+        ids = {entry["image_id"] for entry in shown}
+        records = {
+            record.image_id: record for record in run.images.records if record.image_id in ids
+        }
         stems = file_stems([entry["file_name"] for entry in shown], {"sheet"})
         drawn: list[Any] = []
         captions: list[str] = []
         for stem, entry in zip(stems, shown, strict=True):
-            instances = _instances_of(entry)
-            rgb = data.read_image(paths[entry["image_id"]])
+            instances = data.instances_of(entry["results"], entry["hw"])
+            rgb = records[entry["image_id"]].read()
             picture = visualization.draw_instances(rgb, instances)
             yield Picture(f"images/{stem}", picture)
             if len(drawn) < SHEET_PICTURES:
@@ -230,10 +232,11 @@ def _are_cut_together(recorded: Sequence[Activations]) -> bool:
     return all(tensor.is_cuda and bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, CocoScores]:
+def _score(images: ImageSet, entries: Iterable[Entry]) -> dict[str, CocoScores]:
     """AP of boxes and masks; images that could not be read count as images without a mask."""
     if images.annotations is None:
         return {}
+    results = list(_results_of(entries))
     score = partial(
         evaluation.coco_average_precision,
         images.annotations,
@@ -244,14 +247,24 @@ def _score(images: ImageSet, results: Sequence[Mapping[str, Any]]) -> dict[str, 
     return {name: score(iou_type=iou_type) for iou_type, name in types}
 
 
-def _exported(entries: Iterable[Entry]) -> Iterator[ExportedImage]:
-    for entry in entries:
-        place = (entry["image_id"], entry["file_name"], entry["hw"])
-        yield data.ExportedImage(*place, _instances_of(entry))
+def _results_of(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
+    return (result for entry in entries for result in entry["results"])
 
 
-def _instances_of(entry: Entry) -> Instances:
-    masks = np.zeros((len(entry["results"]), *entry["hw"]), dtype=bool)
-    for mask, result in zip(masks, entry["results"], strict=True):
-        mask[:] = data.decode_mask(result["segmentation"])
-    return structures.Instances(masks)
+def _write_results(entries: Iterable[Entry], file: IO[bytes]) -> None:
+    from crate_interp.files import write_json_pieces  # not for --help
+
+    write_json_pieces(file, _results_of(entries))
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """Images of entries, made anew each time that they are gone through."""
+
+    entries: Iterable[Entry]
+
+    def __iter__(self) -> Iterator[ExportedImage]:
+        for entry in self.entries:
+            yield data.ExportedImage(
+                entry["image_id"], entry["file_name"], entry["hw"], entry["results"]
+            )

@@ -37,6 +37,7 @@ from .labelled.voc import open_voc as open_voc
 from .rle import annotations_of as annotations_of
 from .rle import decode_mask as decode_mask
 from .rle import encode_masks as encode_masks
+from .rle import instances_of as instances_of
 from .rle import results_of as results_of
 from .scenes import draw_scene as draw_scene
 from .scenes import write_scenes as write_scenes

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from crate_interp.plugins import Table
 
 if TYPE_CHECKING:
     from crate_interp.structures import Instances
 
-__all__ = ["EXPORTS", "Export", "ExportedImage"]
+__all__ = ["EXPORTS", "Content", "Export", "ExportedImage"]
+
+Content: TypeAlias = str | bytes | Callable[[IO[bytes]], None]
+"""What a file holds; a function writes it to an open file, piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -23,30 +27,36 @@ class ExportedImage:
         image_id: Number of the image in its set.
         file_name: Name of the image, with folders.
         hw: Height and width, pixels.
-        instances: Masks, boxes and scores, in the pixels of the image.
+        results: Masks as entries of a COCO results file, as `results_of` writes them.
     """
 
     image_id: int
     file_name: str
     hw: tuple[int, int]
-    instances: Instances
+    results: Sequence[Mapping[str, Any]]
+
+    @cached_property
+    def instances(self) -> Instances:
+        """Masks, boxes and scores, in the pixels of the image; decoded when asked for."""
+        from crate_interp.data.rle import instances_of
+
+        return instances_of(self.results, self.hw)
 
 
 class Export(ABC):
     """A format of masks: one file of `crate_interp/data/exports/`, or of an installed package."""
 
     @abstractmethod
-    def files(
-        self, images: Iterable[ExportedImage], title: str
-    ) -> Iterator[tuple[str, str | bytes]]:
+    def files(self, images: Iterable[ExportedImage], title: str) -> Iterator[tuple[str, Content]]:
         """Write masks.
 
         Args:
-            images: The images, in order; they come one at a time.
+            images: The images, in order; they come one at a time, and may be gone through again.
             title: Name of the masks.
 
         Yields:
-            Path below the run folder, and content, of each file.
+            Path below the run folder, and content, of each file. The content of a file that grows
+            with the number of images is a function, so that memory does not.
         """
 
 

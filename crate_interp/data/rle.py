@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,15 @@ from pycocotools import mask as coco_mask
 from crate_interp.errors import InputError, shorten
 from crate_interp.structures import Instances
 
-__all__ = ["annotations_of", "check_rle", "decode_mask", "encode_masks", "results_of"]
+__all__ = [
+    "annotations_of",
+    "area_of",
+    "check_rle",
+    "decode_mask",
+    "encode_masks",
+    "instances_of",
+    "results_of",
+]
 
 MAX_PIXELS = 1 << 29  # of a mask: 512 MiB of them as bool
 MAX_COUNTS = 1 << 24  # runs, or characters that stand for them
@@ -47,6 +55,15 @@ def decode_mask(rle: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
     height, width = rle["size"]
     values = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def area_of(rle: Mapping[str, Any]) -> int:
+    """Count the pixels of a mask without decoding it.
+
+    Raises:
+        InputError: As `check_rle` does.
+    """
+    return int(check_rle(rle)[1::2].sum())
 
 
 def check_rle(rle: Any) -> Int64[np.ndarray, " runs"]:
@@ -150,6 +167,25 @@ def results_of(instances: Instances, image_id: int) -> list[dict[str, Any]]:
             encode_masks(instances.masks), instances.boxes_xyxy, instances.scores, strict=True
         )
     ]
+
+
+def instances_of(results: Sequence[Mapping[str, Any]], hw: tuple[int, int]) -> Instances:
+    """Read instances back from entries that `results_of` wrote; boxes are those of the masks.
+
+    Args:
+        results: Entries of one image, in order.
+        hw: Height and width of the image, pixels.
+
+    Raises:
+        InputError: A mask is malformed, or of another size.
+    """
+    masks = np.zeros((len(results), *hw), dtype=bool)
+    for mask, result in zip(masks, results, strict=True):
+        decoded = decode_mask(result["segmentation"])
+        if decoded.shape != mask.shape:
+            raise InputError(f"size: expected a mask of {mask.shape}, found {decoded.shape}")
+        mask[:] = decoded
+    return Instances(masks, [result["score"] for result in results])  # type: ignore[arg-type]
 
 
 def annotations_of(instances: Instances, image_id: int, first_id: int) -> list[dict[str, Any]]:

@@ -6,11 +6,15 @@ import codecs
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import (
     Annotated,
     Any,
+    BinaryIO,
     Literal,
     TypeVar,
     Union,
@@ -24,7 +28,7 @@ import msgspec
 
 from crate_interp.errors import InputError, shorten
 
-__all__ = ["checked_as", "parse_json_as", "read_bytes", "read_json_as"]
+__all__ = ["checked_as", "opened", "parse_json_as", "read_bytes", "read_json_as"]
 
 Kind = TypeVar("Kind")
 
@@ -60,11 +64,18 @@ def parse_json_as(content: bytes | str, kind: type[Kind], source: str) -> Kind:
     if isinstance(content, bytes):
         content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return msgspec.json.decode(content, type=kind)
+        value: Kind = _decoder_of(kind).decode(content)  # type: ignore[arg-type]  # types hash
+        return value
     except msgspec.ValidationError as error:
         raise InputError(f"{source}: {_expected_found(str(error), content)}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{source}: not a JSON file: {error}") from None
+
+
+@cache
+def _decoder_of(kind: Any) -> msgspec.json.Decoder[Any]:
+    """A decoder, which is made once: to look at a type takes longer than to read a line."""
+    return msgspec.json.Decoder(kind)
 
 
 @overload
@@ -103,11 +114,22 @@ def read_bytes(path: str | os.PathLike[str], most: int = -1) -> bytes:
         InputError: It cannot be read: it is missing, a folder, a device or a pipe, or its name is
             none.
     """
+    with opened(path) as file:
+        return file.read(most)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file to read it in a `with` block, in which all that the system refuses is named.
+
+    Raises:
+        InputError: As `read_bytes`.
+    """
     try:
         if stat.S_IFMT(Path(path).stat().st_mode) in (stat.S_IFIFO, stat.S_IFCHR):  # without end
             raise InputError(f"{path}: expected a file, found a device or a pipe")
         with Path(path).open("rb") as file:
-            return file.read(most)
+            yield file
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from crate_interp.data.export import Content
 from crate_interp.errors import InputError
 from crate_interp.files import write_whole
 
@@ -104,12 +105,12 @@ def write_json(path: Path, content: Any, advice: str = "") -> None:
     write_file(path, text + "\n", advice)
 
 
-def write_file(path: Path, content: str | bytes, advice: str = "") -> None:
+def write_file(path: Path, content: Content, advice: str = "") -> None:
     """Write a file; it appears whole or not.
 
     Args:
         path: Path of the file; folders that are missing are made.
-        content: Text, which becomes UTF-8, or bytes.
+        content: Text, which becomes UTF-8; bytes; or a function that writes to the open file.
         advice: As for `naming`.
 
     Raises:
@@ -118,7 +119,10 @@ def write_file(path: Path, content: str | bytes, advice: str = "") -> None:
     with naming(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path, "w" if isinstance(content, str) else "wb") as file:
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt8
 
+    from crate_interp.data.export import Content
     from crate_interp.visualization import Figure
 
 __all__ = ["Arrays", "Conclusion", "Drawing", "Json", "Output", "Picture", "Table", "Text"]
@@ -58,10 +59,10 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A file of any format; its name has its suffix."""
+    """A file of any format; its name has its suffix. A function writes it to the open file."""
 
     name: str
-    content: str | bytes
+    content: Content
 
 
 Output: TypeAlias = Drawing | Arrays | Table | Json | Picture | Text

@@ -55,7 +55,7 @@ class Run:
     engine: Engine
     reading: Any = None  # a subclass of `Reading`
     folder: RunFolder = field(init=False)
-    entries: list[Entry] = field(default_factory=list)
+    entries: Sequence[Entry] = ()
     failed: list[dict[str, Any]] = field(default_factory=list)
     sums: Any = None
     measured: int = 0
@@ -78,7 +78,7 @@ class Run:
         forward: Forward | None = None,
         name: str = "journal",
         images: ImageSet | None = None,
-    ) -> list[Entry]:
+    ) -> Sequence[Entry]:
         """Measure the images that the journal lacks, and keep the entry of each.
 
         Args:
@@ -102,10 +102,7 @@ class Run:
                 journal.append({**_name_of(record), **values, "seconds": seconds})
                 writing = time.perf_counter() - started
                 self.measured += 1
-        kept = journal.finished()
-        self.entries = [
-            kept[record.image_id] for record in images.records if record.image_id in kept
-        ]
+        self.entries = journal.finished().of(record.image_id for record in images.records)
         return self.entries
 
     def fold(
@@ -141,7 +138,8 @@ class Run:
     def pictured(self) -> list[Entry]:
         """Entries of the images whose pictures `measure` got; they are the first of `entries`."""
         pictured = self._pictured_ids()
-        return [entry for entry in self.entries if entry["image_id"] in pictured]
+        first = self.entries[: len(pictured)]
+        return [entry for entry in first if entry["image_id"] in pictured]
 
     @property
     def stem(self) -> str:

@@ -144,8 +144,10 @@ def _seconds(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Stages overlap, so that they take longer together than the run does.
     """
-    stages = dict.fromkeys(stage for entry in entries for stage in entry["seconds"])
-    total = {stage: sum(entry["seconds"].get(stage, 0.0) for entry in entries) for stage in stages}
+    total: dict[str, float] = {}
+    for entry in entries:
+        for stage, seconds in entry["seconds"].items():
+            total[stage] = total.get(stage, 0.0) + seconds
     count, whole = max(1, len(entries)), sum(total.values()) or 1.0
     return {
         "total": {stage: round(value, 3) for stage, value in total.items()},

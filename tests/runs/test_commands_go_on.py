@@ -9,7 +9,7 @@ from crate_interp.cli import main
 from crate_interp.commands import find_commands
 from crate_interp.runs.command import ImageCommand
 from crate_interp.runs.fold import Fold
-from crate_interp.runs.run_folder import RunFolder
+from crate_interp.runs.journal_file import JournalFile
 
 # What each command is given besides the pictures and the output; `{}` stands for the pictures,
 # and `{data}` for the folder of them and of masks of what is on them.
@@ -78,7 +78,7 @@ def test_a_stopped_command_goes_on_to_the_same_files(name, pictures, tmp_path, m
 
         return stop
 
-    monkeypatch.setattr(RunFolder, "append", stopping(RunFolder.append, itemgetter("image_id")))
+    monkeypatch.setattr(JournalFile, "append", stopping(JournalFile.append, itemgetter("image_id")))
     monkeypatch.setattr(Fold, "add", stopping(Fold.add, int))
     arguments = command(name, pictures, stopped)
     for _ in range(2):

@@ -25,13 +25,13 @@ def folder(tmp_path):
     path = tmp_path / "run"
     with open_run_folder(path, {"tau": 0.15}, Entry) as run:
         for image_id in (1, 2, 3):
-            run.append(entry_of(image_id))
+            run.journal().append(entry_of(image_id))
     return path
 
 
 def finished(path):
     with open_run_folder(path, {"tau": 0.15}, Entry) as run:
-        return run.finished()
+        return run.journal().finished()
 
 
 def with_checksum(entry):
@@ -74,9 +74,9 @@ def test_a_damaged_line_is_told_of_and_done_again(folder, caplog, damage, messag
     assert len(told) < 530
     caplog.clear()
     with open_run_folder(folder, {"tau": 0.15}, Entry) as run:
-        run.finished()
-        run.append(entry_of(2))
-        assert set(run.finished()) == {1, 2, 3}
+        run.journal().finished()
+        run.journal().append(entry_of(2))
+        assert set(run.journal().finished()) == {1, 2, 3}
     assert not caplog.messages
     assert len(journal.read_bytes().splitlines()) == 3
 
@@ -147,8 +147,77 @@ def test_another_journal_of_a_folder_has_arrays_alone_and_can_be_removed(folder)
         other.append({**known, "features": np.arange(3)})
         np.testing.assert_array_equal(other.finished()[1]["features"], np.arange(3))
         for _ in range(2):
-            other.remove_journal()
+            other.remove()
         assert other.finished() == {}
-        assert run.journal("journal").finished()[1]["score"] == 0.25
+        assert run.journal().finished()[1]["score"] == 0.25
     names = {path.name for path in folder.iterdir()}
     assert names == {".lock", "settings.json", "journal.jsonl"}
+
+
+def test_entries_are_those_of_a_plain_reading_in_any_order(folder):
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    plain = {entry["image_id"]: entry for entry in (json.loads(line)["entry"] for line in lines)}
+    done = finished(folder)
+    assert done == plain
+    assert (2 in done, 4 in done, len(done), list(done)) == (True, False, 3, [1, 2, 3])
+    entries = done.of([3, 4, 1])
+    assert list(entries) == [entries[0], entries[-1]] == [plain[3], plain[1]]
+    assert list(entries[1:]) == [plain[1]]
+    assert (len(entries), len(entries[:0]), list(done.of([]))) == (2, 0, [])
+    with pytest.raises(KeyError):
+        done[4]
+    with pytest.raises(IndexError):
+        entries[2]
+
+
+def test_an_empty_journal_has_no_entries(folder):
+    (folder / "journal.jsonl").write_bytes(b"")
+    assert finished(folder) == {}
+
+
+def test_what_was_found_finished_does_not_grow_with_the_journal(folder):
+    with open_run_folder(folder, {"tau": 0.15}, Entry) as run:
+        journal = run.journal()
+        before = journal.finished()
+        journal.append(entry_of(4))
+        assert (set(before), set(journal.finished())) == ({1, 2, 3}, {1, 2, 3, 4})
+        assert journal.finished()[4] == entry_of(4)
+
+
+def test_a_line_is_read_once_until_it_is_asked_for(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "crate_interp.runs.journal_file.checksum_of",
+        lambda content: read.append(1) or checksum_of(content),
+    )
+    with open_run_folder(folder, {"tau": 0.15}, Entry) as run:
+        journal = run.journal()
+        entries = journal.finished().of([1, 2, 3])
+        journal.append(entry_of(4))
+        journal.finished()
+        assert len(read) == 4  # of three lines, and of the one that was written
+        assert [entry["image_id"] for entry in entries] == [1, 2, 3]
+
+
+def test_a_line_that_is_damaged_later_is_named(folder):
+    with open_run_folder(folder, {"tau": 0.15}, Entry) as run:
+        entries = run.journal().finished().of([1, 2, 3])
+        journal = folder / "journal.jsonl"
+        journal.write_bytes(journal.read_bytes().replace(b"0.25", b"0.75"))
+        with pytest.raises(InputError, match=r"journal\.jsonl, byte 0: expected an entry of check"):
+            list(entries)
+
+
+def test_many_damaged_lines_leave_the_others_as_they_were(folder):
+    journal = folder / "journal.jsonl"
+    one, two, three = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"\n{}\n" + one + b"x\n" + two + three + b"[]\n" + b"half")
+    assert set(finished(folder)) == {1, 2, 3}
+    assert journal.read_bytes() == one + two + three
+
+
+def test_an_image_that_was_done_twice_has_its_last_entry(folder):
+    with open_run_folder(folder, {"tau": 0.15}, Entry) as run:
+        run.journal().append(entry_of(2, score=0.5))
+    assert finished(folder)[2]["score"] == 0.5
+    assert len(finished(folder)) == 3

@@ -119,7 +119,7 @@ class Semantic(BenchmarkCommand):
                 raise InputError(run.failed[0]["reason"])
             classifier = self._fit(entries)
             write_classifier(path, classifier, run.provenance)
-        run.folder.journal(samples).remove_journal()
+        run.folder.journal(samples).remove()
         run.reading.classifier = classifier
         run.each(self.measure)
 

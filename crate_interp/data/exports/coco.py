@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from functools import partial
+from typing import IO, Any
 
-from crate_interp.data.export import Export, ExportedImage
+from crate_interp.data.export import Content, Export, ExportedImage
+from crate_interp.files import write_json_pieces
 
 __all__ = ["CocoExport"]
 
@@ -14,21 +15,33 @@ __all__ = ["CocoExport"]
 class CocoExport(Export):
     """Writes `annotations.json`: one category, RLE masks, numbered from 1."""
 
-    def files(self, images: Iterable[ExportedImage], title: str) -> Iterator[tuple[str, str]]:
-        """Write one file of all images."""
-        from crate_interp.data.rle import annotations_of
+    def files(self, images: Iterable[ExportedImage], title: str) -> Iterator[tuple[str, Content]]:
+        """Write one file of all images, which are gone through twice."""
+        yield "annotations.json", partial(_write, images, title)
 
-        listed: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for image in images:
-            height, width = image.hw
-            named = {"id": image.image_id, "file_name": image.file_name}
-            listed.append({**named, "height": height, "width": width})
-            annotations += annotations_of(image.instances, image.image_id, len(annotations) + 1)
-        content = {
-            "info": {"description": f"{title}, found without labels"},
-            "images": listed,
-            "annotations": annotations,
-            "categories": [{"id": 1, "name": "object"}],
-        }
-        yield "annotations.json", json.dumps(content, indent=1) + "\n"
+
+def _write(images: Iterable[ExportedImage], title: str, file: IO[bytes]) -> None:
+    content = {
+        "info": {"description": f"{title}, found without labels"},
+        "images": (_described(image) for image in images),
+        "annotations": _annotations(images),
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    write_json_pieces(file, content)
+
+
+def _described(image: ExportedImage) -> dict[str, Any]:
+    height, width = image.hw
+    named = {"id": image.image_id, "file_name": image.file_name}
+    return {**named, "height": height, "width": width}
+
+
+def _annotations(images: Iterable[ExportedImage]) -> Iterator[dict[str, Any]]:
+    from crate_interp.data.rle import area_of
+
+    number = 0
+    for image in images:
+        for result in image.results:
+            number += 1  # from 1: pycocotools takes the id 0 for "no match"
+            area = area_of(result["segmentation"])
+            yield {"id": number, **result, "area": area, "iscrowd": 0}
