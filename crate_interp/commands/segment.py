@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, TypedDict
 
-from crate_interp import data, evaluation, segmentation, structures, visualization
+from crate_interp import data, evaluation, files, segmentation, structures, visualization
+from crate_interp.commands.published import published_maskcut
+from crate_interp.commands.segment_page import count_masks, segment_sections
 from crate_interp.commands.segmenter_choice import (
     SegmenterReading,
     method_of,
@@ -30,7 +32,7 @@ from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter, image_nam
 if TYPE_CHECKING:
     from crate_interp.data import ExportedImage, ImageSet, ResizedImage
     from crate_interp.engine import StageClock
-    from crate_interp.evaluation import CocoScores
+    from crate_interp.evaluation import ImageMatches
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations, Instances
 
@@ -156,12 +158,17 @@ class SegmentCommand(ImageCommand):
 
     def conclude(self, run: Run) -> Conclusion:
         """Score the masks, and write them as COCO results, as annotations and as overlays."""
-        scores = _score(run.images, run.entries)
-        count = sum(len(entry["results"]) for entry in run.entries)
+        matches = _match(run.images, run.entries)
+        scores = {name: evaluation.average_precision(match) for name, match in matches.items()}
+        published = self._published(run)
+        masks = count_masks(run.entries)
+        count = sum(masks.by_image)
         summary = {
             "average_precision": {name: asdict(score) for name, score in scores.items()},
             "images": len(run.entries),
             "masks": count,
+            "published": published,
+            "ground_truth": _ground_truth(run.images),
         }
         title = f"{self.title}, {run.settings['model']} on {run.images.name}"
         text = f"{len(run.entries)} images, {count} masks"
@@ -169,7 +176,19 @@ class SegmentCommand(ImageCommand):
             name, score = list(scores.items())[-1]
             title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"
             text = evaluation.format_table(scores["box"], scores.get("mask")) + "\n" + text
-        return Conclusion(self._outputs(run, title), text, summary)
+        sections = segment_sections(run, masks, matches, scores, published)
+        return Conclusion(self._outputs(run, title), text, summary, sections)
+
+    def _published(self, run: Run) -> dict[str, Any] | None:
+        """Published numbers of MaskCut as the papers ran it, by metric, as shares of 1."""
+        from crate_interp.runs.inference import release_of
+
+        release = release_of(self, run.provenance["weights"]["sha256"])
+        known = published_maskcut(release, run.images.name, len(run.images))
+        if known is None or self.method != "maskcut" or self.refine != "none":
+            return None
+        values = {metric: value / 100 for metric, value in known[0].items()}
+        return {**values, "source": known[1]}
 
     def _outputs(self, run: Run, title: str) -> Iterator[Output]:
         yield Text("results.json", partial(_write_results, run.entries))
@@ -232,19 +251,27 @@ def _are_cut_together(recorded: Sequence[Activations]) -> bool:
     return all(tensor.is_cuda and bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def _score(images: ImageSet, entries: Iterable[Entry]) -> dict[str, CocoScores]:
-    """AP of boxes and masks; images that could not be read count as images without a mask."""
+def _match(images: ImageSet, entries: Iterable[Entry]) -> dict[str, list[ImageMatches]]:
+    """Match boxes and masks; images that could not be read count as images without a mask."""
     if images.annotations is None:
         return {}
     results = list(_results_of(entries))
-    score = partial(
-        evaluation.coco_average_precision,
+    match = partial(
+        evaluation.image_matches,
         images.annotations,
         results,
         image_ids=[record.image_id for record in images.records],
     )
     types = _iou_types(images.annotations).items()
-    return {name: score(iou_type=iou_type) for iou_type, name in types}
+    return {name: match(iou_type=iou_type) for iou_type, name in types}
+
+
+def _ground_truth(images: ImageSet) -> dict[str, str] | None:
+    """Name the annotation file, and give its checksum, for those who score the run again."""
+    source = images.records[0].source
+    if source is None:
+        return None
+    return {"file": str(source.resolve()), "sha256": files.checksum_of(files.read_bytes(source))}
 
 
 def _results_of(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,7 @@ from .labelled.salient_objects import open_saliency as open_saliency
 from .labelled.voc import VOC_CLASSES as VOC_CLASSES
 from .labelled.voc import open_voc as open_voc
 from .rle import annotations_of as annotations_of
+from .rle import area_of as area_of
 from .rle import decode_mask as decode_mask
 from .rle import encode_masks as encode_masks
 from .rle import instances_of as instances_of

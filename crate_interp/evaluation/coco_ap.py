@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -29,6 +30,8 @@ __all__ = [
     "coco_average_precision",
     "format_table",
     "image_matches",
+    "object_overlaps",
+    "precision_by_recall",
 ]
 
 
@@ -183,6 +186,61 @@ def average_precision(images: Sequence[ImageMatches]) -> CocoScores:
     Raises:
         InputError: There is no image, or the records are of several calls.
     """
+    evaluation = _accumulated(images)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.summarize()
+    return CocoScores(*(float(value) for value in evaluation.stats))
+
+
+def precision_by_recall(images: Sequence[ImageMatches]) -> Float[np.ndarray, "T R"]:
+    """Give the curves whose areas are the average precision.
+
+    Args:
+        images: As `average_precision`.
+
+    Returns:
+        The best precision at a recall or above it, for the T = 10 IoU thresholds 0.50, 0.55, ...,
+        0.95 and the R = 101 recalls 0, 0.01, ..., 1, with a hundred results per image, mean over
+        categories; NaN where the ground truth has no object. The mean of a row is the AP at its
+        threshold.
+
+    Raises:
+        InputError: As `average_precision`.
+    """
+    precision = _accumulated(images).eval["precision"][:, :, :, 0, -1]  # (T, R, categories)
+    known = precision[:, :, (precision > -1).all(axis=(0, 1))]
+    if not known.shape[2]:
+        return np.full(precision.shape[:2], np.nan)
+    return np.asarray(known.mean(axis=2))
+
+
+def object_overlaps(images: Sequence[ImageMatches]) -> list[list[float]]:
+    """Give every object of each image the result that covers it best, as `best_overlaps` does.
+
+    Args:
+        images: Records of one call of `image_matches`.
+
+    Returns:
+        Largest IoU of each object with one of the hundred best results of its category, 0 without
+        a result. Crowds are no objects.
+    """
+    overlaps: list[list[float]] = []
+    for image in images:
+        best: list[float] = []
+        for category in (row[0] for row in image.matches if row[0] is not None):
+            place = category["image_id"], category["category_id"]
+            objects = image.setting._gts[place]
+            if not objects:
+                continue
+            ious = np.reshape(image.setting.ious[place], (-1, len(objects)))
+            are_objects = [not entry["iscrowd"] for entry in objects]
+            best += ious.max(axis=0, initial=0.0)[are_objects].tolist()
+        overlaps.append(best)
+    return overlaps
+
+
+def _accumulated(images: Sequence[ImageMatches]) -> COCOeval:
+    """Put matched images together, as COCOeval does before it takes means."""
     if len({id(image.setting) for image in images}) != 1:
         raise InputError(
             "average precision: expected images that were matched together, found "
@@ -198,8 +256,7 @@ def average_precision(images: Sequence[ImageMatches]) -> CocoScores:
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
-        evaluation.summarize()
-    return CocoScores(*(float(value) for value in evaluation.stats))
+    return evaluation
 
 
 def format_table(box: CocoScores, mask: CocoScores | None = None) -> str:

@@ -19,6 +19,8 @@ from crate_interp.errors import InputError
 __all__ = [
     "ImageConfusion",
     "SemanticScore",
+    "classes_of_clusters",
+    "image_accuracy",
     "image_confusion",
     "match_clusters",
     "semantic_score",
@@ -104,10 +106,7 @@ def total_confusion(
 
 
 def match_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, "C+1 C"]:
-    """Give each class one cluster, no two the same, so that the sum of their IoUs is largest.
-
-    The Hungarian method. A class without pixels takes no part; where clusters are fewer than
-    classes, some classes get none, and pixels of a cluster without a class count as wrong.
+    """Count pixels by class instead of by cluster, each cluster being the class it is matched to.
 
     Args:
         confusion: Pixels by cluster and class, as `total_confusion` adds them up.
@@ -115,6 +114,29 @@ def match_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, "C+
     Returns:
         A confusion of classes. Rows of classes without a cluster are empty; the last row, after
         those of the classes, has the pixels of the clusters without a class.
+
+    Raises:
+        InputError: As `classes_of_clusters`.
+    """
+    matched = classes_of_clusters(confusion)
+    classes = confusion.shape[1]
+    result = np.zeros((classes + 1, classes), np.int64)
+    result[matched[matched >= 0]] = confusion[matched >= 0]
+    result[classes] = confusion[matched < 0].sum(axis=0)
+    return result
+
+
+def classes_of_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, " P"]:
+    """Give each class one cluster, no two the same, so that the sum of their IoUs is largest.
+
+    The Hungarian method. A class without pixels takes no part; where clusters are fewer than
+    classes, some classes get none, and pixels of a cluster without a class count as wrong.
+
+    Args:
+        confusion: As `match_clusters`.
+
+    Returns:
+        Class of each cluster, -1 for none.
 
     Raises:
         InputError: It is no table of counts.
@@ -125,15 +147,27 @@ def match_clusters(confusion: Int64[np.ndarray, "P C"]) -> Int64[np.ndarray, "C+
     """
     if confusion.ndim != 2 or 0 in confusion.shape or confusion.min() < 0:
         raise InputError(f"confusion: expected counts (P, C), found shape {confusion.shape}")
-    classes = confusion.shape[1]
     union = confusion.sum(axis=1, keepdims=True) + confusion.sum(axis=0) - confusion
     clusters, matched = linear_sum_assignment(confusion / np.maximum(union, 1), maximize=True)
     kept = confusion.sum(axis=0)[matched] > 0
-    clusters, matched = clusters[kept], matched[kept]
-    result = np.zeros((classes + 1, classes), np.int64)
-    result[matched] = confusion[clusters]
-    result[classes] = np.delete(confusion, clusters, axis=0).sum(axis=0)
+    result = np.full(len(confusion), -1)
+    result[clusters[kept]] = matched[kept]
     return result
+
+
+def image_accuracy(image: ImageConfusion, labels: Int64[np.ndarray, " P"]) -> float | None:
+    """Give the share of the pixels of an image whose label is right.
+
+    Args:
+        image: Record of the image.
+        labels: Class that each predicted label stands for, -1 for none.
+
+    Returns:
+        The share, in [0, 1]; `None` where no pixel counts.
+    """
+    total = sum(pixels for _, _, pixels in image["pairs"])
+    right = sum(pixels for predicted, label, pixels in image["pairs"] if labels[predicted] == label)
+    return right / total if total else None
 
 
 def semantic_score(confusion: Int64[np.ndarray, "P C"]) -> SemanticScore:

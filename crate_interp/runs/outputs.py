@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from crate_interp.data.export import Content
-    from crate_interp.visualization import Figure
+    from crate_interp.visualization import Figure, Section
 
 __all__ = ["Arrays", "Conclusion", "Drawing", "Json", "Output", "Picture", "Table", "Text"]
 
@@ -77,8 +77,10 @@ class Conclusion:
             from a generator, so that one figure at a time is in memory.
         text: Text to print before the names of the files.
         results: Entries of `summary.json`, which commands with a run folder write.
+        sections: First sections of their `report.html`; without any, it has a table of `results`.
     """
 
     outputs: Iterable[Output] = ()
     text: str = ""
     results: Mapping[str, Any] = field(default_factory=dict)
+    sections: Sequence[Section] = ()

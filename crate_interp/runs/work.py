@@ -15,6 +15,7 @@ from crate_interp.runs.inference import peak_memory_mb
 from crate_interp.runs.output_files import write_output
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Text
 from crate_interp.runs.provenance import default_output, describe_images
+from crate_interp.runs.report import run_page
 from crate_interp.runs.run import Run
 from crate_interp.runs.run_folder import open_run_folder
 
@@ -107,15 +108,22 @@ def _write(run: Run, conclusion: Conclusion) -> None:
         else:
             numbers += files
     if command.run_folder:
-        timing = {}
+        timing = {"seconds": _seconds(run.entries), "this_time": run.this_time}
         if command.timed:
-            timing = {"seconds": _seconds(run.entries), "this_time": run.this_time}
             each = ", ".join(f"{k} {v:.3f}" for k, v in timing["seconds"]["per_image"].items())
             print(f"seconds an image: {each}")
         run.folder.write_json(
             "summary.json",
-            {**conclusion.results, "failed": run.failed, **timing, **provenance},
+            {
+                **conclusion.results,
+                "failed": run.failed,
+                **(timing if command.timed else {}),
+                "command": command.command_name(),
+                **provenance,
+            },
         )
+        page = run_page(run, conclusion.results, conclusion.sections, timing)
+        run.folder.write_file("report.html", page)
         print(f"all numbers are in {output}")
     elif numbers:
         more = _more(len(numbers) - _LISTED)

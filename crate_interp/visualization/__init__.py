@@ -20,20 +20,38 @@ from crate_interp.visualization.overlay import (
     draw_instances,
     draw_kept,
 )
+from crate_interp.visualization.page import (
+    Bars,
+    Facts,
+    PageTable,
+    PictureStrip,
+    Section,
+    Words,
+    write_page,
+)
 from crate_interp.visualization.pca import pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import comparison_figure, overlay_sheet
 from crate_interp.visualization.style import Figure, write_figure
+from crate_interp.visualization.svg_chart import Histogram, LineChart
 
 __all__ = [
     "AtomCard",
     "AtomRow",
+    "Bars",
     "Curve",
     "CurvePanel",
+    "Facts",
     "Figure",
     "Grid",
+    "Histogram",
+    "LineChart",
+    "PageTable",
     "Panel",
+    "PictureStrip",
+    "Section",
     "Thumbnail",
+    "Words",
     "atlas_page",
     "atom_effects_figure",
     "atom_sheet",
@@ -56,4 +74,5 @@ __all__ = [
     "pca_figure",
     "reconstruction_figure",
     "write_figure",
+    "write_page",
 ]

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from crate_interp.cli import main
-from crate_interp.commands.benchmark import published, voc2012
-from crate_interp.commands.benchmark.published import published_attention_miou, published_saliency
+from crate_interp.commands import published
+from crate_interp.commands.benchmark import voc2012
+from crate_interp.commands.published import published_attention_miou, published_saliency
 from crate_interp.data import (
     open_labelled,
     open_labelled_scenes,

@@ -16,9 +16,9 @@ from safetensors import safe_open
 import crate_interp
 import crate_interp.weights as weights
 from crate_interp.cli import main
-from crate_interp.commands.benchmark.published import published_attention_miou, published_saliency
 from crate_interp.commands.benchmark.voc2012 import Voc2012
 from crate_interp.commands.convert import Convert
+from crate_interp.commands.published import published_attention_miou, published_saliency
 from crate_interp.runs import inference
 from crate_interp.runs.inference import describe_model, load_model, release_of
 from crate_interp.runs.options import ImageOptions

@@ -12,14 +12,20 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from crate_interp.data import encode_masks, read_coco, results_of
+from crate_interp.data import decode_mask, encode_masks, read_coco, results_of
 from crate_interp.errors import InputError
 from crate_interp.evaluation import (
     CocoScores,
     average_precision,
+    best_overlaps,
     coco_average_precision,
     format_table,
     image_matches,
+    mask_iou,
+    object_masks,
+    object_overlaps,
+    precision_by_recall,
+    prepare_ground_truth,
     read_results,
 )
 from crate_interp.structures import Instances, boxes_of_masks
@@ -694,3 +700,62 @@ def test_records_of_no_image_or_of_several_calls_are_refused():
     with pytest.raises(InputError, match="matched together, found others"):
         average_precision([first[0], second[0]])
     assert image_matches(truth, [], iou_type="bbox", image_ids=[2])[0].matches
+
+
+@pytest.mark.parametrize("iou_type", IOU_TYPES)
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_precision_by_recall_has_the_average_precision_as_its_area(scene, iou_type, class_agnostic):
+    options = {"iou_type": iou_type, "class_agnostic": class_agnostic}
+    records = image_matches(*scene, **options)
+    scores, precision = average_precision(records), precision_by_recall(records)
+    assert precision.shape == (10, 101)
+    assert precision.mean() == pytest.approx(scores.AP)
+    assert precision[0].mean() == pytest.approx(scores.AP50)
+    assert precision[5].mean() == pytest.approx(scores.AP75)
+    assert (np.diff(precision, axis=1) <= 1e-12).all()
+    nothing = image_matches({**scene[0], "annotations": []}, [], **options)
+    assert np.isnan(precision_by_recall(nothing)).all()
+    with pytest.raises(InputError, match="matched together, found none"):
+        precision_by_recall([])
+
+
+def test_object_overlaps_are_those_of_the_masks(scene):
+    truth, results = scene
+    annotations = prepare_ground_truth(truth, "segm", True)["annotations"]
+    overlaps = object_overlaps(image_matches(truth, results, iou_type="segm"))
+    for image, found in zip(truth["images"], overlaps, strict=True):
+        number = image["id"]
+        objects = object_masks(
+            [item for item in annotations if item["image_id"] == number], (HEIGHT, WIDTH)
+        )
+        masks = [decode_mask(r["segmentation"]) for r in results if r["image_id"] == number]
+        stacked = np.array(masks, bool).reshape(-1, HEIGHT, WIDTH)
+        np.testing.assert_allclose(found, best_overlaps(stacked, objects), atol=1e-12)
+    assert not overlaps[0]
+    assert overlaps[-1] == [0.0] * len(overlaps[-1])  # an image without results
+    assert object_overlaps([]) == []
+
+
+def test_object_overlaps_of_boxes_and_of_categories(scene):
+    truth, results = scene
+    records = image_matches(truth, results, iou_type="bbox", class_agnostic=False)
+    for image, found in zip(truth["images"], object_overlaps(records), strict=True):
+        expected = []
+        for category in (3, 7, 20):
+            of_both = [
+                [
+                    entry["bbox"]
+                    for entry in entries
+                    if entry["image_id"] == image["id"]
+                    and entry["category_id"] == category
+                    and not entry.get("iscrowd")
+                ]
+                for entries in (results, truth["annotations"])
+            ]
+            drawn = [np.zeros((len(boxes), HEIGHT, WIDTH), bool) for boxes in of_both]
+            for masks, boxes in zip(drawn, of_both, strict=True):
+                for mask, box in zip(masks, boxes, strict=True):
+                    x, y, width, height = map(int, box)
+                    mask[y : y + height, x : x + width] = True
+            expected += mask_iou(*drawn).max(axis=0, initial=0.0).tolist()
+        np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from crate_interp.runs.journal import Entry
     from crate_interp.runs.run import Run, SeenImage
 
-__all__ = ["MOST_EXAMPLES", "ExampleEntry", "Examples", "draw_examples", "example_of"]
+__all__ = [
+    "MOST_EXAMPLES",
+    "ExampleEntry",
+    "Examples",
+    "draw_examples",
+    "example_of",
+    "masks_of_example",
+]
 
 MOST_EXAMPLES = 100
 EXAMPLE_SIDE = 1024  # longest side of an image in the figure, pixels
@@ -81,27 +88,41 @@ def draw_examples(run: Run, count: int, titles: Sequence[str]) -> list[Drawing]:
     examples = [entry for entry in run.pictured if entry["image_id"] in first]
     if not examples:
         return []
-    rows = [_drawn(run, entry, len(titles)) for entry in examples]
+    rows = [_drawn(run, entry, titles) for entry in examples]
     captions = [entry["captions"] for entry in examples]
     note, width = "{model} at {size} px".format_map(run.settings), run.command.width_inches
     figure = visualization.comparison_figure(rows, titles, captions, note, width)
     return [Drawing("masks", figure)]
 
 
-def _drawn(run: Run, entry: Entry, columns: int) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """Draw the image with the truth and with the masks; a class or object has one colour."""
-    rgb, numbers, masks = entry["picture"], entry["truth"], entry["masks"]
+def masks_of_example(
+    run: Run, entry: Entry, titles: Sequence[str]
+) -> dict[str, Bool[np.ndarray, "M H W"]]:
+    """Give the masks that `example_of` kept, at the size of the picture that is shown.
+
+    Args:
+        run: The run.
+        entry: Entry of one of the first images.
+        titles: Words for each column, that of the truth first.
+    """
+    numbers, masks = entry["truth"], entry["masks"]
     geometry = replace(run.observer.geometry(entry["hw"]), original_hw=numbers.shape)
     masks = geometry.grid_to_original(masks)
-    count = len(masks) - (columns - 2)  # classes or objects
+    count = len(masks) - (len(titles) - 2)  # classes or objects
     truth = numbers == np.arange(1, count + 1)[:, None, None]
     others = [masks[number : number + 1] for number in range(count, len(masks))]
-    colours = visualization.contrasting_colours(rgb, truth) if count else None
+    return dict(zip(titles, (truth, masks[:count], *others), strict=True))
+
+
+def _drawn(run: Run, entry: Entry, titles: Sequence[str]) -> list[UInt8[np.ndarray, "H W 3"]]:
+    """Draw the image with the truth and with the masks; a class or object has one colour."""
+    rgb, shown = entry["picture"], list(masks_of_example(run, entry, titles).values())
+    colours = visualization.contrasting_colours(rgb, shown[0]) if len(shown[0]) else None
     return [
         visualization.draw_instances(
             rgb,
             structures.Instances(each),
             colours=None if colours is None else colours[: len(each)],
         )
-        for each in (truth, masks[:count], *others)
+        for each in shown
     ]

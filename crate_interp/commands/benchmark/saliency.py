@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from crate_interp import data, evaluation, hooks, segmentation
+from crate_interp import data, evaluation, hooks, segmentation, visualization
 from crate_interp.commands.benchmark.examples import (
     MOST_EXAMPLES,
     ExampleEntry,
@@ -19,8 +19,8 @@ from crate_interp.commands.benchmark.examples import (
     example_of,
 )
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
-from crate_interp.commands.benchmark.published import published_saliency
 from crate_interp.commands.benchmark.tables import format_table, percent
+from crate_interp.commands.published import SALIENCY_SOURCE, published_saliency
 from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import option
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from crate_interp.runs.journal import Entry
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations
+    from crate_interp.visualization import Section
 
     Maps = dict[str, tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]]
 
@@ -129,7 +130,37 @@ class Saliency(BenchmarkCommand):
         scores = _scores_of(run.entries)
         outputs: list[Output] = [Table("masks", ("image", "method", *SCORES), _rows(run.entries))]
         outputs += draw_examples(run, self.pictures, ["truth", *scores])
-        return Conclusion(outputs, self._report(run, scores), {"scores": scores})
+        published = self._published(run)
+        results = {"scores": scores, "published": published}
+        sections = self._sections(run, scores, published)
+        return Conclusion(outputs, self._report(run, scores, published), results, sections)
+
+    def _sections(
+        self,
+        run: Run,
+        scores: Mapping[str, Mapping[str, Any]],
+        published: Mapping[str, Any] | None,
+    ) -> list[Section]:
+        rows = _percent_rows(scores, published)
+        quiet = frozenset([len(rows) - 1]) if published else frozenset()
+        table = visualization.PageTable(["%", "max F", "IoU", "accuracy"], rows, quiet)
+        first = next(iter(scores))
+        ious = {entry["image_id"]: entry["methods"][first]["iou"] for entry in run.entries}
+        return [
+            visualization.Section("Masks of the salient object", [table], "scores"),
+            *self.score_sections(run, f"{first} IoU", ious, ["truth", *scores], 0),
+        ]
+
+    def _published(self, run: Run) -> dict[str, Any] | None:
+        """TokenCut's numbers on the whole set, as shares of 1."""
+        from crate_interp.runs.inference import release_of
+
+        release = release_of(self, run.provenance["weights"]["sha256"])
+        known = published_saliency(release, str(self.images.resolve()), len(run.entries))
+        if known is None:
+            return None
+        values = {name: value / 100 for name, value in known._asdict().items()}
+        return {**values, "source": SALIENCY_SOURCE}
 
     def _maps(self, run: Run, image: SeenImage, output: Activations) -> Maps:
         """Saliency in [0, 1], and mask, of each method on the patch grid."""
@@ -147,19 +178,23 @@ class Saliency(BenchmarkCommand):
         soft = _stretched(principal.scores.cpu().numpy())
         return {**maps, "principal component": (soft, principal.mask.cpu().numpy())}
 
-    def _report(self, run: Run, scores: Mapping[str, Mapping[str, Any]]) -> str:
-        from crate_interp.runs.inference import release_of
-
-        settings, count = run.settings, len(run.entries)
-        rows = [
-            [method, *(percent(score[key]) for key in SCORES)] for method, score in scores.items()
-        ]
-        release = release_of(self, run.provenance["weights"]["sha256"])
-        published = published_saliency(release, str(self.images.resolve()), count)
-        if published is not None:
-            rows.append(["TokenCut, published", *map(str, published)])
-        heading = f"{settings['model']} at {settings['size']} px on {count} images, %"
+    def _report(
+        self,
+        run: Run,
+        scores: Mapping[str, Mapping[str, Any]],
+        published: Mapping[str, Any] | None,
+    ) -> str:
+        settings, rows = run.settings, _percent_rows(scores, published)
+        heading = f"{settings['model']} at {settings['size']} px on {len(run.entries)} images, %"
         return f"{heading}\n{format_table(['', 'max F', 'IoU', 'accuracy'], rows)}"
+
+
+def _percent_rows(
+    scores: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any] | None
+) -> list[list[str]]:
+    """Write the scores of each method, and the published ones of TokenCut below."""
+    shown = dict(scores) if published is None else {**scores, "TokenCut, published": published}
+    return [[name, *(percent(score[key]) for key in SCORES)] for name, score in shown.items()]
 
 
 def _stretched(scores: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from crate_interp import data, evaluation
+from crate_interp import data, evaluation, visualization
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
 from crate_interp.data.built_in import built_in_choices
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crate_interp.runs.journal import Entry
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations
+    from crate_interp.visualization import Section
 
 __all__ = ["Semantic"]
 
@@ -155,7 +156,9 @@ class Semantic(BenchmarkCommand):
             len(names),
             len(names),
         )
+        labels = np.arange(len(names))  # that the predicted ones stand for
         if self.method == "kmeans":
+            labels = evaluation.classes_of_clusters(confusion)
             confusion = evaluation.match_clusters(confusion)
         score = evaluation.semantic_score(confusion)
         outputs, by_class = class_scores(
@@ -172,7 +175,25 @@ class Semantic(BenchmarkCommand):
             f"of {run.images.name}, {self.method}, %\n"
         )
         text += format_table(["", *NUMBERS.values()], [["", *map(percent, results.values())]])
-        return Conclusion(outputs, text, {**results, "images": count})
+        sections = self._sections(run, results, labels)
+        return Conclusion(outputs, text, {**results, "images": count}, sections)
+
+    def _sections(
+        self, run: Run, results: Mapping[str, float], labels: Int64[np.ndarray, " P"]
+    ) -> list[Section]:
+        cells = [[self.method, *map(percent, results.values())]]
+        table = visualization.PageTable(["%", *NUMBERS.values()], cells)
+        accuracy = {}
+        for entry in run.entries:
+            record: Any = entry
+            share = evaluation.image_accuracy(record, labels)
+            if share is not None:
+                accuracy[entry["image_id"]] = share
+        background = self.labelled.background
+        return [
+            visualization.Section("Labels of patches", [table], "scores"),
+            *self.score_sections(run, "Pixel accuracy", accuracy, background=background),
+        ]
 
     def _features(self, run: Run, output: Activations) -> Float[np.ndarray, "n D"]:
         features = output.patch_features(run.settings["feature"], self.block)[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from crate_interp import data, evaluation, hooks
+from crate_interp import data, evaluation, hooks, visualization
 from crate_interp.commands.benchmark.examples import (
     MOST_EXAMPLES,
     ExampleEntry,
@@ -18,8 +18,8 @@ from crate_interp.commands.benchmark.examples import (
     example_of,
 )
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
-from crate_interp.commands.benchmark.published import published_attention_miou
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
+from crate_interp.commands.published import published_attention_miou
 from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import option
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations
+    from crate_interp.visualization import Section
 
     LabelMap = UInt8[np.ndarray, "H W"]
 
@@ -135,7 +136,30 @@ class Voc2012(BenchmarkCommand):
             "published": self._published(run),
         }
         outputs += draw_examples(run, self.pictures, TITLES)
-        return Conclusion(outputs, f"{by_class}\n\n{self._report(run, score, results)}", results)
+        text = f"{by_class}\n\n{self._report(run, score, results)}"
+        return Conclusion(outputs, text, results, self._sections(run, results))
+
+    def _sections(self, run: Run, results: Mapping[str, Any]) -> list[Section]:
+        published = results["published"]
+        rows = [
+            [method, percent(mean), percent(results["mean_iou_over_classes"][method])]
+            for method, mean in results["mean_iou"].items()
+        ]
+        if published is not None:
+            words = f"best head, published ({published['source']})"
+            rows.append([words, percent(published["mean_iou"]), ""])
+        quiet = frozenset([len(rows) - 1]) if published else frozenset()
+        table = visualization.PageTable(["mIoU, %", "over images", "over classes"], rows, quiet)
+        best = {
+            entry["image_id"]: float(np.max(entry["heads"], axis=0).mean())
+            for entry in run.entries
+            if entry["classes"]
+        }
+        background = self._protocol.background
+        return [
+            visualization.Section("Attention masks", [table], "scores"),
+            *self.score_sections(run, "IoU of the best head", best, TITLES, background),
+        ]
 
     @property
     def _protocol(self) -> AttentionProtocol:

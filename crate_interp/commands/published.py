@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from crate_interp.options.choices import KeepBy
 
-__all__ = ["PublishedSaliency", "published_attention_miou", "published_saliency"]
+__all__ = [
+    "SALIENCY_SOURCE",
+    "PublishedSaliency",
+    "published_attention_miou",
+    "published_maskcut",
+    "published_saliency",
+]
 
 _CRATE = "Yu et al., arXiv 2308.16271: a head a class"
 _DINO = "Caron et al., arXiv 2104.14294: Jaccard"
@@ -49,10 +55,27 @@ class PublishedSaliency(NamedTuple):
     accuracy: float
 
 
+SALIENCY_SOURCE = "Wang et al., arXiv 2202.11539"
 _SALIENCY = {
     "ecssd": PublishedSaliency(80.3, 71.2, 91.8),
     "duts": PublishedSaliency(67.2, 57.6, 90.3),
     "omron": PublishedSaliency(60.0, 53.3, 88.0),
+}
+
+
+_ALPHA, _EMERGENCE = "Yang et al., arXiv 2405.20299", "Yu et al., arXiv 2308.16271"
+_VAL2017 = 5000  # images
+_MASKCUT_METRICS = ("box AP50", "box AP75", "box AP", "mask AP50", "mask AP75", "mask AP")
+# MaskCut on COCO val2017 without refinement, percent, in the order of the metrics.
+_MASKCUT = {
+    "crate_alpha_large_patch8_224.in21k": (_ALPHA, (4.0, 1.7, 2.0, 2.7, 1.1, 1.4)),
+    "crate_alpha_base_patch8_224.in21k": (_ALPHA, (3.5, 1.1, 1.5, 2.2, 1.0, 1.1)),
+    "crate_base_patch8_224.in21k": (_EMERGENCE, (2.9, 1.0, 1.3, 2.2, 0.7, 1.0)),
+    "crate_small_patch8_224": (_EMERGENCE, (2.9, 1.0, 1.1, 1.8, 0.7, 0.8)),
+    "vit_base_patch8_224.augreg2_in21k_ft_in1k": (_EMERGENCE, (0.8, 0.2, 0.4, 0.7, 0.5, 0.4)),
+    "vit_small_patch8_224": (_EMERGENCE, (0.1, 0.1, 0.0, 0.0, 0.0, 0.0)),
+    "vit_small_patch8_224.dino": (_EMERGENCE, (5.0, 2.0, 2.4, 4.0, 1.3, 1.7)),
+    "vit_base_patch8_224.dino": (_EMERGENCE, (5.1, 2.3, 2.5, 4.1, 1.3, 1.8)),
 }
 
 
@@ -88,3 +111,19 @@ def published_saliency(model: str | None, images: str, count: int) -> PublishedS
         return None
     names = (name for name in _SALIENCY if name in images.lower() and count == _WHOLE[name])
     return next((_SALIENCY[name] for name in names), None)
+
+
+def published_maskcut(
+    model: str | None, images: str, count: int
+) -> tuple[dict[str, float], str] | None:
+    """Find the AP of MaskCut with a model on COCO val2017, in percent by metric, and its source.
+
+    Args:
+        model: Name of the model, as `release_of` gives it.
+        images: Name of the images.
+        count: Number of images that were measured; the published numbers are those of all.
+    """
+    if model not in _MASKCUT or (images, count) != ("val2017", _VAL2017):
+        return None
+    source, values = _MASKCUT[model]
+    return dict(zip(_MASKCUT_METRICS, values, strict=True)), source
