@@ -67,7 +67,7 @@ class Entries(Sequence[Entry]):
         return len(self._places)
 
     def __iter__(self) -> Iterator[Entry]:
-        return self._read(self._places)
+        return self._read(self._places) if self._places else iter(())  # there may be no file yet
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...

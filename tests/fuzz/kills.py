@@ -32,6 +32,7 @@ from crate_interp.cli import main as crate_interp
 from crate_interp.runs import fold
 from crate_interp.runs.atlas_files import INDEX, read_atlas, read_thumbnail
 from crate_interp.training.checkpoint_files import read_checkpoint
+from tests.pages import without_seconds
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--batch-size", "2"]
 RECIPE = {
@@ -200,6 +201,8 @@ def _content(path: Path) -> bytes:
     if path.name == "summary.json":
         summary = json.loads(path.read_text())
         return json.dumps({key: summary[key] for key in summary if key not in TIMED}).encode()
+    if path.name == "report.html":
+        return without_seconds(path.read_bytes())
     if path.name == "metrics.csv":
         with path.open(newline="") as file:
             return repr([{**row, "seconds": ""} for row in csv.DictReader(file)]).encode()

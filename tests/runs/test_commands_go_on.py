@@ -1,7 +1,6 @@
 """Every command over images: stopped anywhere and given again, it writes the same bytes."""
 
 import json
-import re
 from operator import itemgetter
 
 import pytest
@@ -11,6 +10,7 @@ from crate_interp.commands import find_commands
 from crate_interp.runs.command import ImageCommand
 from crate_interp.runs.fold import Fold
 from crate_interp.runs.journal_file import JournalFile
+from tests.pages import without_seconds
 
 # What each command is given besides the pictures and the output; `{}` stands for the pictures,
 # and `{data}` for the folder of them and of masks of what is on them.
@@ -51,9 +51,7 @@ def files_of(folder):
             summary = json.loads(content)
             content = {key: value for key, value in summary.items() if key not in OF_TIME}
         if name == "report.html":
-            parts = re.split(rb'<section id="seconds">.*?</section>', content, flags=re.DOTALL)
-            assert len(parts) == 2
-            content = b"".join(parts)
+            content = without_seconds(content)
         if name not in (".lock", "journal.jsonl"):
             files[name] = content
     return files
