@@ -11,7 +11,7 @@ from PIL import Image
 from crate_interp import Observer, any_resolution, load_backbone
 from crate_interp.cli import main
 from crate_interp.data import draw_scene, read_image
-from crate_interp.runs.run_folder import RunFolder
+from crate_interp.runs.journal_file import JournalFile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +92,7 @@ def test_an_image_repaired_before_a_run_goes_on_has_the_atoms_chosen_anew(
     code, alone, _ = ablate(folder, tmp_path / "alone", *options)
     assert code == 1
     assert alone["atom"].tolist() != whole["atom"].tolist()
-    append, kept = RunFolder.append, []
+    append, kept = JournalFile.append, []
 
     def stop(run_folder, entry):
         append(run_folder, entry)
@@ -100,7 +100,7 @@ def test_an_image_repaired_before_a_run_goes_on_has_the_atoms_chosen_anew(
         if len(kept) == 2:  # the estimates, and then the effects, of the one image
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunFolder, "append", stop)
+    monkeypatch.setattr(JournalFile, "append", stop)
     output = ["--output", str(tmp_path / "again" / "out")]
     command = ["ablate", str(folder), "--size", "24", "--workers", "0", "--device", "cpu"]
     assert main([*command, *output, *options]) == 130

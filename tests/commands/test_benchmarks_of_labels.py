@@ -31,7 +31,7 @@ from crate_interp.evaluation import (
 )
 from crate_interp.evaluation.patch_classifier import PatchClassifier
 from crate_interp.hooks import Observer
-from crate_interp.runs.run_folder import RunFolder
+from crate_interp.runs.journal_file import JournalFile
 from crate_interp.segmentation import attention_masks, principal_component, tokencut
 from crate_interp.weights import load_backbone, resolve_name
 from tests.pages import without_seconds
@@ -168,7 +168,7 @@ def test_voc2012_has_background_and_the_grid_as_options(folders, tmp_path):
 def test_a_stopped_voc2012_goes_on_to_equal_files(folders, tmp_path, monkeypatch):
     options = [folders / "voc", "--split", "all", "--pictures", 0]
     assert benchmark("voc2012", *options, output=tmp_path / "whole") == 0
-    append, left = RunFolder.append, [2]
+    append, left = JournalFile.append, [2]
 
     def interrupted(self, entry):
         left[0] -= 1
@@ -177,7 +177,7 @@ def test_a_stopped_voc2012_goes_on_to_equal_files(folders, tmp_path, monkeypatch
         append(self, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "append", interrupted)
+        patch.setattr(JournalFile, "append", interrupted)
         assert benchmark("voc2012", *options, output=tmp_path / "run") == 130
     assert (tmp_path / "run" / "journal.jsonl").read_text().count("\n") == 2
     assert benchmark("voc2012", *options, output=tmp_path / "run") == 0
@@ -277,7 +277,7 @@ def test_semantic_by_clusters_is_the_same_again_and_goes_on(folders, tmp_path):
 def test_a_stopped_probe_goes_on_with_its_samples_and_leaves_none(folders, tmp_path, monkeypatch):
     options = [folders / "ade", "--method", "linear", "--patches", 200]
     assert benchmark("semantic", *options, output=tmp_path / "whole") == 0
-    append, given = RunFolder.append, []
+    append, given = JournalFile.append, []
 
     def interrupted(self, entry):
         given.append(entry["file_name"])
@@ -286,7 +286,7 @@ def test_a_stopped_probe_goes_on_with_its_samples_and_leaves_none(folders, tmp_p
         append(self, entry)
 
     run = tmp_path / "run"
-    monkeypatch.setattr(RunFolder, "append", interrupted)
+    monkeypatch.setattr(JournalFile, "append", interrupted)
     assert benchmark("semantic", *options, output=run) == 130
     assert (run / "samples.jsonl").read_text().count("\n") == 1
     assert benchmark("semantic", *options, output=run) == 0

@@ -27,6 +27,7 @@ from crate_interp.runs import number_files
 from crate_interp.runs.run_folder import open_run_folder
 from crate_interp.segmentation import maskcut_batch
 from crate_interp.weights import load_backbone
+from tests.pages import without_seconds
 
 MODEL = ["--model", "crate_alpha_demo", "--weights", "random", "--size", "48", "--tau", "0.3"]
 FINAL_FILES = ("results.json", "annotations.json")
@@ -254,9 +255,10 @@ def test_a_picture_without_a_mask_is_named_with_the_reason(pictures, tmp_path, m
 KILLED = """
 import os, resource, signal, sys
 from crate_interp.cli import main
-from crate_interp.runs import run_folder
+from crate_interp.runs.journal_file import JournalFile
+from crate_interp.runs.run_folder import RunFolder
 point, count = sys.argv[1], int(sys.argv[2])
-append, write_file = run_folder.RunFolder.append, run_folder.RunFolder.write_file
+append, write_file = JournalFile.append, RunFolder.write_file
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
 def counted_append(self, entry):
     global count
@@ -264,17 +266,17 @@ def counted_append(self, entry):
     if point == "append" and count < 0: kill()
     if point == "interrupt" and count < 0: os.killpg(0, signal.SIGINT)  # as Ctrl-C does
     if point == "full" and count < 0:
-        size = (self.path / "journal.jsonl").stat().st_size + 100
+        size = self._path.stat().st_size + 100
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     if point == "line" and count < 0:
-        with (self.path / "journal.jsonl").open("a") as file: file.write('{"image_id": 9, "res')
+        with self._path.open("a") as file: file.write('{"image_id": 9, "res')
         kill()
     append(self, entry)
 def counted_write(self, name, content):
     if point == name: kill()
     write_file(self, name, content)
-run_folder.RunFolder.append = counted_append
-run_folder.RunFolder.write_file = counted_write
+JournalFile.append = counted_append
+RunFolder.write_file = counted_write
 sys.exit(main(sys.argv[3:]))
 """
 
@@ -298,6 +300,8 @@ def test_a_killed_run_goes_on_to_byte_equal_files(pictures, whole, tmp_path):
     assert main([*arguments, "--output", str(broken)]) == 0
     for name in FINAL_FILES:
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    pages = [(folder / "report.html").read_bytes() for folder in (broken, whole)]
+    assert without_seconds(pages[0]) == without_seconds(pages[1])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither Ctrl-C to groups nor limits")
