@@ -170,10 +170,11 @@ class ImageCommand(Command, ModelOptions):
 
     @abstractmethod
     def measure(self, run: Run, image: SeenImage, output: Any) -> Mapping[str, Any]:
-        """Measure one image; runs in a thread.
+        """Measure one image; runs in a thread, of this process or of a worker.
 
         Args:
-            run: Model, images, and what `reading` returned.
+            run: Model, settings, and what `reading` returned, where a command keeps what it needs
+                of the set of images: a worker has no `run.images`.
             image: The image.
             output: Activations of the image, a batch of one, or what `forward` returns.
 
