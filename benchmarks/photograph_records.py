@@ -105,7 +105,7 @@ class Recorder:
                 code = crate_interp([*given, *shown, "--output", str(output)])
             if code:
                 raise SystemExit(f"crate-interp {' '.join(given)}: exit code {code}")
-        entries = RunFolder(output, JournalEntry).finished().values()
+        entries = RunFolder(output, JournalEntry).journal().finished().values()
         return {entry["file_name"]: entry for entry in sorted(entries, key=_name)}
 
     def _ranks(self, source: str) -> dict[str, Any]:

@@ -81,8 +81,10 @@ class Atlas(ImageFilesCommand):
 
     def open_images(self) -> ImageSet:
         """Open the images; of class folders, images of all classes in turn."""
-        if len(self.images) == 1 and self.images[0].is_dir():
-            folders = data.open_class_folders(self.images[0], self.recursive)
+        from crate_interp.files import is_folder  # not for --help
+
+        if len(self.images) == 1 and is_folder(folder := Path(self.images[0])):
+            folders = data.open_class_folders(folder, self.recursive)
             if folders is not None:
                 return folders.limit(self.limit)
         return super().open_images()

@@ -14,7 +14,7 @@ from crate_interp.errors import InputError
 from crate_interp.options import Range, option
 from crate_interp.options.ranges import Seed, Side
 from crate_interp.runs.command import Command
-from crate_interp.runs.options import FigureOptions, WeightsOptions
+from crate_interp.runs.options import PLACES, FigureOptions, WeightsOptions
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8
@@ -33,7 +33,7 @@ class Reconstruct(Command, WeightsOptions, FigureOptions):
 
     group: ClassVar[str] = "look inside"
 
-    images: list[Path] = option("image files or folders", positional=True, several=Path)
+    images: list[str] = option(PLACES, positional=True, several=str)
     output: Path = option("the figure, NAME.png", presentation=True)
     recursive: bool = option("search the folders in the folders, too", False)
     model: str | None = option(
@@ -123,7 +123,7 @@ class Reconstruct(Command, WeightsOptions, FigureOptions):
 
 
 def _reconstruct(
-    model: CrateMaeAutoencoder, path: Path, size: int, mask: Bool[Tensor, " n"]
+    model: CrateMaeAutoencoder, path: Path | data.StoredImage, size: int, mask: Bool[Tensor, " n"]
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"]]:
     """Give the square in the middle of an image, and its prediction, at the model's size."""
     import torch

@@ -25,6 +25,7 @@ from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand
 from crate_interp.runs.journal import Entry, JournalEntry
+from crate_interp.runs.options import PLACES
 from crate_interp.runs.outputs import Conclusion, Drawing, Output, Picture, Text
 from crate_interp.runs.picture_names import file_stems
 from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter, image_name
@@ -76,8 +77,12 @@ class SegmentCommand(ImageCommand):
     coco_root: Path | None = option(
         "folder of the COCO splits and annotations", None, presentation=True
     )
-    images: list[Path] | None = option(
-        "image files or folders, instead of --coco", None, several=Path, presentation=True
+    images: list[str] | None = option(
+        f"{PLACES}; instead of --coco",
+        None,
+        several=str,
+        metavar="PATH",
+        presentation=True,
     )
     recursive: bool = option("search the folders in the folders, too", False, presentation=True)
     annotations: Path | None = option(

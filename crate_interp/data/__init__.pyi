@@ -13,7 +13,6 @@ from .coco_masks import draw_segmentation as draw_segmentation
 from .export import Export as Export
 from .export import ExportedImage as ExportedImage
 from .folders import data_folder as data_folder
-from .folders import list_images as list_images
 from .image_files import ImageReadError as ImageReadError
 from .image_sets import open_images as open_images
 from .images import ResizedImage as ResizedImage
@@ -34,6 +33,7 @@ from .labelled.ade20k import open_ade20k as open_ade20k
 from .labelled.salient_objects import open_saliency as open_saliency
 from .labelled.voc import VOC_CLASSES as VOC_CLASSES
 from .labelled.voc import open_voc as open_voc
+from .places import list_images as list_images
 from .rle import annotations_of as annotations_of
 from .rle import area_of as area_of
 from .rle import decode_mask as decode_mask
@@ -42,3 +42,5 @@ from .rle import instances_of as instances_of
 from .rle import results_of as results_of
 from .scenes import draw_scene as draw_scene
 from .scenes import write_scenes as write_scenes
+from .stored import StoredImage as StoredImage
+from .stored import is_url as is_url

@@ -81,14 +81,14 @@ BUILT_IN_SETS = {
 """The built-in sets by name."""
 
 
-def built_in_name(path: Path) -> str | None:
+def built_in_name(path: str | Path) -> str | None:
     """Name of the built-in set that a path stands for; a file or folder of that name comes first.
 
     Returns:
         The name, or `None` for a path that stands for itself.
     """
     name = str(path)
-    return name if name in BUILT_IN_SETS and not path.exists() else None
+    return name if name in BUILT_IN_SETS and not Path(name).exists() else None
 
 
 def built_in_choices() -> str:

@@ -17,6 +17,7 @@ from crate_interp.data.coco_files import read_coco
 from crate_interp.data.folders import data_folder
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import ResizedImage, read_image, resize_image
+from crate_interp.data.stored import StoredImage
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import is_file
 from crate_interp.structures import InputSize
@@ -34,7 +35,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of a set; the file may be missing, which reading it will tell.
 
@@ -42,14 +43,14 @@ class ImageRecord:
         image_id: Number of the image, unique in the set, as the annotations give it.
         file_name: Name in the annotations; else the path from the folder that was searched, or from
             a folder above, where that is needed to tell files apart.
-        path: Path of the file.
+        path: Path of the file, or its place behind a URL or in a tar file.
         hw: Height and width that the annotations give, pixels; `None` without annotations.
         source: The annotation file, for messages; `None` without annotations.
     """
 
     image_id: int
     file_name: str
-    path: Path
+    path: Path | StoredImage
     hw: tuple[int, int] | None = None
     source: Path | None = field(default=None, repr=False, compare=False)
 
@@ -62,7 +63,7 @@ class ImageRecord:
         try:
             rgb = read_image(self.path)
         except ImageReadError as error:
-            if self.source is None or is_file(self.path):
+            if self.source is None or not isinstance(self.path, Path) or is_file(self.path):
                 raise
             raise ImageReadError(f"{error}; it is named in {self.source}") from error
         if self.hw is not None and rgb.shape[:2] != self.hw:
@@ -206,7 +207,7 @@ def images_by_name(coco: Mapping[str, Any], source: Path) -> dict[str, dict[str,
     return by_name
 
 
-def record_of(image: Mapping[str, Any], path: Path, source: Path) -> ImageRecord:
+def record_of(image: Mapping[str, Any], path: Path | StoredImage, source: Path) -> ImageRecord:
     """The record of an image that `source` annotates, whose file lies at `path`."""
     hw = (image["height"], image["width"]) if "height" in image else None
     return ImageRecord(image["id"], image["file_name"], path, hw, source)

@@ -1,23 +1,22 @@
-"""The folder of the data sets; finding the images in folders, and telling what is left out."""
+"""The folder of the data sets; searching folders for images, and telling what is left out."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
 from logging import getLogger
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import platformdirs
 
 from crate_interp.data.image_files import HEIF_HINT, HEIF_SUFFIXES, image_suffixes
+from crate_interp.data.stored import StoredImage
 from crate_interp.errors import InputError
 
-__all__ = ["ImageFile", "data_folder", "find_images", "list_images", "search_folder"]
+__all__ = ["ImageFile", "data_folder", "kind_of_name", "search_folder", "tell_of_left_out"]
 
 _logger = getLogger(__name__)
 
@@ -26,7 +25,20 @@ _KINDS_NAMED = 6  # of what is left out
 # What lies beside images; it is no image that somebody may miss.
 _COMPANIONS = frozenset(
     {
-        *(".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".py"),
+        *(
+            ".cls",
+            ".csv",
+            ".db",
+            ".html",
+            ".ini",
+            ".json",
+            ".jsonl",
+            ".log",
+            ".md",
+            ".npy",
+            ".npz",
+            ".py",
+        ),
         *(".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
     }
 )
@@ -36,12 +48,12 @@ class ImageFile(NamedTuple):
     """An image file.
 
     Attributes:
-        path: Path of the file.
-        name: Path from the folder that was searched, with slashes; of a file that was given
-            itself, the name of the file.
+        path: Path of the file, or its place behind a URL or in a tar file.
+        name: Path from the folder, tar file or list that was searched, with slashes; of a file that
+            was given itself, the name of the file.
     """
 
-    path: Path
+    path: Path | StoredImage
     name: str
 
 
@@ -51,49 +63,8 @@ def data_folder() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("crate-interp"))
 
 
-def list_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Path]:
-    """List the image files among files and folders, as `find_images` finds them."""
-    return [image.path for image in find_images(paths, recursive)]
-
-
-def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[ImageFile]:
-    """Find the image files among files and folders.
-
-    A file is taken whatever its suffix. Of a folder, the files that lie directly in it and have
-    one of `image_suffixes` are taken, sorted by name. What else lies there is counted and logged,
-    in one line a folder, but for hidden entries and files of text and data.
-
-    Args:
-        paths: Files and folders, in the order of the images.
-        recursive: Search the folders in the folders, too; links to folders are followed.
-
-    Returns:
-        Every image once.
-
-    Raises:
-        InputError: A path does not exist or cannot be read, or a folder (or everything together)
-            holds no image.
-    """
-    images: dict[Path, ImageFile] = {}
-    for path in map(Path, paths):
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file or folder") from None
-        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{path}: cannot be read: {reason}") from None
-        levels = math.inf if recursive else 1
-        inside = search_folder(path, levels) if is_folder else [ImageFile(path, path.name)]
-        for image in inside:
-            images.setdefault(image.path.absolute(), image)
-    if not images:
-        raise InputError("expected image files or folders, found none")
-    return list(images.values())
-
-
 def search_folder(folder: Path, levels: float = 1) -> list[ImageFile]:
-    """Find the image files in a folder, as `find_images` does.
+    """Find the image files in a folder, as `places.find_images` does.
 
     Args:
         folder: Folder to search.
@@ -128,16 +99,7 @@ def search_folder(folder: Path, levels: float = 1) -> list[ImageFile]:
                 waiting.append((entry, level + 1))
             elif kind is not None:
                 left_out["folder (--recursive)" if kind == "folder" else kind] += 1
-    described = _describe(left_out)
-    if not files:
-        raise InputError(
-            f"{folder}: expected image files ({', '.join(sorted(image_suffixes()))}) in this "
-            f"folder, found none{f'; left out: {described}' if described else ''}"
-        )
-    if described:
-        count = left_out.total()
-        noun = "entry" if count == 1 else "entries"
-        _logger.warning("%s: %d %s left out: %s", folder, count, noun, described)
+    tell_of_left_out(str(folder), "in this folder", len(files), left_out)
     files.sort(key=lambda path: path.relative_to(folder).parts)
     return [ImageFile(path, path.relative_to(folder).as_posix()) for path in files]
 
@@ -152,14 +114,45 @@ def _kind_of(entry: Path) -> str | None:
         return "folder"
     if not stat.S_ISREG(mode):
         return "pipe or device"
-    suffix = entry.suffix.lower()
+    return kind_of_name(entry.name)
+
+
+def kind_of_name(name: str) -> str | None:
+    """Tell what a file is by its name, as `_kind_of` does."""
+    suffix = PurePath(name).suffix.lower()
     if suffix in image_suffixes():
         return "image"
     if suffix in _COMPANIONS:
         return None
+    if suffix == ".tar":
+        return ".tar (read where it is named itself)"
     if suffix in HEIF_SUFFIXES:
         return f"{suffix} ({HEIF_HINT})"
     return f"{suffix} (not read here)" if suffix else "file without a suffix"
+
+
+def tell_of_left_out(place: str, where: str, count: int, left_out: Counter[str]) -> None:
+    """Log what a place holds beside images, in one line.
+
+    Args:
+        place: Name of the place.
+        where: The place in words, for the error.
+        count: Number of images in it.
+        left_out: Number of other files, by kind.
+
+    Raises:
+        InputError: There is no image.
+    """
+    described = _describe(left_out)
+    if not count:
+        raise InputError(
+            f"{place}: expected image files ({', '.join(sorted(image_suffixes()))}) {where}, "
+            f"found none{f'; left out: {described}' if described else ''}"
+        )
+    if described:
+        total = left_out.total()
+        noun = "entry" if total == 1 else "entries"
+        _logger.warning("%s: %d %s left out: %s", place, total, noun, described)
 
 
 def _describe(left_out: Counter[str]) -> str:
@@ -171,4 +164,4 @@ def _describe(left_out: Counter[str]) -> str:
 
 
 def _plural(kind: str) -> str:
-    return re.sub(r"^(folder|file|broken link|pipe or device)\b", r"\1s", kind)
+    return re.sub(r"^(folder|file|broken link|link|pipe or device|device|name)\b", r"\1s", kind)

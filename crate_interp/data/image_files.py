@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError, features
 
+from crate_interp.data.stored import StoredImage
 from crate_interp.errors import InputError
 
 __all__ = [
@@ -81,7 +82,7 @@ def image_suffixes() -> frozenset[str]:
 
 @contextmanager
 def opened_image(
-    source: Path | BinaryIO,
+    source: Path | StoredImage | BinaryIO,
     name: str | None = None,
     formats: tuple[str, ...] = (),
     max_pixels: int = MAX_PIXELS,
@@ -89,7 +90,7 @@ def opened_image(
     """Open an image, not decoded yet; what its decoder raises in the `with` block is worded alike.
 
     Args:
-        source: The file, or a stream of its content.
+        source: The file, its place behind a URL or in a tar file, or a stream of its content.
         name: Name of the image, for messages (default: the path).
         formats: Pillow's names of the formats to take (default: `image_formats`).
         max_pixels: Size of the largest image to take; Pillow's own limit holds where it is lower.
@@ -101,9 +102,10 @@ def opened_image(
     try:
         if isinstance(source, Path):
             _check_file(source)
+        content = source.read() if isinstance(source, StoredImage) else source
         with (
             _warnings_as_log(prefix),
-            Image.open(source, formats=formats or image_formats()) as image,
+            Image.open(content, formats=formats or image_formats()) as image,
         ):
             limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
             if image.width * image.height > limit:

@@ -138,7 +138,8 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
         if hints[option.name] is bool:
             arguments["action"] = "store_true"
         else:
-            arguments["metavar"] = _metavar_of(several or hints[option.name])
+            kind = several or hints[option.name]
+            arguments["metavar"] = option.metadata.get("metavar") or _metavar_of(kind)
         if option.metadata.get("positional"):
             arguments["metavar"] = option.name.upper()
             parser.add_argument(option.name, nargs="*" if several else "?", **arguments)

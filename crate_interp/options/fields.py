@@ -19,7 +19,8 @@ def option(help: str, default: Any = ..., **metadata: Any) -> Any:  # noqa: A002
         help: Description of the option in `--help`.
         default: Without one, the option is required.
         **metadata: `positional`; `several`, the type of several values; `group`, a heading in
-            `--help`; `also`, another name that it had; `alone`, the text that the option without a
+            `--help`; `also`, another name that it had; `metavar`, what
+            stands for its value in `--help`; `alone`, the text that the option without a
             value stands for; `presentation` for what changes where a command writes, what it shows
             or how fast it is, but not what it finds.
     """

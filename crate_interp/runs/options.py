@@ -33,6 +33,7 @@ Stride = Annotated[int, Range(1, 1024)]
 
 WEIGHTS = "weights and their input"  # heading of the options of all commands that load weights
 COLUMN_INCHES = {"one-column": 3.35, "two-columns": 6.9}
+PLACES = "image files, folders, tar files, lists (.txt), 'shard-{000..127}.tar', or their URLs"
 FIGURES = "figures"  # heading of the options that figures have in common
 WORKERS = "where images are worked off; the results are the same everywhere"
 
@@ -160,9 +161,9 @@ class ModelOptions(WeightsOptions, FigureOptions):
 class ImageOptions(ModelOptions):
     """Options of commands that look inside a model."""
 
-    images: list[Path] = option(
-        f"image files or folders; or a built-in set: {built_in_choices()}",
+    images: list[str] = option(
+        f"{PLACES}; or a built-in set: {built_in_choices()}",
         positional=True,
-        several=Path,
+        several=str,
     )
     recursive: bool = option("search the folders in the folders, too", False, presentation=True)

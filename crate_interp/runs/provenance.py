@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from crate_interp.data import ImageSet
+from crate_interp.data import ImageSet, is_url
 from crate_interp.files import checksum_of
 from crate_interp.hooks import Observer
 from crate_interp.runs.inference import (
@@ -20,7 +20,7 @@ from crate_interp.runs.inference import (
     describe_weights,
     statistics_of,
 )
-from crate_interp.runs.options import ModelOptions
+from crate_interp.runs.options import ImageOptions, ModelOptions
 from crate_interp.weights import RANDOM, resolve_weights
 
 __all__ = [
@@ -54,7 +54,15 @@ def provenance_of(options: ModelOptions, observer: Observer) -> dict[str, Any]:
         **statistics_of(observer.model),
         "batch_size": batch_size_of(options.batch_size, observer),
     }
+    if isinstance(options, ImageOptions):  # which may be given as paths, and with slashes at ends
+        settings["images"] = [
+            place if is_url(place) else str(Path(place)) for place in map(str, options.images)
+        ]
     return {"weights": weights, "settings": settings, "versions": versions()}
+
+
+def _resolved(folder: Path | str) -> str:
+    return str(folder.resolve() if isinstance(folder, Path) else folder)
 
 
 def settings_of(options: Any) -> dict[str, Any]:
@@ -85,10 +93,11 @@ def default_output(command: str, model: str, images: ImageSet) -> Path:
 
 def describe_images(images: ImageSet) -> Mapping[str, Any]:
     """Describe which images a run is over, for its settings."""
+    folders = {record.path.parent for record in images.records}
     names = json.dumps([(record.image_id, record.file_name) for record in images.records])
     return {
         "name": images.name,
         "count": len(images.records),
-        "folders": sorted({str(record.path.parent.resolve()) for record in images.records}),
+        "folders": sorted({_resolved(folder) for folder in folders}),
         "sha256_of_names": checksum_of(names.encode()),
     }

@@ -18,8 +18,9 @@ from timm.data import create_dataset
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from crate_interp.data.image_files import only_image_formats
+from crate_interp.data.stored import read_part
 from crate_interp.errors import InputError
-from crate_interp.training.shards import ShardReader, read_part
+from crate_interp.training.shards import ShardReader
 from crate_interp.training.sources import Source
 
 __all__ = ["Reader", "folder_of", "open_reader", "parts_of"]

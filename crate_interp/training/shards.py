@@ -7,7 +7,6 @@ of `.json`. Each shard is read through once, at the start, for where its images 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tarfile
@@ -18,53 +17,14 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from jaxtyping import Int64
 
+from crate_interp.data.stored import read_part
+from crate_interp.data.tars import expand_braces, tar_members
 from crate_interp.errors import InputError
 
-__all__ = ["ShardReader", "expand_braces", "read_part"]
+__all__ = ["ShardReader"]
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
-_CHOICE = re.compile(r"\{([^{},]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Write out the names that a pattern stands for, as a shell does.
-
-    Args:
-        pattern: A name with `{0000..0010}` or `{a,b}` in it, any number of times.
-
-    Raises:
-        InputError: A brace without its partner, a range that falls, or neither range nor list; or
-            braceexpand is not installed.
-    """
-    try:
-        from braceexpand import braceexpand
-    except ImportError as error:
-        raise InputError("shards need braceexpand: pip install 'crate-interp[train]'") from error
-    for choice in _CHOICE.findall(pattern):  # which braceexpand would leave as it is, or let fall
-        ends = _RANGE.fullmatch(choice)
-        if ends is None:
-            raise InputError(f"{pattern}: expected {{0000..0010}} or {{a,b}}, found {{{choice}}}")
-        if int(ends[1]) > int(ends[2]):
-            raise InputError(f"{pattern}: expected a range that rises, found {{{choice}}}")
-    try:
-        return list(braceexpand(pattern, escape=False))
-    except ValueError as error:
-        raise InputError(f"{pattern}: braces that do not pair") from error
-
-
-def read_part(path: Path, offset: int, size: int) -> BinaryIO:
-    """Read a part of a file.
-
-    Args:
-        path: Opened and closed again: forked processes would share the position of an open file.
-        offset: Start of the part, bytes.
-        size: Length of the part, bytes.
-    """
-    with path.open("rb") as file:
-        file.seek(offset)
-        return io.BytesIO(file.read(size))
 
 
 class ShardReader:
@@ -129,36 +89,29 @@ class ShardReader:
 def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
     """Offset and size of each image of a shard, bytes, and its label."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    try:
-        with tarfile.open(path, "r:") as shard:
-            for member in shard:
-                name = _KEY.fullmatch(member.name)
-                if not member.isreg() or name is None or name[1].startswith("__"):
-                    continue  # folders, and what WebDataset keeps for itself
-                files = samples.setdefault(name[1], {})
-                if files.setdefault(name[2].lower(), member) is not member:
-                    raise InputError(f"{path}: {member.name}: occurs twice")
-            for key, files in samples.items():
-                picture = next((files[kind] for kind in PICTURES if kind in files), None)
-                if picture is None:
-                    kinds = ", ".join(files)
-                    raise InputError(f"{path}: {key}: no image, found {kinds}")
-                label = _label(shard, f"{path}: {key}", files, target_key)
-                yield picture.offset_data, picture.size, label
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{path}: not a readable tar file, uncompressed: {error}") from error
+    for member in tar_members(str(path)):
+        name = _KEY.fullmatch(member.name)
+        if not member.isreg() or name is None or name[1].startswith("__"):
+            continue  # folders, and what WebDataset keeps for itself
+        files = samples.setdefault(name[1], {})
+        if files.setdefault(name[2].lower(), member) is not member:
+            raise InputError(f"{path}: {member.name}: occurs twice")
+    for key, files in samples.items():
+        picture = next((files[kind] for kind in PICTURES if kind in files), None)
+        if picture is None:
+            kinds = ", ".join(files)
+            raise InputError(f"{path}: {key}: no image, found {kinds}")
+        yield picture.offset_data, picture.size, _label(path, key, files, target_key)
     if not samples:
         raise InputError(f"{path}: no images")
 
 
-def _label(
-    shard: tarfile.TarFile, name: str, files: dict[str, tarfile.TarInfo], target_key: str
-) -> int:
+def _label(path: Path, key: str, files: dict[str, tarfile.TarInfo], target_key: str) -> int:
+    name = f"{path}: {key}"
     kind = next((kind for kind in ("cls", "json") if kind in files), None)
     if kind is None:
         raise InputError(f"{name}: no label, expected .cls or .json, found {', '.join(files)}")
-    content = shard.extractfile(files[kind])
-    text = b"" if content is None else content.read()
+    text = read_part(path, files[kind].offset_data, files[kind].size).read()
     value: Any = text.decode(errors="replace").strip()
     if kind == "json":
         try:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from pycocotools.coco import COCO
 import crate_interp.visualization as visualization
 from crate_interp import MaskCut
 from crate_interp.cli import main
-from crate_interp.data import decode_mask
+from crate_interp.data import decode_mask, is_url
 from crate_interp.evaluation import coco_average_precision
 from crate_interp.files import write_whole
 from crate_interp.hooks import Observer
@@ -536,3 +537,28 @@ def test_tokens_of_high_norm_are_warned_of_where_there_are_any(
     files = ["--images", str(pictures), "--limit", "1", "--output", str(tmp_path / "run")]
     assert main(["maskcut", *options, *files]) == 0
     assert ("tokens of high norm" in caplog.text) == warned
+
+
+def test_images_give_the_same_masks_wherever_they_are_kept(pictures, tmp_path):
+    pytest.importorskip("fsspec", reason="reads URLs")
+    names = [f"{number}.png" for number in range(1, 8)]
+    with tarfile.open(tmp_path / "packed.tar", "w") as tar:
+        for name in names:
+            tar.add(pictures / name, name)
+    (tmp_path / "list.txt").write_text("\n".join(str(pictures / name) for name in names))
+    options = ["--visualize", "1", *annotated(pictures)]
+    assert run(pictures, tmp_path / "here", *options, "--workers", "0") == 0
+    drawn = (tmp_path / "here" / "images" / "1.png").read_bytes()
+    for place, workers in (
+        (tmp_path / "packed.tar", "1"),
+        (tmp_path / "list.txt", "0"),
+        (f"file://{pictures}", "0"),
+        (f"file://{tmp_path}/packed.tar", "1"),
+    ):
+        there = tmp_path / f"there-{workers}-{Path(place).name}-{is_url(str(place))}"
+        assert run(pictures, there, *options, "--workers", workers, images=place) == 0
+        for name in FINAL_FILES:
+            content = (there / name).read_text()
+            renamed = content.replace(f"of {Path(place).name}", f"of {pictures.name}")
+            assert renamed == (tmp_path / "here" / name).read_text()
+        assert (there / "images" / "1.png").read_bytes() == drawn

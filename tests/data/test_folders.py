@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from crate_interp.data import folders, image_files
-from crate_interp.data.folders import list_images
+from crate_interp.data.places import list_images
 from crate_interp.errors import InputError
 
 

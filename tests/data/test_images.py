@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from crate_interp.data.folders import list_images
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import (
     preprocess,
@@ -20,6 +19,7 @@ from crate_interp.data.images import (
     resize_image,
     to_rgb,
 )
+from crate_interp.data.places import list_images
 from crate_interp.errors import InputError
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crate_interp.data.tars import expand_braces
 from crate_interp.errors import InputError
 from crate_interp.training import Recipe, open_data, train
-from crate_interp.training.shards import ShardReader, expand_braces
+from crate_interp.training.shards import ShardReader
 
 
 def png(value):

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.data.coco import ImageRecord, ImageSet
-from crate_interp.data.folders import find_images
 from crate_interp.data.image_sets import number_images
 from crate_interp.data.label_files import check_files, check_split, read_beside, read_list
 from crate_interp.data.label_maps import VOID, LabelledKind, LabelledSet
+from crate_interp.data.places import find_images
 from crate_interp.errors import InputError
 from crate_interp.files import is_file, is_folder
 

@@ -41,7 +41,7 @@ def open_saliency(images: Path, masks: Path, recursive: bool = False) -> Labelle
     """
     image_set = open_images([images], recursive=recursive)
     mask_of = {
-        record.image_id: Path(masks) / _below(images, record.path).with_suffix(".png")
+        record.image_id: Path(masks) / _below(images, record).with_suffix(".png")
         for record in image_set.records
     }
     check_files(mask_of.values())
@@ -49,7 +49,10 @@ def open_saliency(images: Path, masks: Path, recursive: bool = False) -> Labelle
     return LabelledSet(image_set, classes, 0, partial(_read_salient, mask_of))
 
 
-def _below(folder: Path, path: Path) -> Path:
+def _below(folder: Path, record: ImageRecord) -> Path:
+    path = record.path
+    if not isinstance(path, Path):
+        return Path(record.file_name)
     return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
 
 

@@ -41,9 +41,9 @@ def open_voc(root: Path, split: str = "val") -> LabelledSet:
     root = Path(root)
     listing = root / "ImageSets" / "Segmentation" / f"{check_split(split)}.txt"
     names = _listed(listing)
-    paths = (root / "JPEGImages" / f"{name}.jpg" for name in names)
+    paths = [root / "JPEGImages" / f"{name}.jpg" for name in names]
     records = tuple(ImageRecord(number, path.name, path) for number, path in enumerate(paths, 1))
-    check_files((record.path for record in records), listing)
+    check_files(paths, listing)
     by_class, by_object = root / "SegmentationClass", root / "SegmentationObject"
     check_files((by_class / f"{name}.png" for name in names), listing)
     if is_folder(by_object):
