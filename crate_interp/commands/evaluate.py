@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crate_interp import data, evaluation
+from crate_interp.commands.compared_ap import comparable_ap, kept_matches
 from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError, shorten
 from crate_interp.options import option
@@ -17,7 +18,8 @@ from crate_interp.runs.command import Command
 
 if TYPE_CHECKING:
     from crate_interp.data import CocoFile
-    from crate_interp.evaluation import ResultsFile
+    from crate_interp.evaluation import CocoScores, ImageMatches, ResultsFile
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.runs.run_images import RunImages
 
 __all__ = ["Evaluate"]
@@ -48,12 +50,19 @@ class Evaluate(Command):
         several=str,
     )
 
+    output: Path | None = option("JSON file of the scores, for `compare`", None, presentation=True)
+
     def __post_init__(self) -> None:
         if (self.coco is None) == (self.annotations is None):
             raise InputError("give either --coco SPLIT or --annotations FILE")
 
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give AP, with the matches of each image where categories do not matter."""
+        return comparable_ap(run, run.summary.get("matches", {}), f"{run.place}: matches")
+
     def run(self) -> int:
-        """Print the AP table of boxes and masks.
+        """Print the AP table of boxes and masks, and write it as JSON if asked.
 
         The images are those of `--image-ids`; else those of the run whose folder the results lie
         in; else all of the set.
@@ -72,23 +81,65 @@ class Evaluate(Command):
             of_run, results = with_ids_of(ground_truth, of_run, results)
         if self.category_aware:
             _check_categories(ground_truth, results, of_run)
-        score = functools.partial(
-            evaluation.coco_average_precision,
+        image_ids = self._image_ids(ground_truth, results, of_run)
+        match = functools.partial(
+            evaluation.image_matches,
             ground_truth,
             results,
             class_agnostic=not self.category_aware,
-            image_ids=self._image_ids(ground_truth, results, of_run),
+            image_ids=image_ids,
         )
-        box = score(iou_type="bbox")
+        matches = {"box": match(iou_type="bbox")}
         boxes_only: str | None = None
         if results.entries and not any("segmentation" in result for result in results.entries):
             boxes_only = str(self.results)
         elif not evaluation.has_masks(ground_truth):
             boxes_only = "the ground truth"
-        print(evaluation.format_table(box, None if boxes_only else score(iou_type="segm")))
+        if not boxes_only:
+            matches["mask"] = match(iou_type="segm")
+        scores = {
+            kind: evaluation.average_precision(records) if records else evaluation.NO_SCORES
+            for kind, records in matches.items()
+        }
+        print(evaluation.format_table(scores["box"], scores.get("mask")))
         if boxes_only:
             print(f"boxes only: {boxes_only} carries no masks")
+        if self.output is not None:
+            names = {image["id"]: image.get("file_name") for image in ground_truth["images"]}
+            scored = sorted(names if image_ids is None else image_ids)
+            self._write(scores, matches, [str(names[number]) for number in scored], of_run)
         return 0
+
+    def _write(
+        self,
+        scores: Mapping[str, CocoScores],
+        matches: Mapping[str, Sequence[ImageMatches]],
+        names: Sequence[str],
+        of_run: RunImages | None,
+    ) -> None:
+        """Write scores and matches, with the settings of the run that the results are of."""
+        from crate_interp.files import checksum_of, read_bytes, read_json_as
+        from crate_interp.runs.number_files import write_json
+
+        settings: dict[str, Any] = {"model": str(self.results)}
+        if of_run is not None:
+            settings = read_json_as(of_run.folder / "settings.json", dict[str, Any])
+        truth = self._annotation_file()
+        write_json(
+            Path(str(self.output)),
+            {
+                "command": self.command_name(),
+                "average_precision": {kind: asdict(score) for kind, score in scores.items()},
+                "images": len(names),
+                "ground_truth": {
+                    "file": str(truth.resolve()),
+                    "sha256": checksum_of(read_bytes(truth)),
+                },
+                "settings": {**settings, "category_aware": self.category_aware},
+                "matches": {} if self.category_aware else kept_matches(matches, names),
+            },
+        )
+        print(self.output)
 
     def _annotation_file(self) -> Path:
         if self.annotations is not None:

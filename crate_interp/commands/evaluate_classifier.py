@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from crate_interp.evaluation import AccuracyScore
     from crate_interp.models.backbones import Backbone
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.training.data import Pictures as LabelledPictures
 
 __all__ = ["EvaluateClassifier"]
@@ -71,6 +72,13 @@ class EvaluateClassifier(Command, WeightsOptions):
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give top-1 and top-5 accuracy."""
+        from crate_interp.runs.finished_run import Comparable
+
+        return Comparable({"top-1": run.summary["top1"], "top-5": run.summary["top5"]})
+
     def run(self) -> int:
         """Print the accuracy, and write it as JSON if asked.
 
@@ -110,7 +118,8 @@ class EvaluateClassifier(Command, WeightsOptions):
             self.output.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
         score, skipped = _measure(self, classifier, pictures, preparation, device)
         top1, top5 = score.accuracy[1], score.accuracy[5]
-        result = {
+        result: dict[str, Any] = {
+            "command": self.command_name(),
             "model": describe_model(self.model, self.weights),
             "weights": describe_weights(classifier.path),
             "data": self.data,
@@ -124,6 +133,8 @@ class EvaluateClassifier(Command, WeightsOptions):
             "precision": self.precision,
             "device": device.type,
         }
+        decisive = ("model", "data", "split", "preparation", "templates", "precision", "device")
+        result["settings"] = {"limit": self.limit} | {name: result[name] for name in decisive}
         print(
             f"{result['model']} on {self.data}, {self.split}: top-1 {100 * top1:.2f} %, "
             f"top-5 {100 * top5:.2f} % of {score.pictures} images"

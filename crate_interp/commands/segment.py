@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from crate_interp import data, evaluation, files, segmentation, structures, visualization
+from crate_interp.commands.compared_ap import comparable_ap, kept_matches
 from crate_interp.commands.published import published_maskcut
 from crate_interp.commands.segment_page import count_masks, segment_sections
 from crate_interp.commands.segmenter_choice import (
@@ -26,7 +27,7 @@ from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand
 from crate_interp.runs.journal import Entry, JournalEntry
 from crate_interp.runs.options import PLACES
-from crate_interp.runs.outputs import Conclusion, Drawing, Output, Picture, Text
+from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture, Text
 from crate_interp.runs.picture_names import file_stems
 from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter, image_name
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from crate_interp.data import ExportedImage, ImageSet, ResizedImage
     from crate_interp.engine import StageClock
     from crate_interp.evaluation import ImageMatches
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations, Instances
 
@@ -182,7 +184,16 @@ class SegmentCommand(ImageCommand):
             title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"
             text = evaluation.format_table(scores["box"], scores.get("mask")) + "\n" + text
         sections = segment_sections(run, masks, matches, scores, published)
-        return Conclusion(self._outputs(run, title), text, summary, sections)
+        return Conclusion(self._outputs(run, matches, title), text, summary, sections)
+
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give AP, with the matches of each image."""
+        from crate_interp.files import is_file, read_json_as
+
+        path = run.place / "matches.json"
+        matches = read_json_as(path, dict[str, Any]) if is_file(path) else {}
+        return comparable_ap(run, matches, str(path))
 
     def _published(self, run: Run) -> dict[str, Any] | None:
         """Published numbers of MaskCut as the papers ran it, by metric, as shares of 1."""
@@ -195,8 +206,14 @@ class SegmentCommand(ImageCommand):
         values = {metric: value / 100 for metric, value in known[0].items()}
         return {**values, "source": known[1]}
 
-    def _outputs(self, run: Run, title: str) -> Iterator[Output]:
+    def _outputs(
+        self, run: Run, matches: Mapping[str, Sequence[ImageMatches]], title: str
+    ) -> Iterator[Output]:
         yield Text("results.json", partial(_write_results, run.entries))
+        if matches:
+            names = {record.image_id: record.file_name for record in run.images.records}
+            in_order = [names[image_id] for image_id in sorted(names)]
+            yield Json("matches", kept_matches(matches, in_order))
         masks = f"{self.title} masks of {run.images.name}"
         for name in self.export:
             for file, content in EXPORTS[name]().files(_Exported(run.entries), masks):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from crate_interp import models, training
 from crate_interp.errors import InputError
 from crate_interp.options import option
@@ -20,6 +22,7 @@ from crate_interp.runs.command import Command
 from crate_interp.runs.progress import progress_bar
 
 if TYPE_CHECKING:
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.training import Metrics, Recipe, TrainingResult
 
 __all__ = ["Train"]
@@ -27,6 +30,7 @@ __all__ = ["Train"]
 # Keys that decide how a run goes about it, not what comes out.
 _PRESENTATION = {"data_root", "workers", "log_every", "probe_every", "save_every", "keep"}
 _PRESENTATION |= {"milestone_every", "sharding"}
+_COMPARED = ("accuracy", "validation_loss", "loss")
 _RECIPES = ("train", "pretrain", "finetune", "scale")  # how the names of recipes begin
 
 
@@ -45,6 +49,18 @@ class Train(Command):
     set: list[str] | None = option(
         "key=value: recipe keys to change, several of them if so", None, several=str
     )
+
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give accuracy, losses and probes, the last one of each that was measured."""
+        from crate_interp.runs.finished_run import Comparable
+
+        recorded = training.read_run(run.place)
+        columns = {name: recorded.metrics[name] for name in _COMPARED if name in recorded.metrics}
+        columns |= {name: values for name, values in recorded.probes.items() if name != "step"}
+        known = {name: values[np.isfinite(values)] for name, values in columns.items()}
+        metrics = {name: float(values[-1]) for name, values in known.items() if len(values)}
+        return Comparable(metrics, percent=False)
 
     def run(self) -> int:
         """Train, or go on with a stopped run of the same recipe.

@@ -10,9 +10,16 @@ from crate_interp.evaluation.attention_segmentation import (
     head_overlaps,
     image_overlaps,
 )
-from crate_interp.evaluation.bootstrap import Bootstrap, Interval, bootstrap_score, mean_bootstrap
+from crate_interp.evaluation.bootstrap import (
+    Bootstrap,
+    Interval,
+    bootstrap_score,
+    bootstrap_scores,
+    mean_bootstrap,
+)
 from crate_interp.evaluation.classification import AccuracyScore, accuracy_score, class_ranks
 from crate_interp.evaluation.coco_ap import (
+    NO_SCORES,
     CocoScores,
     ImageMatches,
     average_precision,
@@ -40,6 +47,11 @@ from crate_interp.evaluation.confusion import (
     total_confusion,
 )
 from crate_interp.evaluation.corloc import CorLocScore, corloc_hit, corloc_score
+from crate_interp.evaluation.detections import (
+    ImageDetections,
+    bootstrap_average_precision,
+    image_detections,
+)
 from crate_interp.evaluation.masks import MeanIoU, best_overlaps, mask_iou, mean_iou
 from crate_interp.evaluation.saliency import (
     ImageSaliency,
@@ -49,6 +61,7 @@ from crate_interp.evaluation.saliency import (
 )
 
 __all__ = [
+    "NO_SCORES",
     "AccuracyScore",
     "AttentionProtocol",
     "AttentionSegmentationScore",
@@ -57,6 +70,7 @@ __all__ = [
     "CorLocScore",
     "HeadOverlaps",
     "ImageConfusion",
+    "ImageDetections",
     "ImageMatches",
     "ImageOverlaps",
     "ImageSaliency",
@@ -69,7 +83,9 @@ __all__ = [
     "attention_segmentation_score",
     "average_precision",
     "best_overlaps",
+    "bootstrap_average_precision",
     "bootstrap_score",
+    "bootstrap_scores",
     "candidate_masks",
     "class_ranks",
     "classes_of_clusters",
@@ -81,6 +97,7 @@ __all__ = [
     "head_overlaps",
     "image_accuracy",
     "image_confusion",
+    "image_detections",
     "image_matches",
     "image_overlaps",
     "image_saliency",

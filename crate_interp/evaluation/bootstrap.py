@@ -5,16 +5,23 @@ Shapes: n images, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from crate_interp.errors import InputError
 
-__all__ = ["Bootstrap", "Interval", "bootstrap_score", "mean_bootstrap"]
+__all__ = [
+    "Bootstrap",
+    "Interval",
+    "bootstrap_score",
+    "bootstrap_scores",
+    "draw_images",
+    "mean_bootstrap",
+]
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -106,16 +113,56 @@ def bootstrap_score(
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13: the percentile
         interval.
     """
-    if not len(records):
+    named = bootstrap_scores(lambda chosen: {"": score(chosen)}, records, resamples, seed)
+    return named[""]
+
+
+def bootstrap_scores(
+    score: Callable[[Sequence[Record]], Mapping[str, float]],
+    records: Sequence[Record],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Bootstrap]:
+    """Resample several scores of the same images at once, as `bootstrap_score` does one.
+
+    Args:
+        score: Scores of the records of some images, by name.
+        records: As `bootstrap_score`.
+        resamples: As `bootstrap_score`.
+        seed: As `bootstrap_score`.
+
+    Raises:
+        InputError: As `bootstrap_score`.
+    """
+    drawn = draw_images(len(records), resamples, seed).tolist()
+    values = [score([records[number] for number in numbers]) for numbers in drawn]
+    return {
+        name: Bootstrap(
+            float(whole), np.array([value[name] for value in values], float), len(records), seed
+        )
+        for name, whole in score(records).items()
+    }
+
+
+def draw_images(images: int, resamples: int, seed: int) -> Int64[np.ndarray, "R n"]:
+    """Draw the images of each resample, with replacement.
+
+    Args:
+        images: Number of images, n.
+        resamples: Number of resamples, R.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: There is no image or no resample.
+    """
+    if not images:
         raise InputError("bootstrap: expected the record of one image or more, found none")
     if resamples < 1 or seed < 0:
         raise InputError(
             f"bootstrap: expected 1 resample or more and a seed of at least 0, found {resamples} "
             f"and {seed}"
         )
-    drawn = np.random.default_rng(seed).integers(0, len(records), (resamples, len(records)))
-    values = [score([records[number] for number in numbers]) for numbers in drawn.tolist()]
-    return Bootstrap(float(score(records)), np.array(values, float), len(records), seed)
+    return np.random.default_rng(seed).integers(0, images, (resamples, images))
 
 
 def mean_bootstrap(parts: Sequence[Bootstrap]) -> Bootstrap:

@@ -24,6 +24,7 @@ from crate_interp.evaluation.coco_input import (
 )
 
 __all__ = [
+    "NO_SCORES",
     "CocoScores",
     "ImageMatches",
     "average_precision",
@@ -68,6 +69,10 @@ class CocoScores:
     AR_large: float
 
 
+NO_SCORES = CocoScores(*[-1.0] * len(fields(CocoScores)))
+"""Scores of a ground truth without an image."""
+
+
 def coco_average_precision(
     ground_truth: Mapping[str, Any] | Path,
     results: Results,
@@ -104,9 +109,7 @@ def coco_average_precision(
         class_agnostic=class_agnostic,
         image_ids=image_ids,
     )
-    if not records:  # a ground truth without an image
-        return CocoScores(*[-1.0] * len(fields(CocoScores)))
-    return average_precision(records)
+    return average_precision(records) if records else NO_SCORES
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crate_interp.data import ImageSet, ResizedImage
     from crate_interp.engine import StageClock
     from crate_interp.hooks import Observer, Site
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.runs.outputs import Conclusion
     from crate_interp.runs.run import Run, SeenImage
 
@@ -55,6 +56,20 @@ class Command(ABC):
         if not cls.__module__.startswith(own):
             return cls.__name__.lower()  # of another package
         return cls.__module__.removeprefix(own).replace("_", "-").replace(".", " ")
+
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give the numbers of a finished run, for `compare`; by default, all of its summary.
+
+        Args:
+            run: A run of this command.
+
+        Raises:
+            InputError: A file of the run is malformed.
+        """
+        from crate_interp.runs.finished_run import Comparable, numbers_of
+
+        return Comparable(numbers_of(run.summary), percent=False)
 
     @abstractmethod
     def run(self) -> int:

@@ -18,8 +18,11 @@ from crate_interp.evaluation import (
     CocoScores,
     average_precision,
     best_overlaps,
+    bootstrap_average_precision,
+    bootstrap_score,
     coco_average_precision,
     format_table,
+    image_detections,
     image_matches,
     mask_iou,
     object_masks,
@@ -759,3 +762,30 @@ def test_object_overlaps_of_boxes_and_of_categories(scene):
                     mask[y : y + height, x : x + width] = True
             expected += mask_iou(*drawn).max(axis=0, initial=0.0).tolist()
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("iou_type", IOU_TYPES)
+def test_resampled_ap_of_detections_is_that_of_pycocotools(scene, iou_type):
+    records = image_matches(*scene, iou_type=iou_type)
+    detections = json.loads(json.dumps(image_detections(records)))
+    found = bootstrap_average_precision(detections, 30, seed=4)
+    for name in ("AP", "AP50", "AP75"):
+        expected = bootstrap_score(
+            lambda r, n=name: getattr(average_precision(r), n), records, 30, 4
+        )
+        assert found[name].score == pytest.approx(expected.score, abs=1e-12)
+        np.testing.assert_allclose(found[name].resampled, expected.resampled, atol=1e-12)
+        np.testing.assert_allclose(found[name].interval(), expected.interval(), atol=1e-12)
+
+
+def test_detections_without_objects_or_results_or_images(scene):
+    truth, results = scene
+    nothing = image_matches({**truth, "annotations": []}, results, iou_type="bbox")
+    assert bootstrap_average_precision(image_detections(nothing), 3)["AP"].score == -1
+    missed = image_matches(truth, [], iou_type="bbox")
+    assert bootstrap_average_precision(image_detections(missed), 3)["AP50"].score == 0
+    with pytest.raises(InputError, match="expected the record of one image or more, found none"):
+        bootstrap_average_precision([], 3)
+    by_category = image_matches(truth, results, iou_type="bbox", class_agnostic=False)
+    with pytest.raises(InputError, match="expected images matched in one category, found 3"):
+        image_detections(by_category)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from crate_interp.data import LabelledSet
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.runs.journal import Entry
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations
@@ -44,6 +46,7 @@ __all__ = ["Saliency"]
 _logger = logging.getLogger(__name__)
 
 SCORES = ("max_f", "iou", "accuracy")
+SCORE_NAMES = ("max F", "IoU", "accuracy")
 
 
 class _Saliency(TypedDict):
@@ -135,6 +138,27 @@ class Saliency(BenchmarkCommand):
         sections = self._sections(run, scores, published)
         return Conclusion(outputs, self._report(run, scores, published), results, sections)
 
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give the scores of all methods."""
+        from crate_interp.runs.finished_run import Comparable
+
+        records = {
+            entry["file_name"]: {
+                name: {**saliency, "f": np.array(saliency["f"])}
+                for name, saliency in entry["methods"].items()
+            }
+            for entry in run.entries(cls.entry)
+        }
+        published = run.summary.get("published") or {}
+        return Comparable(
+            _named(run.summary["scores"]),
+            published=_named({"TokenCut": published}) if published else {},
+            source=published.get("source", ""),
+            records=records,
+            bootstrap=partial(evaluation.bootstrap_scores, _score_named),
+        )
+
     def _sections(
         self,
         run: Run,
@@ -143,7 +167,7 @@ class Saliency(BenchmarkCommand):
     ) -> list[Section]:
         rows = _percent_rows(scores, published)
         quiet = frozenset([len(rows) - 1]) if published else frozenset()
-        table = visualization.PageTable(["%", "max F", "IoU", "accuracy"], rows, quiet)
+        table = visualization.PageTable(["%", *SCORE_NAMES], rows, quiet)
         first = next(iter(scores))
         ious = {entry["image_id"]: entry["methods"][first]["iou"] for entry in run.entries}
         return [
@@ -186,7 +210,7 @@ class Saliency(BenchmarkCommand):
     ) -> str:
         settings, rows = run.settings, _percent_rows(scores, published)
         heading = f"{settings['model']} at {settings['size']} px on {len(run.entries)} images, %"
-        return f"{heading}\n{format_table(['', 'max F', 'IoU', 'accuracy'], rows)}"
+        return f"{heading}\n{format_table(['', *SCORE_NAMES], rows)}"
 
 
 def _percent_rows(
@@ -208,6 +232,22 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, str, float, float, fl
     for entry in entries:
         for name, found in entry["methods"].items():
             yield entry["file_name"], name, max(found["f"]), found["iou"], found["accuracy"]
+
+
+def _score_named(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    scores = {
+        name: asdict(evaluation.saliency_score([record[name] for record in records]))
+        for name in records[0]
+    }
+    return _named(scores)
+
+
+def _named(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {
+        f"{method} {words}": score[name]
+        for method, score in scores.items()
+        for name, words in zip(SCORES, SCORE_NAMES, strict=True)
+    }
 
 
 def _scores_of(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from crate_interp.data import LabelledSet
     from crate_interp.evaluation.patch_classifier import PatchClassifier
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
     from crate_interp.runs.journal import Entry
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations
@@ -177,6 +178,28 @@ class Semantic(BenchmarkCommand):
         text += format_table(["", *NUMBERS.values()], [["", *map(percent, results.values())]])
         sections = self._sections(run, results, labels)
         return Conclusion(outputs, text, {**results, "images": count}, sections)
+
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give mIoU, mAcc and aAcc."""
+        from crate_interp.runs.finished_run import Comparable
+
+        def score(records: Sequence[Entry]) -> dict[str, float]:
+            counted: Any = records
+            confusion = evaluation.total_confusion(counted, labels, labels)
+            if run.settings["method"] == "kmeans":
+                confusion = evaluation.match_clusters(confusion)
+            scores = evaluation.semantic_score(confusion)
+            return {words: getattr(scores, name) for name, words in NUMBERS.items()}
+
+        entries = {entry["file_name"]: entry for entry in run.entries(cls.entry) if entry["pairs"]}
+        pairs = (pair for entry in entries.values() for pair in entry["pairs"])
+        labels = 1 + max((max(pair[:2]) for pair in pairs), default=0)
+        return Comparable(
+            {words: run.summary[name] for name, words in NUMBERS.items()},
+            records=entries,
+            bootstrap=partial(evaluation.bootstrap_scores, score),
+        )
 
     def _sections(
         self, run: Run, results: Mapping[str, float], labels: Int64[np.ndarray, " P"]

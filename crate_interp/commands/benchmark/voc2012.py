@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         AttentionProtocol,
         AttentionSegmentationScore,
     )
+    from crate_interp.runs.finished_run import Comparable, FinishedRun
+    from crate_interp.runs.journal import Entry
     from crate_interp.runs.run import Run, SeenImage
     from crate_interp.structures import Activations
     from crate_interp.visualization import Section
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Voc2012"]
 
+PREFIX = "mIoU, "
 TITLES = ("truth", "best head", "mean head", "principal component")
 
 
@@ -139,6 +143,26 @@ class Voc2012(BenchmarkCommand):
         text = f"{by_class}\n\n{self._report(run, score, results)}"
         return Conclusion(outputs, text, results, self._sections(run, results))
 
+    @classmethod
+    def compared(cls, run: FinishedRun) -> Comparable:
+        """Give the mean IoU by method, over images."""
+        from crate_interp.runs.finished_run import Comparable
+
+        def score(records: Sequence[Entry]) -> dict[str, float]:
+            scored: Any = records
+            return _named(evaluation.attention_segmentation_score(scored, classes).mean_iou)
+
+        entries = {e["file_name"]: e for e in run.entries(cls.entry) if e["classes"]}
+        classes = 1 + max((max(entry["classes"]) for entry in entries.values()), default=0)
+        published = run.summary.get("published") or {}
+        return Comparable(
+            _named(run.summary["mean_iou"]),
+            published={f"{PREFIX}best head": published["mean_iou"]} if published else {},
+            source=published.get("source", ""),
+            records=entries,
+            bootstrap=partial(evaluation.bootstrap_scores, score),
+        )
+
     def _sections(self, run: Run, results: Mapping[str, Any]) -> list[Section]:
         published = results["published"]
         rows = [
@@ -223,3 +247,7 @@ class Voc2012(BenchmarkCommand):
                 f"{percent(published['mean_iou'])} ({published['source']})"
             )
         return "\n".join(lines)
+
+
+def _named(mean_iou: Mapping[str, float]) -> dict[str, float]:
+    return {f"{PREFIX}{method}": value for method, value in mean_iou.items()}
