@@ -38,7 +38,7 @@ _LONGEST = 80  # characters of a setting in a note
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
-    """Put runs into one table, with differences and their intervals."""
+    """Put runs into one table, with differences and intervals."""
 
     group: ClassVar[str] = "score"
 
