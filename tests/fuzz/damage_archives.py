@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tests.fuzz.damage import Mutator, mutate_bytes
 from tests.fuzz.damage_text import mutate_value, text_of
 
-__all__ = ["ARCHIVES", "PICKLES", "SAFETENSORS"]
+__all__ = ["ARCHIVES", "PICKLES", "SAFETENSORS", "TARS"]
 
 SIZES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 
@@ -274,3 +274,28 @@ def mutate_record(rng: random.Random, content: bytes) -> bytes:
 ARCHIVES: dict[str, Mutator] = {"archive": mutate_archive, "archive ": mutate_archive}
 PICKLES: dict[str, Mutator] = {"opcodes": mutate_opcodes}
 SAFETENSORS: dict[str, Mutator] = {"header": mutate_safetensors, "record": mutate_record}
+
+
+# Fields of a tar header: place and length, bytes.
+TAR_FIELDS = ((0, 100), (100, 8), (124, 12), (124, 12), (156, 1), (156, 1), (157, 100), (345, 155))
+TAR_VALUES = (
+    *(b"0", b"1", b"2", b"3", b"5", b"6", b"7", b"L", b"K", b"x", b"g", b"S", b"\0"),
+    *(b"7" * 11, b"00000000000", b"77777", b"-1", b"\x80" + bytes(8) + b"\x7f\xff\xff"),
+    *(b"\xff" * 12, b"\xff" * 4 + bytes(8), b"/etc/x.png", b"../x.png", b"a/../../x.png", b"\xff"),
+)
+
+
+def mutate_tar(rng: random.Random, content: bytes) -> bytes:
+    """Write another value into a header, and the checksum that then belongs there."""
+    changed = bytearray(content)
+    starts = [at for at in range(0, len(content), 512) if content[at + 257 : at + 262] == b"ustar"]
+    for _ in range(rng.choice((1, 1, 2))):
+        at, (start, length) = rng.choice(starts), rng.choice(TAR_FIELDS)
+        value = rng.choice(TAR_VALUES)[:length].ljust(length, b"\0")
+        changed[at + start : at + start + length] = value
+        changed[at + 148 : at + 156] = b" " * 8
+        changed[at + 148 : at + 156] = b"%06o\0 " % sum(changed[at : at + 512])
+    return bytes(changed)
+
+
+TARS: dict[str, Mutator] = {"tar": mutate_tar}

@@ -10,7 +10,7 @@ import yaml
 
 from tests.fuzz.damage import Mutator
 
-__all__ = ["JSON", "JSON_LINES", "NAMES", "YAML", "hostile", "mutate_value", "text_of"]
+__all__ = ["JSON", "JSON_LINES", "LISTS", "NAMES", "YAML", "hostile", "mutate_value", "text_of"]
 
 NAMES = (
     *("../others/secret.png", "/etc/passwd", "a\x00b", "x" * 300, "a\nb", "\u202egnp.a", ".", ""),
@@ -271,3 +271,15 @@ YAML: dict[str, Mutator] = {
     "yaml text ": mutate_yaml_text,
     "alias bomb": alias_bomb,
 }
+
+
+def mutate_names(rng: random.Random, content: bytes) -> bytes:
+    """Change a line of a list of names."""
+    lines = content.decode().splitlines()
+    number = rng.randrange(len(lines))
+    changed = (*NAMES, lines[number] + ".jpg", lines[0], "", " ", "\ud800", "\t".join(["a"] * 9))
+    lines[number] = rng.choice(changed)
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+LISTS: dict[str, Mutator] = {"names": mutate_names}

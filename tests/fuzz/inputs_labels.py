@@ -1,6 +1,5 @@
 """Label maps and the lists beside them: VOC, ADE20K, salient objects."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +8,10 @@ from PIL import Image
 
 from crate_interp.cli import main
 from crate_interp.data import open_labelled, open_saliency
-from tests.fuzz.damage import Mutator
-from tests.fuzz.damage_text import NAMES
 from tests.fuzz.frame import Accepted
 from tests.fuzz.inputs_pictures import MODEL
 
-__all__ = ["LISTS", "benchmark", "make_ade20k", "make_saliency", "make_voc", "read_labels"]
+__all__ = ["benchmark", "make_ade20k", "make_saliency", "make_voc", "read_labels"]
 
 HW = (24, 32)
 
@@ -62,18 +59,6 @@ def make_saliency(folder: Path) -> None:
     """Write pictures and masks of salient objects."""
     for name in ("a", "b"):
         _write(folder, f"images/{name}|masks/{name}", 255 * (_labels(2) == 1).astype(np.uint8))
-
-
-def mutate_names(rng: random.Random, content: bytes) -> bytes:
-    """Change a line of a list of names."""
-    lines = content.decode().splitlines()
-    number = rng.randrange(len(lines))
-    changed = (*NAMES, lines[number] + ".jpg", lines[0], "", " ", "\ud800", "\t".join(["a"] * 9))
-    lines[number] = rng.choice(changed)
-    return "\n".join(lines).encode("utf-8", "surrogatepass")
-
-
-LISTS: dict[str, Mutator] = {"names": mutate_names}
 
 
 def read_labels(folder: Path) -> None:

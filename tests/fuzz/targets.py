@@ -7,10 +7,10 @@ from tests.fuzz import inputs_pictures as pictures
 from tests.fuzz import inputs_runs as runs
 from tests.fuzz import inputs_yaml as options
 from tests.fuzz.damage import damage
-from tests.fuzz.damage_archives import ARCHIVES, PICKLES, SAFETENSORS
+from tests.fuzz.damage_archives import ARCHIVES, PICKLES, SAFETENSORS, TARS
 from tests.fuzz.damage_pictures import PICTURES
 from tests.fuzz.damage_tensors import TENSORS
-from tests.fuzz.damage_text import JSON, JSON_LINES, YAML
+from tests.fuzz.damage_text import JSON, JSON_LINES, LISTS, YAML
 from tests.fuzz.frame import Target
 
 __all__ = ["TARGETS"]
@@ -19,6 +19,20 @@ GIT = frozenset({"git"})  # tells a training run its commit
 TARGETS = (
     Target("images/read", pictures.make, damage(["images/*"], PICTURES), pictures.read, 40),
     Target("images/maskcut", pictures.make, damage(["images/*"], PICTURES), pictures.maskcut, 3),
+    Target(
+        "images/tar",
+        pictures.make_packed,
+        damage(["packed-*.tar"], TARS, PICTURES),
+        pictures.read_place("packed-*.tar"),
+        20,
+    ),
+    Target(
+        "images/list",
+        pictures.make_packed,
+        pictures.mutate_list,
+        pictures.read_place("list.txt"),
+        15,
+    ),
     Target("coco/annotations", coco.make, damage(["truth.json"], JSON), coco.score, 30),
     Target("coco/results", coco.make, damage(["results.json"], JSON), coco.score, 30),
     Target("coco/evaluate", coco.make, damage(["*.json"], JSON), coco.evaluate, 8),
@@ -60,7 +74,7 @@ TARGETS = (
     Target(
         "labels/voc-list",
         labels.make_voc,
-        damage(["voc/ImageSets/*/*.txt"], labels.LISTS),
+        damage(["voc/ImageSets/*/*.txt"], LISTS),
         labels.read_labels,
         20,
     ),
@@ -74,7 +88,7 @@ TARGETS = (
     Target(
         "labels/ade20k-list",
         labels.make_ade20k,
-        damage(["ade/objectInfo150.txt"], labels.LISTS),
+        damage(["ade/objectInfo150.txt"], LISTS),
         labels.read_labels,
     ),
     Target(
