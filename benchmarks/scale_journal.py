@@ -9,6 +9,7 @@ annotations. 1,300,000 images take 9 GB of disk for a while.
 """
 
 import argparse
+import io
 import json
 import resource
 import tarfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from crate_interp.commands.maskcut import MaskCut
 from crate_interp.data import ImageSet, results_of
@@ -32,6 +34,7 @@ from crate_interp.structures import Instances
 
 HW = 375, 500  # pixels of an image, as many of ImageNet's have
 KINDS = 64  # of masks, which are repeated
+SHOWN = 20
 LACKING = 1000  # entries of the journal, which are added
 SECONDS = {"read": 0.012, "forward": 0.034, "cut": 0.05, "refine": 0.004, "encode": 0.001}
 
@@ -40,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_300_000)
     parser.add_argument("--masks", type=int, default=3, help="masks of an image")
+    parser.add_argument("--export", nargs="*", default=["coco"], help="formats beside results.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -50,12 +54,12 @@ def main() -> None:
             write_journal(folder / "run", entries, arguments.images - LACKING)
         size = (folder / "run" / "journal.jsonl").stat().st_size
         print(f"journal: {arguments.images - LACKING} lines, {size / 1e9:.2f} GB")
-        work_off(folder, entries)
+        work_off(folder, entries, arguments.export)
 
 
-def work_off(folder: Path, entries: list[dict[str, Any]]) -> None:
+def work_off(folder: Path, entries: list[dict[str, Any]], export: list[str]) -> None:
     """Open, resume and conclude the run."""
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     with measured("open the images"):
         images = open_images([folder / "images.tar"])
     with measured("describe them for the settings"):
@@ -64,18 +68,19 @@ def work_off(folder: Path, entries: list[dict[str, Any]]) -> None:
         journal = run_folder.journal()
         with measured("look through the journal"):
             done = journal.finished()
-        print(f"start-up: {time.perf_counter() - started:.1f} s")
+        seconds, used = time.perf_counter() - started, time.process_time() - used
+        print(f"start-up: {seconds:.1f} s, {used:.1f} s CPU")
         with measured(f"add {LACKING} entries"):
             for record in images.records:
                 if record.image_id not in done:
                     journal.append(entry_of(entries, record.image_id, record.file_name))
-        conclude(run_folder, images, journal.finished())
+        conclude(run_folder, images, journal.finished(), export)
 
 
-def conclude(folder: RunFolder, images: ImageSet, done: Any) -> None:
+def conclude(folder: RunFolder, images: ImageSet, done: Any, export: list[str]) -> None:
     """Write the final files, as the frame of commands does."""
-    command = MaskCut(model="demo", images=["images.tar"], visualize=0)
-    provenance = {"settings": {"model": "demo"}}
+    command = MaskCut(model="demo", images=["images.tar"], visualize=0, export=export)
+    provenance = {"settings": {"model": "demo"}, "weights": {"sha256": None}}
     run = Run(command, None, images, folder.path, provenance, None)  # type: ignore[arg-type]
     with measured("find the entries in the order of the images"):
         run.entries = done.of(record.image_id for record in images.records)
@@ -89,12 +94,12 @@ def conclude(folder: RunFolder, images: ImageSet, done: Any) -> None:
 
 @contextmanager
 def measured(stage: str) -> Iterator[None]:
-    """Print the seconds of a stage, and the largest memory of the process so far."""
-    started = time.perf_counter()
+    """Print the seconds of a stage, those of the processor, and the largest memory so far."""
+    started, used = time.perf_counter(), time.process_time()
     yield
-    seconds = time.perf_counter() - started
+    seconds, used = time.perf_counter() - started, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{stage:45} {seconds:7.1f} s   peak {peak:6.0f} MB", flush=True)
+    print(f"{stage:45} {seconds:7.1f} s {used:7.1f} s CPU   peak {peak:6.0f} MB", flush=True)
 
 
 def made_entries(masks: int) -> list[dict[str, Any]]:
@@ -126,12 +131,16 @@ def name_of(image_id: int) -> str:
 
 
 def write_tar(path: Path, count: int) -> None:
-    """Write a tar file of images of one byte."""
+    """Write a tar file of a few images, which the page of the run shows, and of empty ones."""
+    grey = io.BytesIO()
+    Image.new("RGB", HW[::-1], "grey").save(grey, "JPEG")
     with path.open("wb") as file:
         for image_id in range(1, count + 1):
+            content = grey.getvalue() if image_id <= SHOWN else b"?"
             member = tarfile.TarInfo(name_of(image_id))
-            member.size = 1
-            file.write(member.tobuf(tarfile.USTAR_FORMAT) + bytes(512))
+            member.size = len(content)
+            header = member.tobuf(tarfile.USTAR_FORMAT)
+            file.write(header + content + bytes(-len(content) % 512))
         file.write(bytes(1024))
 
 

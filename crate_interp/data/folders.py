@@ -7,7 +7,7 @@ import re
 import stat
 from collections import Counter
 from logging import getLogger
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import platformdirs
@@ -119,7 +119,8 @@ def _kind_of(entry: Path) -> str | None:
 
 def kind_of_name(name: str) -> str | None:
     """Tell what a file is by its name, as `_kind_of` does."""
-    suffix = PurePath(name).suffix.lower()
+    stem, _, end = name.rpartition("/")[2].rpartition(".")
+    suffix = f".{end.lower()}" if stem and end else ""
     if suffix in image_suffixes():
         return "image"
     if suffix in _COMPANIONS:

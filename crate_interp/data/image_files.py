@@ -77,7 +77,12 @@ def image_formats() -> tuple[str, ...]:
 
 def image_suffixes() -> frozenset[str]:
     """Suffixes, in small letters, of the files that a folder of images is searched for."""
-    return frozenset(suffix for name in image_formats() for suffix in _SUFFIXES[name])
+    return _suffixes_of(image_formats())
+
+
+@functools.cache
+def _suffixes_of(formats: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(suffix for name in formats for suffix in _SUFFIXES[name])
 
 
 @contextmanager
