@@ -55,17 +55,21 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Im
     Raises:
         InputError: A place does not exist or cannot be read, or holds no image, or there is none.
     """
-    images: dict[str | StoredImage, ImageFile] = {}
     levels = math.inf if recursive else 1
-    for path in paths:
-        for place in _written_out(str(path)):
-            for image in _images_at(place, levels):
-                own = image.path
-                key = own if isinstance(own, StoredImage) else str(own.absolute())
-                images.setdefault(key, image)
-    if not images:
+    places = [place for path in paths for place in _written_out(str(path))]
+    if not places:
         raise InputError("expected image files or folders, found none")
-    return list(images.values())
+    if len(places) == 1:
+        return _images_at(places[0], levels)
+    return _each_once(image for place in places for image in _images_at(place, levels))
+
+
+def _each_once(images: Iterable[ImageFile]) -> list[ImageFile]:
+    found: dict[str | StoredImage, ImageFile] = {}
+    for image in images:
+        path = image.path
+        found.setdefault(path if isinstance(path, StoredImage) else str(path.absolute()), image)
+    return list(found.values())
 
 
 def _written_out(place: str) -> list[str]:
@@ -106,7 +110,7 @@ def _images_at(place: str, levels: float) -> list[ImageFile]:
         if suffix == ".tar":
             return _in_tar(place)
         if suffix == ".txt":
-            return _unique(_listed(place), place)
+            return _in_list(place)
         is_page = place.lower().startswith("http") and not path_in(place).endswith("/")
         if is_page or kind_of_name(path_in(place)) == "image":
             return [ImageFile(StoredImage(place), PurePosixPath(path_in(place)).name or place)]
@@ -122,7 +126,7 @@ def _images_at(place: str, levels: float) -> list[ImageFile]:
     if stat.S_ISDIR(mode):
         return search_folder(path, levels)
     if suffix in (".tar", ".txt") and stat.S_ISREG(mode):
-        return _in_tar(place) if suffix == ".tar" else _unique(_listed(place), place)
+        return _in_tar(place) if suffix == ".tar" else _in_list(place)
     return [ImageFile(path, path.name)]
 
 
@@ -180,11 +184,11 @@ def _kind_of_member(member: tarfile.TarInfo, name: str) -> str | None:
     return "sparse file" if member.issparse() else kind_of_name(name)
 
 
-def _unique(images: Iterable[ImageFile], place: str) -> list[ImageFile]:
-    found = list(images)
-    if not found:
+def _in_list(place: str) -> list[ImageFile]:
+    images = _each_once(_listed(place))
+    if not images:
         raise InputError(f"{place}: expected the path of an image on each line, found none")
-    return found
+    return images
 
 
 def _listed(place: str) -> Iterator[ImageFile]:
