@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Compare"]
 
-_logger = logging.getLogger(__name__)
-
 # Settings that follow from the model, or that change no number.
 _OF_THE_MODEL = {"model", "model_args", "weights_sha256", "mean", "std", "batch_size"}
 _OF_THE_PLACE = {"folders", "file"}  # of the images and the ground truth
 _ALIKE = {"maskcut", "segment", "evaluate"}  # commands whose numbers are AP of boxes and masks
-_LONGEST = 80  # characters of a setting in a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +164,7 @@ def _other_settings(first: FinishedRun, other: FinishedRun) -> Iterator[str]:
     """Say in words which settings differ, beside those that are the model's own."""
     of_first, of_other = (dict(_flat(_compared_settings(run))) for run in (first, other))
     differing = [
-        f"{name} is {_shown(of_other.get(name))}, not {_shown(of_first.get(name))}"
+        f"{name} is {shorten(of_other.get(name))}, not {shorten(of_first.get(name))}"
         for name in dict.fromkeys([*of_first, *of_other])
         if of_first.get(name) != of_other.get(name)
     ]
@@ -185,12 +180,7 @@ def _compared_settings(run: FinishedRun) -> dict[str, Any]:
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name} ")
+        if isinstance(value, Mapping) and not before:
+            yield from _flat(value, f"{name} ")
         elif not before or name not in _OF_THE_PLACE:
             yield f"{before}{name}", value
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

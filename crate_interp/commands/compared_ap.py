@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from crate_interp import evaluation
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import checked_as
-from crate_interp.runs.finished_run import Comparable, FinishedRun
+from crate_interp.runs.finished_run import Comparable, FinishedRun, split_published
 
 if TYPE_CHECKING:
     from crate_interp.evaluation import Bootstrap, ImageMatches
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["comparable_ap", "kept_matches"]
 
 _METRICS = ("AP50", "AP75", "AP")
+
+
+class _Published(TypedDict, total=False):
+    published: dict[str, float | str] | None
+
+
+class _Results(_Published):
+    average_precision: dict[str, dict[str, float]]
 
 
 def kept_matches(
@@ -49,12 +57,8 @@ def comparable_ap(run: FinishedRun, matches: Any, source: str) -> Comparable:
     """
     kinds = dict[str, dict[str, evaluation.ImageDetections]]
     kept: Any = checked_as(matches, kinds, source)
-    scores = checked_as(
-        run.summary.get("average_precision"),
-        dict[str, dict[str, float]],
-        f"{run.place}: average_precision",
-    )
-    published = dict(run.summary.get("published") or {})
+    results = run.results(_Results)
+    published, source_of_these = split_published(results.get("published"))
     names = [set(images) for images in kept.values()]
     if any(of_kind != names[0] for of_kind in names):
         raise InputError(f"{source}: expected the same images of all kinds, found others")
@@ -73,12 +77,12 @@ def comparable_ap(run: FinishedRun, matches: Any, source: str) -> Comparable:
     return Comparable(
         {
             f"{kind} {metric}": score[metric]
-            for kind, score in scores.items()
+            for kind, score in results["average_precision"].items()
             for metric in _METRICS
             if metric in score
         },
-        published={name: value for name, value in published.items() if name != "source"},
-        source=str(published.get("source", "")),
+        published=published,
+        source=source_of_these,
         records=records,
         bootstrap=_bootstrap,
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from crate_interp import evaluation, models, training, weights
 from crate_interp.errors import InputError
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from crate_interp.training.data import Pictures as LabelledPictures
 
 __all__ = ["EvaluateClassifier"]
+
+
+class _Results(TypedDict):
+    top1: float
+    top5: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,8 @@ class EvaluateClassifier(Command, WeightsOptions):
         """Give top-1 and top-5 accuracy."""
         from crate_interp.runs.finished_run import Comparable
 
-        return Comparable({"top-1": run.summary["top1"], "top-5": run.summary["top5"]})
+        results = run.results(_Results)
+        return Comparable({"top-1": results["top1"], "top-5": results["top5"]})
 
     def run(self) -> int:
         """Print the accuracy, and write it as JSON if asked.

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crate_interp.errors import InputError, shorten
-from crate_interp.files import is_file, is_folder, read_json_as
+from crate_interp.files import checked_as, is_file, is_folder, read_json_as
 
 if TYPE_CHECKING:
     from crate_interp.evaluation import Bootstrap
     from crate_interp.runs.journal import Entry
 
-__all__ = ["Comparable", "FinishedRun", "numbers_of", "opened_run"]
+__all__ = ["Comparable", "FinishedRun", "numbers_of", "opened_run", "split_published"]
+
+Kind = TypeVar("Kind")
 
 TRAINING = "train"
 _FRAME = {"failed", "seconds", "this_time", "weights", "settings", "versions", "command"}
@@ -36,6 +38,17 @@ class FinishedRun:
     command: str
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
+
+    def results(self, kind: type[Kind]) -> Kind:
+        """Give the results as values of a type.
+
+        Args:
+            kind: A `TypedDict` of the keys that are asked for.
+
+        Raises:
+            InputError: They are of other types.
+        """
+        return checked_as(self.summary, kind, f"{self.place}: results")
 
     def entries(self, entry: type) -> Iterator[Entry]:
         """Read what was kept of each image.
@@ -74,6 +87,15 @@ class Comparable:
     bootstrap: Callable[[Sequence[Any]], Mapping[str, Bootstrap]] | None = None
 
 
+def split_published(
+    published: Mapping[str, float | str] | None,
+) -> tuple[dict[str, float], str]:
+    """Tell published numbers from their source, which stands among them."""
+    values = published or {}
+    numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
+    return numbers, str(values.get("source", ""))
+
+
 @contextmanager
 def opened_run(place: Path) -> Iterator[FinishedRun]:
     """Open a finished run; no other process goes on with it meanwhile.
@@ -107,14 +129,20 @@ def opened_run(place: Path) -> Iterator[FinishedRun]:
         yield _described(place / "summary.json", summary, "a summary of this version")
 
 
-def numbers_of(values: Mapping[str, Any], before: str = "") -> dict[str, float]:
-    """Give all numbers among the results of a command, by their places."""
+def numbers_of(values: Mapping[str, Any], before: str = "", depth: int = 3) -> dict[str, float]:
+    """Give the numbers among the results of a command, by their places.
+
+    Args:
+        values: The results.
+        before: Place of these, for those inside others.
+        depth: Levels of results inside others.
+    """
     numbers: dict[str, float] = {}
     for name, value in values.items():
         if not before and name in _FRAME:
             continue
-        if isinstance(value, Mapping):
-            numbers |= numbers_of(value, f"{before}{name} ")
+        if isinstance(value, Mapping) and depth:
+            numbers |= numbers_of(value, f"{before}{name} ", depth - 1)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             numbers[f"{before}{name}"] = float(value)
     return numbers

@@ -141,7 +141,7 @@ def test_other_settings_are_said_in_words(runs, capsys):
         "difference to the first",
     ]
     assert "other settings than the first run: " in notes[0]
-    assert "limit is 5, not null" in notes[0]
+    assert "limit is 5, not None" in notes[0]
     assert "tau is 0.4, not 0.15" in notes[0]
     assert "images count is 5, not 8" in notes[0]
     assert "folders" not in notes[0]

@@ -22,10 +22,19 @@ from tests.fuzz.inputs_labels import make_ade20k, make_saliency, make_voc
 from tests.fuzz.inputs_pictures import MODEL, make
 from tests.fuzz.inputs_yaml import RECIPE
 
-__all__ = ["ABOUT", "CELLS", "atoms", "curves", "evaluate", "go_on_maskcut", "go_on_semantic"]
+__all__ = [
+    "ABOUT",
+    "CELLS",
+    "atoms",
+    "compare",
+    "curves",
+    "evaluate",
+    "go_on_maskcut",
+    "go_on_semantic",
+]
 __all__ += ["go_on_training", "go_on_voc", "make_atlas", "make_maskcut", "make_results"]
 __all__ += ["export", "go_on_probing", "make_probed", "make_semantic", "make_training"]
-__all__ += ["make_voc_run"]
+__all__ += ["make_compared", "make_voc_run"]
 
 PICTURES = ["images/a.png", "images/f.bmp", "images/l.png"]
 TRAINING = {**RECIPE, "steps": 3, "save_every": 1, "keep": 3, "validation_split": None}
@@ -57,6 +66,20 @@ def make_results(folder: Path) -> None:
     make(folder)
     _quietly(folder, _maskcut)
     shutil.copy(folder / "run" / "annotations.json", folder / "truth.json")
+
+
+def make_compared(folder: Path) -> None:
+    """Score a run by what another one has found, and copy it."""
+    make_results(folder)
+    command = ["maskcut", *MODEL, "--images", *PICTURES, "--annotations", "truth.json"]
+    command += ["--output", "first", "--visualize", "0", "--tau", "0.3", "--limit", "2"]
+    _quietly(folder, lambda: main(command))
+    shutil.copytree(folder / "first", folder / "second")
+
+
+def compare(folder: Path) -> int:
+    """Put both runs into one table."""
+    return main(["compare", "first", "second", "--output", "table.md"])
 
 
 def evaluate(folder: Path) -> int:

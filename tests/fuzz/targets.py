@@ -182,6 +182,13 @@ TARGETS = (
         6,
     ),
     Target(
+        "runs/compare",
+        runs.make_compared,
+        damage([f"second/{name}.json" for name in ("summary", "matches", "settings")], JSON),
+        runs.compare,
+        6,
+    ),
+    Target(
         "runs/voc2012",
         runs.make_voc_run,
         damage(["run/journal.jsonl"], JSON_LINES),

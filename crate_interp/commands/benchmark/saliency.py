@@ -63,6 +63,14 @@ class _Entry(ExampleEntry, _Methods):
     pass
 
 
+class _Published(TypedDict, total=False):
+    published: dict[str, float | str] | None
+
+
+class _Results(_Published):
+    scores: dict[str, dict[str, float]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Saliency(BenchmarkCommand):
     """Score masks of the salient object, of three methods.
@@ -141,8 +149,9 @@ class Saliency(BenchmarkCommand):
     @classmethod
     def compared(cls, run: FinishedRun) -> Comparable:
         """Give the scores of all methods."""
-        from crate_interp.runs.finished_run import Comparable
+        from crate_interp.runs.finished_run import Comparable, split_published
 
+        results = run.results(_Results)
         records = {
             entry["file_name"]: {
                 name: {**saliency, "f": np.array(saliency["f"])}
@@ -150,11 +159,11 @@ class Saliency(BenchmarkCommand):
             }
             for entry in run.entries(cls.entry)
         }
-        published = run.summary.get("published") or {}
+        published, source = split_published(results.get("published"))
         return Comparable(
-            _named(run.summary["scores"]),
-            published=_named({"TokenCut": published}) if published else {},
-            source=published.get("source", ""),
+            _named(results["scores"]),
+            published=_named({"TokenCut": published}),
+            source=source,
             records=records,
             bootstrap=partial(evaluation.bootstrap_scores, _score_named),
         )
@@ -247,6 +256,7 @@ def _named(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         f"{method} {words}": score[name]
         for method, score in scores.items()
         for name, words in zip(SCORES, SCORE_NAMES, strict=True)
+        if name in score
     }
 
 

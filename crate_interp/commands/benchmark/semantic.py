@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
@@ -40,6 +40,12 @@ NUMBERS = {"mean_iou": "mIoU", "mean_accuracy": "mAcc", "pixel_accuracy": "aAcc"
 
 class _Entry(JournalEntry):
     pairs: list[tuple[int, int, int]]
+
+
+class _Results(TypedDict):
+    mean_iou: float
+    mean_accuracy: float
+    pixel_accuracy: float
 
 
 @dataclass
@@ -184,10 +190,12 @@ class Semantic(BenchmarkCommand):
         """Give mIoU, mAcc and aAcc."""
         from crate_interp.runs.finished_run import Comparable
 
+        results: Any = run.results(_Results)
+
         def score(records: Sequence[Entry]) -> dict[str, float]:
             counted: Any = records
             confusion = evaluation.total_confusion(counted, labels, labels)
-            if run.settings["method"] == "kmeans":
+            if run.settings.get("method") == "kmeans":
                 confusion = evaluation.match_clusters(confusion)
             scores = evaluation.semantic_score(confusion)
             return {words: getattr(scores, name) for name, words in NUMBERS.items()}
@@ -196,7 +204,7 @@ class Semantic(BenchmarkCommand):
         pairs = (pair for entry in entries.values() for pair in entry["pairs"])
         labels = 1 + max((max(pair[:2]) for pair in pairs), default=0)
         return Comparable(
-            {words: run.summary[name] for name, words in NUMBERS.items()},
+            {words: results[name] for name, words in NUMBERS.items()},
             records=entries,
             bootstrap=partial(evaluation.bootstrap_scores, score),
         )

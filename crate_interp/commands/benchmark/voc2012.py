@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
@@ -56,6 +56,11 @@ class _Entry(ExampleEntry):
     heads: list[list[float]]
     mean_head: list[float]
     principal: list[float]
+
+
+class _Results(TypedDict):
+    mean_iou: dict[str, float]
+    published: dict[str, float | str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +151,9 @@ class Voc2012(BenchmarkCommand):
     @classmethod
     def compared(cls, run: FinishedRun) -> Comparable:
         """Give the mean IoU by method, over images."""
-        from crate_interp.runs.finished_run import Comparable
+        from crate_interp.runs.finished_run import Comparable, split_published
+
+        results = run.results(_Results)
 
         def score(records: Sequence[Entry]) -> dict[str, float]:
             scored: Any = records
@@ -154,11 +161,11 @@ class Voc2012(BenchmarkCommand):
 
         entries = {e["file_name"]: e for e in run.entries(cls.entry) if e["classes"]}
         classes = 1 + max((max(entry["classes"]) for entry in entries.values()), default=0)
-        published = run.summary.get("published") or {}
+        published, source = split_published(results["published"])
         return Comparable(
-            _named(run.summary["mean_iou"]),
-            published={f"{PREFIX}best head": published["mean_iou"]} if published else {},
-            source=published.get("source", ""),
+            _named(results["mean_iou"]),
+            published={f"{PREFIX}best head": value for value in published.values()},
+            source=source,
             records=entries,
             bootstrap=partial(evaluation.bootstrap_scores, score),
         )
