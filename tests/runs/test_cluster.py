@@ -1,5 +1,6 @@
 """Commands whose images workers of a cluster work off: the same files, whoever dies."""
 
+import html
 import sys
 from pathlib import Path
 
@@ -87,6 +88,10 @@ def test_only_the_image_that_kills_workers_fails(ray, pictures, tmp_path, capsys
     together, alone = (files_of(tmp_path / name) for name in ("together", "alone"))
     failed = [files.pop("summary.json")["failed"] for files in (together, alone)]
     assert [[entry["image_id"] for entry in of_run] for of_run in failed] == [[3], [3]]
+    for files, (entry,) in zip((together, alone), failed, strict=True):
+        page, reason = files.pop("report.html"), html.escape(entry["reason"]).encode()
+        assert page.count(reason) == 1
+        files["page without the reason"] = page.replace(reason, b"")
     assert together == alone
 
 
