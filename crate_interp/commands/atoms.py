@@ -33,7 +33,7 @@ class Atoms(Command, FigureOptions):
 
     group: ClassVar[str] = "look inside"
 
-    image: Path = option("the image", positional=True)
+    image: str = option("the image, a file or a URL", positional=True)
     atlas: Path = option("folder of an atlas; it says which model, block and size to use")
     patch: str | None = option("Y,X: a pixel of the patch (default: the whole image)", None)
     mask: Path | None = option("PNG of the image's size; what is not black is chosen", None)
@@ -173,7 +173,11 @@ class Atoms(Command, FigureOptions):
             rows.append([atom, repr(share), repr(norm), *(f"{n:.6g}" for n in statistics), name])
         header = ("atom", "share", "norm", "patch_frequency", "selectivity", "class")
         about = provenance_of(self._model(stored), observer)
-        about["settings"] |= {"image": self.image, "patch": self.patch, "mask": self.mask}
+        about["settings"] |= {
+            "image": data.plain_place(self.image),
+            "patch": self.patch,
+            "mask": self.mask,
+        }
         write_table(self.output.with_suffix(".csv"), header, rows, about)
 
 

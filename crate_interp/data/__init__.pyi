@@ -44,3 +44,4 @@ from .scenes import draw_scene as draw_scene
 from .scenes import write_scenes as write_scenes
 from .stored import StoredImage as StoredImage
 from .stored import is_url as is_url
+from .stored import plain_place as plain_place

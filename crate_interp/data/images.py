@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from crate_interp.data.image_files import opened_image
-from crate_interp.data.stored import StoredImage
+from crate_interp.data.stored import StoredImage, is_url
 from crate_interp.errors import InputError
 
 __all__ = [
@@ -50,8 +50,8 @@ def read_image(path: str | Path | StoredImage) -> UInt8[np.ndarray, "H W 3"]:
     """Read an image file as RGB, as `to_rgb` describes.
 
     Args:
-        path: A file of a known format (see `image_files`), or its place behind a URL or in a tar
-            file; of an animation, the first frame.
+        path: A file of a known format (see `image_files`), its URL, or its place behind a URL or in
+            a tar file; of an animation, the first frame.
 
     Returns:
         RGB in [0, 255], the size that the image is displayed at.
@@ -60,7 +60,9 @@ def read_image(path: str | Path | StoredImage) -> UInt8[np.ndarray, "H W 3"]:
         ImageReadError: The file is missing, is no image, is damaged, or has more pixels than
             `image_files.MAX_PIXELS`, 8192 x 8192.
     """
-    with opened_image(Path(path) if isinstance(path, str) else path) as image:
+    if isinstance(path, str):
+        path = StoredImage(path) if is_url(path) else Path(path)
+    with opened_image(path) as image:
         return to_rgb(image)
 
 

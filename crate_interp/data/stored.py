@@ -19,6 +19,7 @@ __all__ = [
     "is_url",
     "opened_place",
     "path_in",
+    "plain_place",
     "read_part",
     "worded",
 ]
@@ -113,6 +114,11 @@ def read_part(path: Path, offset: int, size: int | None) -> BinaryIO:
 def is_url(place: str) -> bool:
     """Whether a text is a URL, such as s3://bucket/photos, and not a path."""
     return _URL.match(place) is not None
+
+
+def plain_place(place: str | Path) -> str:
+    """Write a path without "./" before and a slash behind it, as `Path` does; a URL as it is."""
+    return str(place) if is_url(str(place)) else str(Path(place))
 
 
 def path_in(url: str) -> str:

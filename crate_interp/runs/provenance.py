@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from crate_interp.data import ImageSet, is_url
+from crate_interp.data import ImageSet, plain_place
 from crate_interp.files import checksum_of
 from crate_interp.hooks import Observer
 from crate_interp.runs.inference import (
@@ -55,9 +55,7 @@ def provenance_of(options: ModelOptions, observer: Observer) -> dict[str, Any]:
         "batch_size": batch_size_of(options.batch_size, observer),
     }
     if isinstance(options, ImageOptions):  # which may be given as paths, and with slashes at ends
-        settings["images"] = [
-            place if is_url(place) else str(Path(place)) for place in map(str, options.images)
-        ]
+        settings["images"] = [plain_place(place) for place in options.images]
     return {"weights": weights, "settings": settings, "versions": versions()}
 
 

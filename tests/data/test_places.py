@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crate_interp.data import is_url, open_images, read_image
+from crate_interp.data import is_url, open_images, plain_place, read_image
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.places import find_images
 from crate_interp.errors import InputError
@@ -319,7 +319,8 @@ def test_tar_files_lists_and_images_are_read_behind_urls(place, tmp_path, expect
     images = open_images([f"{url}/c.JPG"])
     assert red(images.records) == {"c.JPG": expected["c.JPG"]}
     assert images.name == "c.JPG"
-    np.testing.assert_array_equal(read_image(images.records[0].path), images.records[0].read())
+    for own in (images.records[0].path, f"{url}/c.JPG"):
+        np.testing.assert_array_equal(read_image(own), images.records[0].read())
 
 
 def test_what_cannot_be_read_behind_a_url_is_named(place):
@@ -381,6 +382,19 @@ def test_without_fsspec_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(InputError, match=r"pip install 'crate-interp\[remote\]'"):
         find_images(["s3://bucket/photos/"])
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("photos/", "photos"),
+        ("./a//b.tar", "a/b.tar"),
+        (Path("photos"), "photos"),
+        ("s3://bucket//photos/", "s3://bucket//photos/"),
+    ],
+)
+def test_a_place_is_written_in_one_way(place, expected):
+    assert plain_place(place) == expected
 
 
 @pytest.mark.parametrize(
