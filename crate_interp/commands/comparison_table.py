@@ -86,8 +86,8 @@ class Comparison:
                 rows.append([f"published ({line.source})", *cells])
             if line.differences:
                 quiet.add(len(rows))
-                found = [line.differences.get(name) for name in self.metrics]
-                rows.append(["difference to the first", *map(self._difference, found)])
+                cells = [self._difference(line.differences.get(name)) for name in self.metrics]
+                rows.append(["difference to the first", *cells])
         return rows, frozenset(quiet)
 
     @property

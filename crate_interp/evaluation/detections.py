@@ -54,16 +54,16 @@ def image_detections(images: Sequence[ImageMatches]) -> list[ImageDetections]:
             raise InputError(
                 f"detections: expected images matched in one category, found {len(image.matches)}"
             )
-        found = image.matches[0][0]  # objects of all sizes
-        if found is None:
+        matched = image.matches[0][0]  # objects of all sizes
+        if matched is None:
             detections.append({"objects": 0, "scores": [], "right": [], "ignored": []})
             continue
-        ignored = np.asarray(found["dtIgnore"], bool)
-        right = (np.asarray(found["dtMatches"]) != 0) & ~ignored
+        ignored = np.asarray(matched["dtIgnore"], bool)
+        right = (np.asarray(matched["dtMatches"]) != 0) & ~ignored
         detections.append(
             {
-                "objects": int(np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)),
-                "scores": [float(score) for score in found["dtScores"]],
+                "objects": int(np.count_nonzero(np.asarray(matched["gtIgnore"]) == 0)),
+                "scores": [float(score) for score in matched["dtScores"]],
                 "right": _bits_of(right),
                 "ignored": _bits_of(ignored),
             }
