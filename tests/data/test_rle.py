@@ -8,6 +8,7 @@ from pycocotools import mask as coco_mask
 
 from crate_interp.data.rle import (
     annotations_of,
+    area_of,
     check_rle,
     decode_mask,
     encode_masks,
@@ -160,3 +161,9 @@ def test_entries_refuse_another_frame_and_the_id_zero(instances):
         results_of(grid, 1)
     with pytest.raises(InputError, match="first_id: expected at least 1, found 0"):
         annotations_of(instances, 1, 0)
+
+
+def test_area_of_counts_the_pixels_of_a_mask():
+    masks = np.random.default_rng(0).random((4, 30, 50)) < 0.5
+    masks[0], masks[1] = False, True
+    assert [area_of(rle) for rle in encode_masks(masks)] == [int(mask.sum()) for mask in masks]
