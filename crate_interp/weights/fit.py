@@ -1,7 +1,7 @@
 """Fits the tensors of a weight file to a model, compares the two, and loads them.
 
-Of a file, `Checkpoint.renamed` has the tensors under the names of parameters. What remains here:
-sizes that follow from the image's and the patches', the classifier, and to say what does not fit.
+`Checkpoint.renamed` gives the tensors of a file the names of parameters. What remains here: sizes
+that follow from the image's and the patches', the classifier, and to say what does not fit.
 """
 
 from __future__ import annotations
