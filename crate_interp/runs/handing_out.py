@@ -157,8 +157,9 @@ class HandingOut:
         except self._losses as error:
             del self._streams[stream]
             self._waking[self._ask(actor)] = actor
-            self._lost(shard, error)
-            return shard, [], False
+            if shard.left:
+                self._lost(shard, error)
+            return shard, [], not shard.left  # it may have died after the last image
         except self._ray.exceptions.RayTaskError as error:
             raise RuntimeError(f"a worker stopped: {error.cause or error}") from error
         for level, message in sent.logged:

@@ -78,6 +78,15 @@ def test_workers_that_die_change_nothing(name, loads, ray, pictures, tmp_path, c
     assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
 
 
+@pytest.mark.parametrize("name", ["maskcut", "atlas"])
+def test_a_worker_that_dies_after_its_last_image_loses_none(name, ray, pictures, tmp_path, caplog):
+    ray.dies = deaths(2, item=1)  # all images of a shard are in the first
+    assert main(command(name, pictures, tmp_path / "alone")) == 0
+    assert main([*command(name, pictures, tmp_path / "together"), *WORKERS, "2"]) == 0
+    assert "a worker died over" not in caplog.text
+    assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
+
+
 def test_only_the_image_that_kills_workers_fails(ray, pictures, tmp_path, capsys):
     ray.dies = deaths(99, image=3)
     assert main([*command("maskcut", pictures, tmp_path / "together"), *WORKERS, "2"]) == 1
