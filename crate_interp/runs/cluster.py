@@ -28,7 +28,7 @@ from crate_interp.runs.inference import usable_cores
 from crate_interp.runs.worker import Place, Worker
 
 if TYPE_CHECKING:
-    from crate_interp.data import ImageRecord, ImageSet
+    from crate_interp.data import ImageRecord
     from crate_interp.hooks import Observer
     from crate_interp.runs.command import ImageCommand
     from crate_interp.runs.options import ModelOptions
@@ -149,7 +149,7 @@ class Workers:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def load(self, images: ImageSet) -> tuple[Observer, dict[str, Any]]:
+    def load(self, folders: Sequence[str]) -> tuple[Observer, dict[str, Any]]:
         """Let all workers load the model; here, it is on the processor, to be asked for its form.
 
         Raises:
@@ -158,8 +158,7 @@ class Workers:
         """
         from crate_interp.runs.provenance import provenance_of
 
-        folders = {str(record.path.parent) for record in images.records}
-        self._folders = sorted(folder for folder in folders if Path(folder).is_dir())
+        self._folders = [folder for folder in folders if Path(folder).is_dir()]  # not URLs
         asked = [actor.about.remote(self._folders) for actor in self._actors]
         here = replace(self._command, device="cpu")
         observer = here.load_observer()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crate_interp.data import ImageRecord, ImageSet
+from crate_interp.data import ImageRecord
 from crate_interp.hooks import Observer
 from crate_interp.runs.inference import workers_of
 from crate_interp.runs.passes import Outcomes, Pass
@@ -23,8 +23,11 @@ __all__ = ["Engine", "ThisProcess", "opened_engines"]
 class Engine(Protocol):
     """Works off the images of one model of a command."""
 
-    def load(self, images: ImageSet) -> tuple[Observer, dict[str, Any]]:
+    def load(self, folders: Sequence[str]) -> tuple[Observer, dict[str, Any]]:
         """Load the model, and tell its provenance, without that of the images.
+
+        Args:
+            folders: Folders of the images, which whoever works has to see.
 
         Raises:
             InputError: The model or the device cannot be had.
@@ -62,9 +65,9 @@ class ThisProcess:
 
     command: ImageCommand
 
-    def load(self, images: ImageSet) -> tuple[Observer, dict[str, Any]]:
+    def load(self, folders: Sequence[str]) -> tuple[Observer, dict[str, Any]]:
         """Load the model on the device that is asked for."""
-        del images
+        del folders
         observer = self.command.load_observer()
         return observer, provenance_of(self.command, observer)
 

@@ -121,7 +121,9 @@ class Run:
         self.sums = accumulator
         with closing(Fold(self.folder.path / "sums.npz", accumulator)) as sums:
             done = set(sums.image_ids)
-            with closing(self._measured(self.images, measure, forward, done, True)) as measured:
+            with closing(
+                self._measured(self.images, measure, forward, done, in_order=True)
+            ) as measured:
                 for record, values, _ in measured:
                     sums.add(record.image_id, values)
         done = set(sums.image_ids)

@@ -68,10 +68,11 @@ def work_off(command: ImageCommand) -> int:
 def _start(
     command: ImageCommand, images: ImageSet, part: str, folders: ExitStack, engine: Engine
 ) -> Run:
-    observer, provenance = engine.load(images)
+    described = describe_images(images)
+    observer, provenance = engine.load(described["folders"])
     settings = provenance["settings"]
     # Commands over files have the names that were given there already.
-    settings["image_set" if "images" in settings else "images"] = describe_images(images)
+    settings["image_set" if "images" in settings else "images"] = described
     output = command.output
     if output is None:
         output = default_output(command.default_name(), command.model, images)
