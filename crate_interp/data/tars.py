@@ -11,15 +11,21 @@ import re
 import tarfile
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from crate_interp.data.stored import opened_place
 from crate_interp.errors import InputError, shorten
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["expand_braces", "leads_outside", "tar_members"]
 
 _CHOICE = re.compile(r"\{([^{},]*)\}")
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _MOST = 1_000_000  # names of a pattern
+# Size, time, checksum and type of a plain file, at byte 124 of a header.
+_PLAIN = re.compile(rb"([0-7]{11})[\0 ].{12}([0-7]{6})\0 0", re.DOTALL)
 # What tarfile raises on damaged files; RecursionError: headers before headers.
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError, IndexError)
 
@@ -37,7 +43,7 @@ def tar_members(place: str) -> Iterator[tarfile.TarInfo]:
         try:
             length = file.seek(0, os.SEEK_END)
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
                 while (member := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # which would all be kept
                     if not 0 <= member.size <= length - member.offset_data and member.isreg():
@@ -46,10 +52,32 @@ def tar_members(place: str) -> Iterator[tarfile.TarInfo]:
                             f"{length - member.offset_data} up to the end of the file"
                         )
                     yield member
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # where tarfile says nothing
+                    raise InputError(f"{place}: damaged header at byte {tar.offset}")
         except _DAMAGE as error:
             raise InputError(
                 f"{place}: not a readable tar file, uncompressed: {error or type(error).__name__}"
             ) from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is read in a third of the time, where it is a plain file's.
+
+    Only its name, size and checksum are read then; tarfile reads all of any other header.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header, 512 bytes."""
+        plain = _PLAIN.match(buf, 124)
+        if plain is None or len(buf) != tarfile.BLOCKSIZE or buf[345]:  # a name of two parts
+            return super().frombuf(buf, encoding, errors)
+        if sum(buf) - sum(buf[148:156]) + 8 * ord(" ") != int(plain[2], 8):
+            return super().frombuf(buf, encoding, errors)
+        member = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
+        member.size = int(plain[1], 8)
+        return member
 
 
 def leads_outside(name: str) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 from crate_interp.data import is_url, open_images, plain_place, read_image
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.places import find_images
+from crate_interp.data.tars import tar_members
 from crate_interp.errors import InputError
 
 NAMES = ("a.png", "b/1.png", "b/2.png", "c.JPG")
@@ -153,6 +154,30 @@ def test_a_damaged_or_empty_tar_file_is_named(tmp_path, write, message):
     with pytest.raises(InputError, match=message) as raised:
         find_images([tmp_path / "bad.tar"])
     assert str(raised.value).startswith(f"{tmp_path / 'bad.tar'}: ")
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_lie_where_tarfile_says(tmp_path, kind):
+    names = ["a.png", "n" * 100, "d" * 90 + "/" + "n" * 60, "ä.png", "folder/", "x y.png"]
+    with tarfile.open(tmp_path / "s.tar", "w", format=kind) as tar:
+        for size, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size, member.uid, member.mtime = size, 8**7 - 1, 1.5
+            tar.addfile(member, io.BytesIO(b"?" * size))
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        expected = [(m.name, m.offset_data, m.size, m.type) for m in tar.getmembers()]
+    found = [(m.name, m.offset_data, m.size, m.type) for m in tar_members(str(tmp_path / "s.tar"))]
+    assert found == expected
+
+
+@pytest.mark.parametrize("kept", [None, 1400])
+def test_a_damaged_header_between_members_is_named(tmp_path, kept):
+    tar = write_tar(tmp_path / "s.tar", {"x.png": png(1), "y.png": png(2)})
+    content = bytearray(tar.read_bytes())
+    content[content.index(b"y.png")] = ord("z")
+    tar.write_bytes(content[:kept])
+    with pytest.raises(InputError, match=r"s\.tar: damaged header at byte 1024"):
+        find_images([tar])
 
 
 def test_a_member_that_occurs_twice_is_refused(tmp_path):
