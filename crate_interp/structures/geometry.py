@@ -1,26 +1,19 @@
-"""The types that travel between the rooms of the package.
+"""Frames of an image: its own pixels, the model's input, and the patch grid.
 
-Shapes: B batch, N tokens, K heads, D embed dim, h w patch grid, H W pixels, M masks.
+Shapes: h w patch grid, H W pixels, M masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Int, Shaped
 
 from crate_interp.errors import InputError, shorten
 
-if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
-    from torch import Tensor
+__all__ = ["ImageGeometry", "InputSize"]
 
-__all__ = ["Activations", "Frame", "ImageGeometry", "InputSize", "Instances", "boxes_of_masks"]
-
-Frame = Literal["grid", "input", "original"]
-_SHAPES_SHOWN = 4
 _MOST_ELONGATED = 4  # longer side, in shorter ones: tokens are so many times those of a square
 
 
@@ -198,151 +191,3 @@ class ImageGeometry:
             (2 * np.arange(original) + 1) * size // (2 * original)  # in integers: exact everywhere
             for original, size in zip(self.original_hw, self.input_hw, strict=True)
         ]
-
-
-def boxes_of_masks(masks: Bool[np.ndarray, "M H W"]) -> Float[np.ndarray, "M 4"]:
-    """Tight boxes (x1, y1, x2, y2), x2 and y2 exclusive; zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4), dtype=np.float64)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-        if rows.size:
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
-
-
-@dataclass(frozen=True, eq=False)
-class Instances:
-    """The masks found in one image, with boxes and scores, all in one frame.
-
-    Attributes:
-        masks: (M, H, W) bool.
-        scores: (M,) float64; ones if not given, as MaskCut scores its masks.
-        boxes_xyxy: (M, 4) float64, tight around the masks if not given; x2, y2 exclusive.
-        frame: The pixels that the masks lie on: the patch grid, the model's input, or the
-            original image.
-
-    Raises:
-        InputError: Shapes or types do not agree, or a value is not finite.
-    """
-
-    masks: Bool[np.ndarray, "M H W"]
-    scores: Float[np.ndarray, " M"] = None  # type: ignore[assignment]  # filled when made
-    boxes_xyxy: Float[np.ndarray, "M 4"] = None  # type: ignore[assignment]  # filled when made
-    frame: Frame = "original"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.masks, np.ndarray):
-            raise InputError(
-                "masks: expected a bool array of shape (M, H, W), "
-                f"found {type(self.masks).__name__}"
-            )
-        if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
-            raise InputError(
-                "masks: expected a bool array of shape (M, H, W), "
-                f"found {self.masks.dtype} of shape {self.masks.shape}"
-            )
-        if self.frame not in get_args(Frame):
-            raise InputError(
-                f"frame: expected {', '.join(get_args(Frame))}, found {shorten(self.frame)}"
-            )
-        count = len(self.masks)
-        scores = np.ones(count) if self.scores is None else _numbers("scores", self.scores)
-        if self.boxes_xyxy is None:
-            boxes = boxes_of_masks(self.masks)
-        else:
-            boxes = _numbers("boxes_xyxy", self.boxes_xyxy)
-        for name, value, shape in (("scores", scores, (count,)), ("boxes_xyxy", boxes, (count, 4))):
-            if value.shape != shape:
-                raise InputError(f"{name}: expected shape {shape}, found {value.shape}")
-            if not np.isfinite(value).all():
-                raise InputError(f"{name}: expected finite numbers, found {shorten(value)}")
-        object.__setattr__(self, "scores", scores)
-        object.__setattr__(self, "boxes_xyxy", boxes)
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __repr__(self) -> str:
-        """One line of sizes."""
-        count, height, width = self.masks.shape
-        return f"Instances({count} masks of {height} x {width} pixels, frame={self.frame!r})"
-
-
-def _numbers(name: str, values: object) -> Float[np.ndarray, "*shape"]:
-    try:
-        return np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: expected numbers, found {shorten(values)}") from None
-
-
-@dataclass(frozen=True, eq=False)
-class Activations(Mapping[tuple[str, int], "Tensor"]):
-    """Detached tensors of one forward pass by (site, block); holds no model.
-
-    A negative block counts from the last one, so `activations["key", -1]` and
-    `activations["key", 11]` are the same tensor of a model of 12 blocks.
-
-    Attributes:
-        tensors: Recorded tensors, by site name and non-negative block number.
-        num_blocks: Number of blocks of the model.
-        num_prefix_tokens: Number of class and register tokens before the patch tokens.
-        grid_hw: Patch grid of the recorded forward pass, rows and columns.
-        num_heads: Number of attention heads per block; `None` for blocks that do not attend.
-        arguments: Per block, the keyword arguments that it was run with beside the tokens, where
-            it needs any: rotary position for instance. Recorded with `tokens` or `tokens_in`.
-    """
-
-    tensors: Mapping[tuple[str, int], Tensor] = field(repr=False)
-    num_blocks: int
-    num_prefix_tokens: int
-    grid_hw: tuple[int, int]
-    num_heads: int | None = None
-    arguments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-
-    def __getitem__(self, key: tuple[str, int]) -> Tensor:
-        if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int)):
-            raise KeyError(f"expected a site and the number of a block, found {shorten(key)}")
-        site, block = key
-        place = (str(getattr(site, "value", site)).lower(), block % self.num_blocks)
-        if place not in self.tensors or not -self.num_blocks <= block < self.num_blocks:
-            recorded = ", ".join(f"({name!r}, {number})" for name, number in self.tensors)
-            raise KeyError(f"({place[0]!r}, {block}) was not recorded; recorded: {recorded}")
-        return self.tensors[place]
-
-    def __repr__(self) -> str:
-        """One line of sizes."""
-        shapes = [f"{key}: {tuple(tensor.shape)}" for key, tensor in self.tensors.items()]
-        shown = ", ".join(shapes[:_SHAPES_SHOWN])
-        more = len(shapes) - _SHAPES_SHOWN
-        return (
-            f"Activations({{{shown}{f', and {more} more' if more > 0 else ''}}}, "
-            f"num_blocks={self.num_blocks}, num_prefix_tokens={self.num_prefix_tokens}, "
-            f"grid_hw={self.grid_hw})"
-        )
-
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-    def of_image(self, number: int) -> Activations:
-        """The activations of one image of the batch, as a batch of one."""
-        one = {key: tensor[number : number + 1] for key, tensor in self.tensors.items()}
-        return replace(self, tensors=one)
-
-    def patch_features(self, site: str, block: int = -1) -> Float[Tensor, "B D n"]:
-        """Features of the patch tokens of a token-shaped site: prefix tokens dropped, (B, D, h*w).
-
-        Raises:
-            InputError: The site's tensor is not of shape (B, N, D).
-        """
-        tokens = self[site, block]
-        expected = self.grid_hw[0] * self.grid_hw[1] + self.num_prefix_tokens
-        if tokens.ndim != 3 or tokens.shape[1] != expected:
-            raise InputError(
-                f"site {site!r} has shape {tuple(tokens.shape)}, expected (B, {expected}, D): "
-                "it holds no feature a token"
-            )
-        features: Tensor = tokens[:, self.num_prefix_tokens :].transpose(1, 2)
-        return features
