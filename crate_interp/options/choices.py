@@ -17,6 +17,7 @@ __all__ = [
     "PrecisionChoice",
     "Refine",
     "Resolution",
+    "Scores",
     "Solver",
     "Spent",
 ]
@@ -34,5 +35,6 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "
 OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf"]
 Resolution = Literal["full", "grid"]
+Scores = Literal["one", "cut", "contrast"]
 Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]  # what a training run has spent

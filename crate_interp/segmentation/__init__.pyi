@@ -3,6 +3,7 @@ from .affinity import affinity as affinity
 from .attention_threshold import attention_masks as attention_masks
 from .dense_crf import dense_crf as dense_crf
 from .dense_crf import dense_crf_labels as dense_crf_labels
+from .mask_scores import mask_scores as mask_scores
 from .maskcut import MaskCutResult as MaskCutResult
 from .maskcut import maskcut as maskcut
 from .maskcut import maskcut_batch as maskcut_batch

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from crate_interp.data import read_image, to_rgb
 from crate_interp.hooks import Observer, default_feature, record
 from crate_interp.hooks.argument_checks import check_arguments
-from crate_interp.options.choices import Feature, Precision, Refine, Solver
+from crate_interp.options.choices import Feature, Precision, Refine, Scores, Solver
 from crate_interp.options.ranges import AtLeastOne, Cosine
+from crate_interp.segmentation.mask_scores import mask_scores
 from crate_interp.segmentation.maskcut import MaskCutResult, maskcut_batch
 from crate_interp.segmentation.refinement import on_original
 from crate_interp.segmentation.segmenters.maskcut import MaskCutSegmenter
@@ -49,6 +50,7 @@ class MaskCut:
         stride: As for `Observer`.
         precision: Number type of the forward pass; the cuts are always exact to float64.
         keep_aspect: As for `Observer`.
+        scores: What scores a mask, see `mask_scores`.
 
     Attributes:
         observer: Observer that puts images through the model.
@@ -72,10 +74,11 @@ class MaskCut:
     stride: int | None = None
     precision: Precision = "float32"
     keep_aspect: bool = False
+    scores: Scores = MaskCutSegmenter.scores
     observer: Observer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_arguments(self, "tau", "max_masks", "block", "refine", "solver")
+        check_arguments(self, "tau", "max_masks", "block", "refine", "solver", "scores")
         observer = Observer(self.model, self.size, self.stride, self.precision, self.keep_aspect)
         for name in ("model", "size", "stride", "precision", "keep_aspect"):
             object.__setattr__(self, name, getattr(observer, name))
@@ -90,7 +93,8 @@ class MaskCut:
         """One line: the model's class, and the settings."""
         own = ", ".join(
             f"{name}={getattr(self, name)!r}"
-            for name in ("tau", "max_masks", "feature", "block", "refine", "solver")
+            for name in ("tau", "max_masks", "feature", "block", "refine", "solver", "scores")
+            if name != "scores" or self.scores != MaskCutSegmenter.scores
         )
         return f"MaskCut({self.observer.described()}, {own})"
 
@@ -117,9 +121,10 @@ class MaskCut:
             return [self(one) for one in image]
         rgb = read_image(image) if isinstance(image, (str, Path)) else to_rgb(image)
         geometry = self.observer.geometry((rgb.shape[0], rgb.shape[1]))
-        (cut,) = self.cut(self.features([rgb]), geometry.grid_hw)
+        features = self.features([rgb])
+        (cut,) = self.cut(features, geometry.grid_hw)
         name = str(image) if isinstance(image, (str, Path)) else "image"
-        return self.instances(rgb, cut, name=name)
+        return self.instances(rgb, cut, name=name, features=features[0])
 
     def features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B D n"]:
         """Patch features of a batch: one forward pass, ended as soon as they are recorded.
@@ -148,6 +153,7 @@ class MaskCut:
         cut: MaskCutResult,
         original_hw: tuple[int, int] | None = None,
         name: str = "image",
+        features: Float[Tensor, "D n"] | None = None,
     ) -> Instances:
         """Refine what was cut out of an image, and bring it to the image's own pixels.
 
@@ -156,6 +162,8 @@ class MaskCut:
             cut: Cut of this image, as `cut` returns it.
             original_hw: Height and width of the image itself, pixels, where `rgb` is resized.
             name: Name of the image, for the log, which says why there is no mask.
+            features: Patch features of the image, of which the scores are made; without them, every
+                mask scores 1.
         """
         geometry = self.observer.geometry(original_hw or (rgb.shape[0], rgb.shape[1]))
         if cut.is_constant:
@@ -163,6 +171,10 @@ class MaskCut:
                 "%s: constant image: all pairs of patches are alike at tau %g, no mask",
                 *(name, self.tau),
             )
-        masks = cut.masks.cpu().numpy().reshape(-1, *geometry.grid_hw)
-        instances = Instances(masks[masks.any(axis=(1, 2))], frame="grid")
+        masks = cut.masks.reshape(-1, *geometry.grid_hw)
+        masks = masks[masks.flatten(1).any(dim=1)]
+        scores = np.ones(len(masks))
+        if features is not None:
+            scores = mask_scores(features, masks, self.tau, self.scores)
+        instances = Instances(masks.cpu().numpy(), scores, frame="grid")
         return on_original(instances, geometry, rgb, self.refine, cut.masks.device, name)

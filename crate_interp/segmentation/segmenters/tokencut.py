@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crate_interp import segmentation, structures
 from crate_interp.options import option
-from crate_interp.options.choices import Solver
+from crate_interp.options.choices import Scores, Solver
 from crate_interp.options.ranges import Cosine
 from crate_interp.segmentation.segmenter import FeatureSegmenter, image_name
 
@@ -27,12 +27,14 @@ class TokenCutSegmenter(FeatureSegmenter):
 
     tau: Cosine = option("patches are alike above this cosine similarity", 0.2)
     solver: Solver = option("eigenvector solver", "lanczos")
+    scores: Scores = option("what scores a mask, as for maskcut", "one")
 
     def __call__(self, activations: Activations, geometry: ImageGeometry) -> Instances:
-        """Cut one image; its mask, if there is one, has the score 1."""
+        """Cut one image; a constant one has no mask."""
         features = activations.patch_features(self.feature, self.block)[0].float()
         cut = segmentation.tokencut(
             features, geometry.grid_hw, self.tau, self.solver, image_name.get()
         )
-        masks = cut.mask[None].cpu().numpy()
-        return structures.Instances(masks[masks.any(axis=(1, 2))], frame="grid")
+        masks = cut.mask[None][: bool(cut.mask.any())]
+        scores = segmentation.mask_scores(features, masks, self.tau, self.scores)
+        return structures.Instances(masks.cpu().numpy(), scores, frame="grid")
