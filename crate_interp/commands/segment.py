@@ -100,7 +100,8 @@ class SegmentCommand(ImageCommand):
         "draw overlays of the first images, and a sheet of them", 16, presentation=True
     )
     export: list[str] = option(
-        "formats of the masks, for other tools: coco (annotations.json), yolo (yolo/), parquet "
+        "formats of the masks, for other tools: coco (annotations.json; CVAT reads it), yolo "
+        "(yolo/), labelme (labelme/), label-studio (label-studio/), png (masks/), parquet "
         "(masks.parquet), or another package's",
         ["coco"],
         several=str,

@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from crate_interp.errors import InputError, shorten
 from crate_interp.plugins import Table
 
 if TYPE_CHECKING:
     from crate_interp.structures import Instances
 
-__all__ = ["EXPORTS", "Content", "Export", "ExportedImage"]
+__all__ = ["EXPORTS", "Content", "Export", "ExportedImage", "files_of_images"]
 
 Content: TypeAlias = str | bytes | Callable[[IO[bytes]], None]
 """What a file holds; a function writes it to an open file, piece by piece."""
@@ -61,3 +63,31 @@ class Export(ABC):
 
 
 EXPORTS: Table[Export] = Table("crate_interp.data.exports", "exports", Export, "export")
+
+
+def files_of_images(
+    images: Iterable[ExportedImage], suffix: str, export: str
+) -> Iterator[tuple[ExportedImage, str]]:
+    """Name a file after each image, for formats that have one file per image.
+
+    Args:
+        images: The images, in order.
+        suffix: Suffix of the files, in place of that of the image; may be empty.
+        export: Name of the format, for messages.
+
+    Yields:
+        Each image and the path of its file, with the folders of its name.
+
+    Raises:
+        InputError: Two images would have the same file.
+    """
+    taken: dict[str, str] = {}
+    for image in images:
+        name = PurePosixPath(image.file_name).with_suffix(suffix).as_posix()
+        if name in taken:
+            raise InputError(
+                f"{export}: expected images whose names differ by more than their suffix, found "
+                f"{shorten(taken[name])} and {shorten(image.file_name)}"
+            )
+        taken[name] = image.file_name
+        yield image, name

@@ -8,65 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crate_interp.data.export import EXPORTS, ExportedImage
+from crate_interp.data.export import EXPORTS
 from crate_interp.data.exports.yolo import polygon_of
-from crate_interp.data.rle import annotations_of, decode_mask, results_of
+from crate_interp.data.rle import annotations_of, decode_mask
 from crate_interp.errors import InputError
-from crate_interp.structures import Instances
-
-
-def exported(image_id, file_name, masks, scores=None):
-    instances = Instances(np.asarray(masks), scores)
-    results = results_of(instances, image_id)
-    return ExportedImage(image_id, file_name, instances.masks.shape[1:], results)
-
-
-def write(folder, name, images, title="masks"):
-    """Write the files of a format, as a run does."""
-    for file, content in EXPORTS[name]().files(images, title):
-        path = folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if callable(content):
-            with path.open("wb") as opened:
-                content(opened)
-        else:
-            path.write_text(content)
-    return folder
-
-
-def mask_of(hw, *boxes, holes=()):
-    mask = np.zeros(hw, bool)
-    for value, (top, left, bottom, right) in [
-        *((True, box) for box in boxes),
-        *((False, box) for box in holes),
-    ]:
-        mask[top:bottom, left:right] = value
-    return mask
-
-
-WHOLE = {
-    "a rectangle": mask_of((40, 60), (5, 6, 30, 50)),
-    "the whole image": mask_of((40, 60), (0, 0, 40, 60)),
-    "a hole": mask_of((40, 60), (5, 6, 30, 50), holes=[(10, 20, 20, 30)]),
-    "two holes, one at an edge": mask_of(
-        (40, 60), (0, 0, 40, 60), holes=[(1, 1, 9, 9), (20, 20, 39, 59)]
-    ),
-    "parts that touch at a corner": mask_of((40, 60), (5, 5, 20, 20), (20, 20, 35, 40)),
-    "one pixel": mask_of((40, 60), (7, 9, 8, 10)),
-    "two pixels": mask_of((40, 60), (7, 9, 9, 10)),
-    "a line": mask_of((40, 60), (39, 0, 40, 60)),
-}
-
-
-def images_of(masks_by_name):
-    return [
-        exported(number, f"{number}.png", masks)
-        for number, masks in enumerate(masks_by_name, start=1)
-    ]
-
-
-def overlap(one, other):
-    return (one & other).sum() / (one | other).sum()
+from tests.data.export_cases import TORN, WHOLE, exported, images_of, overlap, write
 
 
 def read_yolo(folder, images):
@@ -123,10 +69,11 @@ def test_a_line_of_yolo_has_a_class_and_three_corners_or_more():
     assert text == "0" + 3 * f" {9.25 / 60:.6f} {7.25 / 40:.6f}" + "\n"
 
 
-def test_yolo_refuses_images_that_it_cannot_tell_apart(tmp_path):
+@pytest.mark.parametrize("name", ["yolo", "labelme", "png"])
+def test_formats_of_a_file_per_image_refuse_images_that_they_cannot_tell_apart(tmp_path, name):
     images = [exported(1, "a.png", [WHOLE["a line"]]), exported(2, "a.jpg", [WHOLE["a line"]])]
-    with pytest.raises(InputError, match=r"yolo: expected .*found 'a\.png' and 'a\.jpg'"):
-        write(tmp_path, "yolo", images)
+    with pytest.raises(InputError, match=rf"{name}: expected .*found 'a\.png' and 'a\.jpg'"):
+        write(tmp_path, name, images)
 
 
 def test_parquet_has_a_row_a_mask_with_the_same_rle(tmp_path, monkeypatch):
@@ -199,7 +146,41 @@ def test_coco_is_written_piece_by_piece_as_json_writes_the_whole():
     )
 
 
-@pytest.mark.parametrize("name", ["coco", "yolo", "parquet"])
+def test_coco_has_what_cvat_imports():
+    """CVAT reads COCO by datumaro, which takes masks from compressed RLE.
+
+    Datumaro 1.13 gave the masks of this file back pixel by pixel, with their scores.
+    """
+    masks = [*WHOLE.values(), *TORN.values()]
+    ((_, content),) = EXPORTS["coco"]().files([exported(3, "a/b.png", masks)], "Masks")
+    written = io.BytesIO()
+    content(written)
+    coco = json.loads(written.getvalue())
+    fields = {
+        "images": {"id": int, "height": int, "width": int, "file_name": str},
+        "categories": {"id": int, "name": str},
+        "annotations": {
+            "id": int,
+            "image_id": int,
+            "category_id": int,
+            "iscrowd": int,
+            "segmentation": dict,
+            "bbox": list,
+            "score": float,
+        },
+    }
+    for section, kinds in fields.items():
+        assert coco[section]
+        for entry in coco[section]:
+            assert {name: type(entry[name]) for name in kinds} == kinds
+    for annotation, mask in zip(coco["annotations"], masks, strict=True):
+        assert annotation["category_id"] == coco["categories"][0]["id"]
+        assert annotation["image_id"] == coco["images"][0]["id"]
+        assert isinstance(annotation["segmentation"]["counts"], str)
+        np.testing.assert_array_equal(decode_mask(annotation["segmentation"]), mask)
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo", "parquet", "labelme", "label-studio", "png"])
 def test_no_image_at_all_makes_files_without_masks(tmp_path, name):
     if name == "parquet":
         parquet = pytest.importorskip("pyarrow.parquet", reason="reads and writes Parquet")
@@ -209,5 +190,11 @@ def test_no_image_at_all_makes_files_without_masks(tmp_path, name):
         assert (content["images"], content["annotations"]) == ([], [])
     elif name == "yolo":
         assert [path.name for path in (tmp_path / "yolo").iterdir()] == ["data.yaml"]
+    elif name == "labelme":
+        assert list(tmp_path.iterdir()) == []
+    elif name == "label-studio":
+        assert json.loads((tmp_path / "label-studio" / "tasks.json").read_text()) == []
+    elif name == "png":
+        assert (tmp_path / "masks" / "masks.csv").read_text() == "mask,image,score\n"
     else:
         assert parquet.read_table(tmp_path / "masks.parquet").num_rows == 0

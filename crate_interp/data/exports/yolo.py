@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from crate_interp.data.export import Export, ExportedImage
-from crate_interp.errors import InputError, shorten
+from crate_interp.data.export import Export, ExportedImage, files_of_images
 
 __all__ = ["YoloExport", "polygon_of"]
 
@@ -40,15 +38,7 @@ class YoloExport(Export):
     def files(self, images: Iterable[ExportedImage], title: str) -> Iterator[tuple[str, str]]:
         """Write a file for each image, empty where it has no mask, and one that names them."""
         del title
-        written: dict[str, str] = {}
-        for image in images:
-            name = PurePosixPath(image.file_name).with_suffix(".txt").as_posix()
-            if name in written:
-                raise InputError(
-                    f"yolo: expected images whose names differ by more than their suffix, found "
-                    f"{shorten(written[name])} and {shorten(image.file_name)}"
-                )
-            written[name] = image.file_name
+        for image, name in files_of_images(images, ".txt", "yolo"):
             lines = [_line_of(mask) for mask in image.instances.masks if mask.any()]
             yield f"{_FOLDER}/labels/{name}", "".join(lines)
         yield f"{_FOLDER}/data.yaml", _ABOUT
