@@ -128,6 +128,8 @@ def maskcut_batch(
         ):
             cuts[at].eigenvector = eigenvector
         objects = torch.stack([cut.take_object(number) for cut in cuts])
+        if all(cut.is_settled for cut in cuts):
+            break
         if number + 1 < max_masks:
             _paint(connected, objects, alike=bool(tau < 0))
     return [cut.result(features.device) for cut in cuts]
@@ -143,6 +145,7 @@ class _Cut:
         current: Mask of the last round, before earlier masks were taken out.
         eigenvector: Eigenvector of the graph as it is; `None` if nothing is left to cut.
         is_changed: Whether the graph is another than in the last round.
+        is_settled: Whether no round to come finds anything.
     """
 
     def __init__(self, grid_hw: tuple[int, int], max_masks: int) -> None:
@@ -152,11 +155,14 @@ class _Cut:
         self.current = torch.zeros(grid_hw, dtype=torch.bool)
         self.eigenvector: Float[Tensor, " n"] | None = None
         self.is_changed = True
+        self.is_settled = False
 
     def take_object(self, number: int) -> Bool[Tensor, " n"]:
         """Make a round of the eigenvector; returns the patches that no round had taken before."""
-        self.is_changed = False
+        was_changed, self.is_changed = self.is_changed, False
         if self.eigenvector is None:
+            self.is_settled = True
+        if self.is_settled or self.eigenvector is None:
             return torch.zeros_like(self.current).flatten()
         eigenvector = self.eigenvector.view(self.current.shape)
         foreground, seed, turned = foreground_of(eigenvector, corner_rule=True)
@@ -168,6 +174,11 @@ class _Cut:
         self.rounds, self.current = number + 1, mask
         # A dropped mask leaves the graph, and so the eigenvector, as it was.
         self.is_changed = bool(self.masks[number].any())
+        # One graph gives one mask. The first round in vain may have dropped it for its overlap with
+        # the round before; the second had nothing to overlap with, so all others will be in vain.
+        self.is_settled = not (was_changed or self.is_changed)
+        if self.is_settled:
+            self.eigenvectors[number:], self.rounds = self.eigenvectors[number], len(self.masks)
         return self.masks[number].flatten()
 
     def result(self, device: torch.device) -> MaskCutResult:

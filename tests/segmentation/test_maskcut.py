@@ -152,6 +152,27 @@ def test_maskcut_keeps_the_graph_after_a_dropped_mask() -> None:
     assert eigenvectors[5].equal(eigenvectors[4])
 
 
+@pytest.mark.parametrize("tau", [0.0, 0.15, 0.4])
+def test_fifty_rounds_stop_where_none_finds_anything_and_give_all_masks(
+    tau: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.stack([scene(seed, (16, 17)) for seed in range(4)])
+    expected = [reference_maskcut(image.numpy(), (16, 17), tau, 50) for image in images]
+    module = sys.modules[maskcut.__module__]
+    rounds = []
+    is_constant = module.is_constant
+    monkeypatch.setattr(
+        module, "is_constant", lambda graphs: rounds.append(len(graphs)) or is_constant(graphs)
+    )
+    results = maskcut_batch(images, (16, 17), tau, 50)
+    for result, masks in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result.masks, masks)
+        number = int(result.masks.flatten(1).any(dim=1).nonzero()[-1])
+        assert result.eigenvectors[-1].equal(result.eigenvectors[number + 1])
+        assert result.eigenvectors[-1].any()
+    assert len(rounds) < 15
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     ("features", "grid"),
