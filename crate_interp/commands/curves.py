@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from crate_interp import training, visualization
+from crate_interp.commands.training_numbers import ShownNumber, choose_numbers, shown_values
 from crate_interp.errors import InputError, shorten
 from crate_interp.options import option
 from crate_interp.options.choices import Spent
@@ -17,31 +18,12 @@ from crate_interp.runs.command import Command
 from crate_interp.runs.options import FigureOptions
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
-    from crate_interp.training import Columns, RecordedRun
+    from crate_interp.training import RecordedRun
     from crate_interp.visualization import Curve
 
 __all__ = ["Curves"]
 
 _TIMES = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))  # from, unit, name
-
-_METRICS = {
-    "loss": "training loss",
-    "validation_loss": "validation loss",
-    "accuracy": "validation accuracy (%)",
-}
-_SHARES = {"accuracy", "attention", "sparsity", "ap", "ap50", "ap75", "tokencut", "pca"}
-_SPELLING = {"miou": "mIoU", "iou": "IoU", "ap": "AP", "ap50": "AP50", "ap75": "AP75", "f": "F"}
-_SPELLING |= {"tokencut": "TokenCut", "pca": "PCA"}
-
-
-class _Number(NamedTuple):
-    """What a panel shows: columns of one number, several of them if every block has one."""
-
-    title: str
-    columns: list[str]
-    is_probe: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +79,24 @@ class Curves(Command, FigureOptions):
         divisor, x_label = _unit_of(self.x, max(ends))
         names = self.names or _names_of(runs, self.runs, by_folder)
 
-        def curves_of(number: _Number) -> list[Curve]:
+        def curves_of(number: ShownNumber) -> list[Curve]:
             curves = []
             for run, name, start in zip(runs, names, starts, strict=True):
                 table = run.probes if number.is_probe else run.metrics
                 columns = [column for column in number.columns if column in table]
-                lines = [_shown_as(column, table[column]) for column in columns]
+                lines = [shown_values(column, table[column]) for column in columns]
                 if lines and np.isfinite(lines).any():
                     x = (start + run.spent(table["step"], self.x)) / divisor
                     curves.append(visualization.Curve(name, x, np.stack(lines, axis=1)))
             return curves
 
         panels = [
-            visualization.CurvePanel(number.title, curves_of(number), number.columns == ["loss"])
-            for number in _chosen([run.probes for run in runs], self.numbers)
+            visualization.CurvePanel(
+                f"{number.title}, by block (first: pale)" if number.by_block else number.title,
+                curves_of(number),
+                number.columns == ["loss"],
+            )
+            for number in choose_numbers([run.probes for run in runs], self.numbers)
         ]
         drawn = [panel for panel in panels if panel.curves]
         if self.numbers and len(drawn) < len(panels):
@@ -119,18 +105,6 @@ class Curves(Command, FigureOptions):
         figure = visualization.draw_curves(drawn, x_label, width=self.width_inches)
         print(*save_figure(figure, self.output, self), sep="\n")
         return 0
-
-
-def _is_share(column: str) -> bool:
-    """Whether a column has shares of 1, which are drawn in percent."""
-    return not _SHARES.isdisjoint(column.split("_"))
-
-
-def _shown_as(column: str, values: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
-    """Numbers of a column as the figure has them: shares in percent, non-zeros for zeros."""
-    if column.startswith("sparsity"):
-        return 100 * (1 - values)
-    return 100 * values if _is_share(column) else values
 
 
 def _unit_of(spent: Spent, largest: float) -> tuple[float, str]:
@@ -163,43 +137,3 @@ def _names_of(
             name += f", from {own[run.initial_folder]}"
         names.append(name)
     return names
-
-
-def _chosen(probes: Sequence[Columns], names: Sequence[str] | None) -> list[_Number]:
-    """Numbers to draw: those that are named, or all at the first of their sizes and blocks."""
-    columns = dict.fromkeys(name for table in probes for name in table if name != "step")
-    groups: dict[str, list[str]] = {}
-    first: dict[str, str] = {}  # name of a group, by number
-    for column in columns:
-        parts = training.column_of(column)
-        group = parts._replace(layer=None).name
-        groups.setdefault(group, []).append(column)
-        first.setdefault(parts.number, group)
-    numbers = {name: _Number(title, [name], False) for name, title in _METRICS.items()}
-    numbers |= {name: _Number(_title_of(own[0]), own, True) for name, own in groups.items()}
-    shown = {**{name: name for name in _METRICS}, **first}
-    if names is None:
-        return [numbers[name] for name in shown.values()]
-    for name in names:
-        if name not in numbers and name not in shown:
-            raise InputError(
-                f"numbers: expected some of {', '.join(numbers)}, found {shorten(name)}"
-            )
-    return [numbers[name if name in numbers else shown[name]] for name in names]
-
-
-def _title_of(column: str) -> str:
-    """Title of a probe's panel: number, size, block and unit."""
-    number, size, cut_block, layer = training.column_of(column)
-    words = number.split("_")
-    title = " ".join(_SPELLING.get(word, word) for word in words)
-    if words == ["sparsity"]:
-        title = "codes that are not zero"
-    places = [f"{size} px"] if size is not None else []
-    places += [f"block {cut_block}"] if cut_block is not None else []
-    title += f" at {', '.join(places)}" if places else ""
-    if _is_share(number):
-        title += " (%)"
-    elif words == ["coding", "rate"]:
-        title += " (nats)"
-    return title if layer is None else f"{title}, by block (first: pale)"

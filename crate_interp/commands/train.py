@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from crate_interp import models, training
+from crate_interp.commands.training_page import training_page
 from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.pipelines import find_pipeline
@@ -45,7 +46,9 @@ class Train(Command):
         "recipe: a YAML file, or the name of one that comes with the package, as train_demo",
         positional=True,
     )
-    output: Path = option("run folder: weights, checkpoints, metrics.csv", presentation=True)
+    output: Path = option(
+        "run folder: weights, checkpoints, metrics.csv, report.html", presentation=True
+    )
     set: list[str] | None = option(
         "key=value: recipe keys to change, several of them if so", None, several=str
     )
@@ -84,7 +87,10 @@ class Train(Command):
         main = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
         opened = open_run_folder(self.output, settings) if main else nullcontext()
         measured: dict[str, str] = {}
-        with opened, progress_bar(desc="train", unit="step", disable=not main) as progress:
+        with (
+            opened as folder,
+            progress_bar(desc="train", unit="step", disable=not main) as progress,
+        ):
 
             def report(metrics: Metrics, updates: int) -> None:
                 measured.update(_measured(metrics))
@@ -96,6 +102,8 @@ class Train(Command):
                 progress.update(metrics.step - progress.n)
 
             result = training.train(recipe, self.output, report)
+            if folder is not None and (self.output / "metrics.csv").is_file():
+                folder.write_file("report.html", training_page(self.output, result.finished))
         if not result.finished:
             if main:
                 message = f"stopped after step {result.step}; the same command goes on"

@@ -74,7 +74,7 @@ class Histogram:
 
 @dataclass(frozen=True, eq=False)
 class LineChart:
-    """Lines over a common axis, both axes from 0 to 1.
+    """Lines over a common axis.
 
     Attributes:
         title: Words above the chart.
@@ -82,6 +82,8 @@ class LineChart:
         lines: Name and values of each line, at most four; NaN ends a line.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
+        x_limits: Ends of the horizontal axis.
+        y_limits: Ends of the vertical axis.
     """
 
     title: str
@@ -89,6 +91,8 @@ class LineChart:
     lines: Sequence[tuple[str, Float[np.ndarray, " P"]]]
     x_label: str
     y_label: str
+    x_limits: tuple[float, float] = (0, 1)
+    y_limits: tuple[float, float] = (0, 1)
 
     def html(self) -> str:
         """Draw the chart with its legend.
@@ -104,7 +108,8 @@ class LineChart:
                 f"lines: expected 1 to {_MOST_LINES} of {len(self.x)} points, found "
                 f"{[len(y) for _, y in self.lines]}"
             )
-        to_x, to_y, frame = _frame((0, 1), (0, 1), (self.x_label, self.y_label), (False, False))
+        labels = (self.x_label, self.y_label)
+        to_x, to_y, frame = _frame(self.x_limits, self.y_limits, labels, (False, False))
         drawn, legend = [], []
         for number, (name, y) in enumerate(self.lines):
             known = np.isfinite(y)

@@ -1,6 +1,10 @@
-"""The command `curves`: which numbers of the run folders are drawn, and what it refuses."""
+"""The command `curves`: which numbers of the run folders are drawn, and what it refuses.
+
+And the page that `train` makes of the same numbers.
+"""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ from PIL import Image
 
 import crate_interp.visualization as visualization
 from crate_interp.cli import main
+from crate_interp.commands.training_page import training_page
+from crate_interp.errors import InputError
 
 HEADER = "step,loss,learning_rate,gradient_norm,accuracy,seconds"
 ROWS = ["10,2.5,1e-3,1.0,,4", "20,2.0,1e-3,1.0,0.25,8", "30,1.5,1e-3,1.0,0.5,14"]
@@ -272,3 +278,29 @@ def test_curves_refuses_numbers_and_names_that_do_not_fit(
     assert run(make_run("run", probes=SIZED), *options, tmp_path=tmp_path) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "figures").exists()
+
+
+def test_the_page_of_a_run_has_its_numbers_curves_and_recipe(make_run):
+    probes = ["step,tokencut_iou,coding_rate_0,coding_rate_1", "0,0.2,9,8", "20,0.5,7,6"]
+    folder = make_run("first", probes=probes, model="<b>mine</b>", data="photos")
+    page = training_page(folder, finished=False)
+    assert "&lt;b&gt;mine&lt;/b&gt;: training" in page
+    assert "<b>" not in page
+    assert "30 updates of 64 images by crate-interp train; stopped" in page
+    rows = re.findall(r"<tr>\s*" + 4 * "<td>([^<]*)</td>" + "</tr>", page)
+    assert rows == [
+        ("training loss", "1.5", "30", "1.5 to 2.5"),
+        ("validation accuracy (%)", "50", "30", "25 to 50"),
+        ("TokenCut IoU (%)", "50", "20", "20 to 50"),
+        ("coding rate (nats), last block", "6", "20", "6 to 8"),
+    ]
+    assert re.findall("</svg>(loss|accuracy|tokencut_iou|block .)</li>", page) == [
+        *("loss", "accuracy", "tokencut_iou", "block 0", "block 1")
+    ]
+    assert "14 s, 137.1 images a second" in page
+    assert "<tr><td>data</td><td>photos</td></tr>" in page
+
+
+def test_no_page_is_made_of_a_run_without_a_line(make_run):
+    with pytest.raises(InputError, match=r"metrics\.csv: expected a line of numbers or more"):
+        training_page(make_run("empty", lines=[HEADER]), finished=True)

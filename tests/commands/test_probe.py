@@ -57,6 +57,7 @@ def made(folder, data, **changes):
     recipe = folder.parent / "recipe.yaml"
     recipe.write_text(json.dumps(recipe_of(data, **changes)))  # JSON is YAML
     assert main(["train", str(recipe), "--output", str(folder)]) == 0
+    assert "updates of 8 images" in (folder / "report.html").read_text()
     return folder
 
 
