@@ -1,6 +1,7 @@
 from .affinity import BACKGROUND_WEIGHT as BACKGROUND_WEIGHT
 from .affinity import affinity as affinity
 from .attention_threshold import attention_masks as attention_masks
+from .bilateral_solver import bilateral_solver as bilateral_solver
 from .dense_crf import dense_crf as dense_crf
 from .dense_crf import dense_crf_labels as dense_crf_labels
 from .mask_scores import mask_scores as mask_scores

@@ -1,4 +1,4 @@
-"""Masks that follow the edges of the image: hole filling and a dense CRF."""
+"""Masks that follow the edges of the image: hole filling, a dense CRF and the bilateral solver."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxtyping import Bool, UInt8
 from crate_interp.data import resize_image
 from crate_interp.errors import InputError
 from crate_interp.options.choices import Refine
+from crate_interp.segmentation.bilateral_solver import bilateral_solver
 from crate_interp.segmentation.dense_crf import check_crf, check_masks, dense_crf
 from crate_interp.structures import ImageGeometry, Instances
 
@@ -53,14 +54,16 @@ def refine_masks(
 ) -> Bool[np.ndarray, "M2 H W"]:
     """Refine each mask against the image, and drop those that changed too much.
 
-    The CRF is that of `dense_crf`. The holes of its result are filled; a mask whose IoU with its
-    result is below 0.5, or that is empty, is dropped.
+    The CRF is that of `dense_crf`; the bilateral solver's map is cut at 0.5. The holes of the
+    result are filled, and of the solver's, which is made for one object, the largest 4-connected
+    part is kept. A mask whose IoU with its result is below 0.5, or that is empty, is dropped.
 
     Args:
         image: RGB in [0, 255], in the frame of the masks.
         masks: Any number of masks, also none.
-        method: `crf`; `pydensecrf`, the reference, slower and on the CPU; or `none` to return the
-            masks as they are.
+        method: `crf`; `pydensecrf`, the reference, slower and on the CPU; `bilateral`, the
+            refinement of TokenCut, see `bilateral_solver`; or `none` to return the masks as they
+            are.
         gaussian: As for `dense_crf`.
         bilateral: As for `dense_crf`.
         iterations: As for `dense_crf`.
@@ -75,7 +78,10 @@ def refine_masks(
 
     Reference:
         Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge
-        Potentials (arXiv 1210.5644); parameters as in Wang et al. (arXiv 2301.11320).
+        Potentials (arXiv 1210.5644); parameters as in Wang et al. (arXiv 2301.11320). Barron and
+        Poole, The Fast Bilateral Solver (arXiv 1511.03296); used as in Wang et al. (arXiv
+        2202.11539), whose release takes the second largest part of all, background included: the
+        object, as long as the background is larger.
     """
     if method not in get_args(Refine):
         raise InputError(f"method: expected one of {get_args(Refine)}, found {method!r}")
@@ -98,14 +104,28 @@ def _refine(
     """Refine all masks, and say which changed so little that they are kept."""
     if method == "crf":
         likely = dense_crf(image, masks, **parameters, device=device) > 0.5
+    elif method == "bilateral":
+        likely = bilateral_solver(image, masks) > 0.5
     else:
         labels = [_pydensecrf(image, mask, **parameters) for mask in masks]
         likely = np.array(labels, dtype=np.bool_).reshape(masks.shape)
     refined = fill_holes(likely)
+    if method == "bilateral":
+        refined = _largest_parts(refined)
     intersection = (masks & refined).sum(axis=(1, 2))
     union = (masks | refined).sum(axis=(1, 2))
     kept = masks.any(axis=(1, 2)) & (intersection >= _MIN_IOU * union)
     return refined, kept
+
+
+def _largest_parts(masks: Bool[np.ndarray, "M H W"]) -> Bool[np.ndarray, "M H W"]:
+    """Keep the largest 4-connected part of each mask; the first one, among equals."""
+    kept = np.zeros_like(masks)
+    for part, mask in zip(kept, masks, strict=True):
+        labels, count = scipy.ndimage.label(mask)
+        if count:
+            part[:] = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+    return kept
 
 
 def _pydensecrf(

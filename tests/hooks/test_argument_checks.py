@@ -45,7 +45,7 @@ def test_an_observer_refuses(arguments, message):
     [
         ({"precision": "int8"}, "precision: expected"),
         ({"solver": "arpack"}, "solver: expected lanczos, dense, found 'arpack'"),
-        ({"refine": True}, "refine: expected none, crf, pydensecrf, found True"),
+        ({"refine": True}, "refine: expected none, crf, pydensecrf, bilateral, found True"),
         ({"feature": "attention"}, "feature: expected auto, .*found 'attention'"),
         ({"feature": None}, "sites: expected names of sites, found None"),
         ({"max_masks": 2.5}, "max_masks: expected a whole number, found 2.5"),

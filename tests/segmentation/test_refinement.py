@@ -111,7 +111,7 @@ def test_pydensecrf_finds_the_same_masks() -> None:
     np.testing.assert_array_equal(refine_masks(image, masks, "crf"), expected)
 
 
-@pytest.mark.parametrize("method", ["none", "crf", "pydensecrf"])
+@pytest.mark.parametrize("method", ["none", "crf", "pydensecrf", "bilateral"])
 def test_refine_of_no_mask(method: str) -> None:
     image, _ = picture()
     masks = np.zeros((0, HEIGHT, WIDTH), dtype=bool)
