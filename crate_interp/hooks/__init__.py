@@ -1,7 +1,12 @@
 """Reading and changing what a backbone computes on the way."""
 
 from crate_interp.hooks.attention_maps import attention_chunks, attention_map, attention_token
-from crate_interp.hooks.classifier import check_classifier, choose_classes, scores_from
+from crate_interp.hooks.classifier import (
+    check_classifier,
+    choose_classes,
+    head_input,
+    scores_from,
+)
 from crate_interp.hooks.dictionary import (
     AtomContributions,
     atom_contributions,
@@ -54,6 +59,7 @@ __all__ = [
     "count_units",
     "default_feature",
     "grid_size_of",
+    "head_input",
     "intervene",
     "record",
     "scores_from",

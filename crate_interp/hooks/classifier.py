@@ -16,7 +16,7 @@ from crate_interp.errors import InputError
 from crate_interp.models.anatomy import anatomy_of
 from crate_interp.models.backbones import blocks_of
 
-__all__ = ["check_classifier", "choose_classes", "scores_from"]
+__all__ = ["check_classifier", "choose_classes", "head_input", "scores_from"]
 
 
 def check_classifier(model: nn.Module, number: int | None = None) -> None:
@@ -56,6 +56,25 @@ def choose_classes(scores: Float[Tensor, "B C"], number: int | None) -> Int[Tens
     if not 0 <= number < scores.shape[1]:
         raise InputError(f"class {number}: expected 0 to {scores.shape[1] - 1}")
     return torch.full_like(scores[:, 0], number, dtype=torch.long)
+
+
+@torch.inference_mode()
+def head_input(model: nn.Module, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+    """What the classifier of a model reads: its tokens, pooled and normalised as it does it.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer; it may be without a classifier.
+        tokens: The residual stream that leaves the last block, on any device.
+
+    Raises:
+        InputError: The model pools no tokens, as autoencoders do not.
+    """
+    vit: Any = model
+    if not hasattr(vit, "forward_head") or not hasattr(vit, "norm"):
+        raise InputError(f"{type(model).__name__}: expected a model with a head, found none")
+    parameter = next(model.parameters())
+    pooled: Tensor = vit.forward_head(vit.norm(tokens.to(parameter)), pre_logits=True)
+    return pooled
 
 
 def scores_from(

@@ -21,6 +21,7 @@ COMMANDS = {
     ],
     "atlas": ["{}", "--model", "demo", "--sheet", "0"],
     "pca": ["{}", "--model", "demo"],
+    "features": ["{}", "--model", "demo"],
     "ablate": ["{}", "--model", "demo", "--target", "atoms", "--measured", "3"],
     "attribute": ["{}", "--model", "demo", "--steps", "2"],
     "layers": ["{}", "--model", "demo,demo_vit"],
@@ -39,7 +40,8 @@ def command(name, pictures, output):
     if name == "attribute":
         pytest.importorskip("captum", reason="needs the extra attribution")
     arguments = [argument.format(pictures, data=pictures.parent) for argument in COMMANDS[name]]
-    place = output / "figure.png" if find_commands()[name].load().output_is_file else output
+    file = "features.npz" if name == "features" else "figure.png"
+    place = output / file if find_commands()[name].load().output_is_file else output
     return [*name.split(), *arguments, *OPTIONS, "--output", str(place)]
 
 

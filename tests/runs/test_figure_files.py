@@ -17,6 +17,7 @@ DRAWING = {
         "attention",
         "reconstruct",
         "pca",
+        "features",
         "layers",
         "side-by-side",
         "curves",
