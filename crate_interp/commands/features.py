@@ -27,10 +27,11 @@ SUFFIXES = (".npz", ".parquet", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Features(ImageFilesCommand):
-    """Write features of patches or of images as npz, Parquet or safetensors.
+    """Write features of patches or images to a file.
 
-    The file has them as float32, in the order of the images, with the names of the images and with
-    weights, settings and versions as JSON, `about`. It is written image by image.
+    An npz, Parquet or safetensors file has them as float32, in the order of the images, with the
+    names of the images and with weights, settings and versions as JSON, `about`. It is written
+    image by image.
     """
 
     group: ClassVar[str] = "look inside"
