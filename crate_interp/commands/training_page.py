@@ -11,7 +11,6 @@ import numpy as np
 from crate_interp import training, visualization
 from crate_interp.commands.training_numbers import ShownNumber, choose_numbers, shown_values
 from crate_interp.files import read_json_as
-from crate_interp.runs.provenance import versions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +116,8 @@ def _name_of(number: ShownNumber, column: int) -> str:
 
 def _facts(folder: Path) -> Iterator[tuple[str, str]]:
     """Recipe and versions, by name; what is not set is left out."""
+    from crate_interp.runs.provenance import versions  # not for --help
+
     yield "command", "crate-interp train"
     for name, value in read_json_as(folder / "settings.json", dict[str, Any]).items():
         if value is None or value in ({}, [], ()):
