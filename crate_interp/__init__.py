@@ -36,6 +36,7 @@ _HOME = {
     "intervene": "crate_interp.hooks",
     "load_backbone": "crate_interp.weights",
     "load_clip": "crate_interp.weights",
+    "load_text_model": "crate_interp.weights",
     "maskcut": "crate_interp.segmentation",
     "record": "crate_interp.hooks",
     "tokencut": "crate_interp.segmentation",

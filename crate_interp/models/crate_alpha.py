@@ -36,18 +36,19 @@ class ODL(nn.Module):
 
     From a = 0, two steps of ISTA on 0.5 |x - D a|^2 + lambda |a|_1 with a >= 0:
     a1 = ReLU(eta DT x - eta lambda), a2 = ReLU(a1 - eta DT (D a1 - x) - eta lambda); the output is
-    D1 a2.
+    D1 a2, or D a2 where the dictionaries are tied.
 
     Args:
         dim: Width D of the tokens.
         hidden_dim: Number of dictionary atoms, 4 D in every published model.
+        tied: Whether the dictionary that encodes writes back, too.
         step_size: eta.
         threshold: lambda.
         **place: `device` and `dtype` of the parameters.
 
     Attributes:
         D: Dictionary that encodes, (D, 4D).
-        D1: Dictionary that writes back, (D, 4D).
+        D1: Dictionary that writes back, (D, 4D); `None` if tied.
         codes: The sparse code a2 passes through this identity, (B, N, 4D).
 
     Reference:
@@ -59,6 +60,7 @@ class ODL(nn.Module):
         dim: int,
         hidden_dim: int,
         *,
+        tied: bool = False,
         step_size: float = 0.1,
         threshold: float = 0.1,
         **place: Any,
@@ -67,14 +69,20 @@ class ODL(nn.Module):
         self.step_size = step_size
         self.threshold = threshold
         self.D = nn.Parameter(torch.empty(dim, hidden_dim, **place))
-        self.D1 = nn.Parameter(torch.empty(dim, hidden_dim, **place))
+        self.D1 = None if tied else nn.Parameter(torch.empty(dim, hidden_dim, **place))
         self.codes = nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw both dictionaries anew, as the release does."""
         nn.init.kaiming_uniform_(self.D)
-        nn.init.kaiming_uniform_(self.D1)
+        if self.D1 is not None:
+            nn.init.kaiming_uniform_(self.D1)
+
+    @property
+    def written(self) -> Float[Tensor, "D A"]:
+        """Dictionary that writes back."""
+        return self.D if self.D1 is None else self.D1
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """From normalised tokens to what the sparse step adds to the residual stream."""
@@ -84,7 +92,7 @@ class ODL(nn.Module):
         gradient = F.linear(F.linear(first, self.D) - x, self.D.t())
         step = gradient.mul_(-self.step_size).add_(first).sub_(shrinkage)
         codes: Tensor = self.codes(step.relu_())
-        return F.linear(codes, self.D1)
+        return F.linear(codes, self.written)
 
     def extra_repr(self) -> str:
         """Say the sizes when the model is printed."""
@@ -129,7 +137,7 @@ class CrateAlphaBlock(SubspaceBlock):
 
     def anatomy(self) -> Anatomy:
         """Say what can be read and changed: D1 of ODL writes the codes into the stream."""
-        dictionary = self.mlp.D1
+        dictionary = self.mlp.written
         place, count = Place("mlp.codes"), dictionary.shape[1]
         atoms = Atoms(Site.CODES, count, place, dictionary.detach, self.mlp.threshold)
         return self.anatomy_with(atoms)

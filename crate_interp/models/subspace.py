@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import torch.nn.functional as F
@@ -53,6 +54,7 @@ class SubspaceAttention(nn.Module):
         dim: Width D of the tokens.
         num_heads: Number K of subspaces; divides D.
         proj_bias: Whether the output projection has a bias (CRATE has, CRATE-alpha has not).
+        is_causal: Whether a token attends to itself and those before it alone.
         attn_drop: Dropout rate of the attention map.
         proj_drop: Dropout rate of the output.
         **place: `device` and `dtype` of the parameters.
@@ -74,6 +76,7 @@ class SubspaceAttention(nn.Module):
         num_heads: int,
         *,
         proj_bias: bool,
+        is_causal: bool = False,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         **place: Any,
@@ -84,6 +87,7 @@ class SubspaceAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.scale = self.head_dim**-0.5
+        self.is_causal = is_causal
         self.fused_attn = bool(use_fused_attn())
         self.qkv = nn.Linear(dim, dim, bias=False, **place)
         self.attn_drop = nn.Dropout(attn_drop)
@@ -95,23 +99,37 @@ class SubspaceAttention(nn.Module):
         subspace = self.qkv(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         if self.fused_attn:  # (B, K, N, d)
             dropout = self.attn_drop.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(subspace, subspace, subspace, dropout_p=dropout)
+            causal: Any = {"is_causal": True} if self.is_causal else {}
+            out = F.scaled_dot_product_attention(
+                subspace, subspace, subspace, dropout_p=dropout, **causal
+            )
         else:
             attention = (subspace * self.scale) @ subspace.transpose(-2, -1)
+            if self.is_causal:
+                attention = attention + attention.new_full(attention.shape[-2:], -inf).triu(1)
             out = self.attn_drop(attention.softmax(dim=-1)) @ subspace
         added: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
         return added
 
 
+class _CausalAttention(Attention):
+    """A ViT's attention in which a token attends to itself and those before it alone."""
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = True
+    ) -> Float[Tensor, "B N D"]:
+        attended: Tensor = super().forward(x, attn_mask, is_causal)
+        return attended
+
+
 def _multi_head_attention(
-    dim: int, num_heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0, **arguments: Any
+    dim: int, num_heads: int, *, is_causal: bool = False, **arguments: Any
 ) -> Attention:
     """Make a ViT's attention as CRATE's code would have it: no bias of queries, keys and values."""
     if dim % num_heads:
         raise InputError(f"embed_dim {dim} is not a multiple of num_heads {num_heads}")
-    return Attention(
-        dim, num_heads, qkv_bias=False, attn_drop=attn_drop, proj_drop=proj_drop, **arguments
-    )
+    kind = _CausalAttention if is_causal else Attention
+    return kind(dim, num_heads, qkv_bias=False, **arguments)
 
 
 ATTENTION_STEPS = {"mssa": SubspaceAttention, "mhsa": _multi_head_attention}
@@ -126,6 +144,7 @@ class SubspaceBlock(nn.Module):
         has_bias: Whether the output projection of attention has a bias.
         attention: `mssa`, or `mhsa`: a ViT's attention in its place, with queries, keys and values
             of their own.
+        is_causal: Whether a token attends to itself and those before it alone.
         drop_path: Rate of stochastic depth, for each residual branch.
         norm_layer: Makes the normalisation.
         **arguments: Dropout rates `attn_drop` of the attention map and `proj_drop` of its output,
@@ -145,6 +164,7 @@ class SubspaceBlock(nn.Module):
         *,
         has_bias: bool,
         attention: str = "mssa",
+        is_causal: bool = False,
         drop_path: float = 0.0,
         norm_layer: Any = LayerNorm,
         **arguments: Any,
@@ -157,7 +177,8 @@ class SubspaceBlock(nn.Module):
         place = place_of(arguments)
         rates = {name: arguments.get(name, 0.0) for name in ("attn_drop", "proj_drop")}
         self.norm1 = norm_layer(dim, **place)
-        self.attn = attention_step(dim, num_heads, proj_bias=has_bias, **rates, **place)
+        options: Any = {"proj_bias": has_bias, "is_causal": is_causal, **rates}
+        self.attn = attention_step(dim, num_heads, **options, **place)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim, **place)
 
@@ -168,7 +189,7 @@ class SubspaceBlock(nn.Module):
 
     def anatomy_with(self, atoms: Atoms) -> Anatomy:
         """Say what can be read and changed in a block that has these sparse codes or neurons."""
-        if type(self.attn) is Attention:
+        if isinstance(self.attn, Attention):
             return Anatomy(ATTENTIONS[Attention](self.attn), atoms)
 
         def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:

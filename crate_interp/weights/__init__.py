@@ -20,6 +20,7 @@ from crate_interp.weights.sources import (
     weight_source,
     weights_checksum,
 )
+from crate_interp.weights.text import load_text_model
 
 __all__ = [
     "ALIASES",
@@ -40,6 +41,7 @@ __all__ = [
     "load_backbone",
     "load_clip",
     "load_mae",
+    "load_text_model",
     "names_a_file",
     "parameters_checksum",
     "read_checkpoint",

@@ -26,6 +26,7 @@ __all__ = ["read_checkpoint", "read_metadata", "write_safetensors"]
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("state_dict", "model", "teacher")  # where training checkpoints keep the weights
+_SIZES = "model_args"  # what language models have beside them: a dict of numbers
 PREFIXES = ("module.", "_orig_mod.", "module.", "backbone.")  # of DDP, torch.compile, DINO
 
 # Weights hardly compress: what says that it is much larger than its file is a trap. Heads of zeros
@@ -190,6 +191,9 @@ def _unwrapped(file: TorchFile) -> tuple[dict[str, StoredTensor], dict[str, str]
         if inner is None:
             break
         scalars = {str(key): _scalar(file, value) for key, value in content.items()}
+        sizes = content.get(_SIZES)
+        for key, value in sizes.items() if isinstance(sizes, dict) else ():
+            scalars[f"{_SIZES}.{key}"] = _scalar(file, value)
         metadata |= {key: scalar for key, scalar in scalars.items() if scalar is not None}
         beside = [str(key) for key in content if key != inner and str(key) not in metadata]
         logger.info("weights read from %r; left aside: %s", inner, ", ".join(beside) or "nothing")

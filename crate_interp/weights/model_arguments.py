@@ -64,6 +64,7 @@ _SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 _CHECKS: dict[str, Check] = {
     **dict.fromkeys(_SHARES, _number(0, 1)),
     **dict.fromkeys(_SWITCHES, _SWITCH),
+    "context": _whole(1, 1_000_000),
     "depth": _whole(1, 256),
     "embed_dim": _whole(1, 16384),
     "in_chans": _whole(1, 64),
@@ -75,6 +76,7 @@ _CHECKS: dict[str, Check] = {
     "init_values": _or_nothing(_number(0, 1e3)),
     "mlp_ratio": _number(1e-3, 64),
     "step_size": _number(0, 1e3),
+    "vocabulary": _whole(1, 1_000_000),
     "threshold": _number(0, 1e3),
     "attention": _word("mssa", "mhsa"),
     "step": _word("ista", "mlp"),

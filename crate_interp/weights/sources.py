@@ -29,6 +29,7 @@ from crate_interp.weights.names import ModelName, resolve_name
 __all__ = [
     "WeightSource",
     "checkpoints_folder",
+    "fetch_source",
     "fetch_weights",
     "find_local_weights",
     "is_available_locally",
@@ -136,6 +137,16 @@ def fetch_weights(name: ModelName) -> Path:
             f"no weights are published for {name}; give a file with `--weights FILE`, or take "
             "random ones with `--weights random` (in Python: weights=PATH, or pretrained=False)"
         )
+    return fetch_source(source)
+
+
+def fetch_source(source: WeightSource) -> Path:
+    """Give the weight file of a source, as `fetch_weights` does.
+
+    Raises:
+        CheckpointError: As `fetch_weights`.
+    """
+    name = source.name
     if local := find_local_weights(source):
         return local
     if source.file:
