@@ -85,9 +85,11 @@ def attention_relevance(
             entering = passed[Site.TOKENS_IN, number].requires_grad_()
             with _ExplicitAttention() as explicit:
                 leaving = blocks[number](entering, **passed.arguments.get(number, {}))
-            attention = explicit.attention
-            if attention is None:
-                raise InputError(f"block {number}: expected attention by softmax, found none")
+            if len(explicit.maps) != 1:
+                raise InputError(
+                    f"block {number}: expected one map of attention, found {len(explicit.maps)}"
+                )
+            (attention,) = explicit.maps
             gradient, slope = torch.autograd.grad(leaving, [entering, attention], gradient)
             relevance = (attention.detach() * slope).clamp(min=0).mean(dim=1)
             row = row + (row[:, None] @ relevance)[:, 0]
@@ -194,13 +196,15 @@ def _sum_of(scores: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> Tensor:
 
 
 class _ExplicitAttention(TorchFunctionMode):
-    """Multiplies attention out inside a `with` block, and keeps the map that gradients lead to.
+    """Multiplies attention out inside a `with` block, and keeps the maps that gradients lead to.
 
     Attributes:
-        attention: The last map, (B, K, N, N); `None` before there is any.
+        maps: The maps in the order of their computation, each (B, K, N, N).
     """
 
-    attention: Tensor | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[Tensor] = []
 
     def __torch_function__(
         self,
@@ -212,9 +216,10 @@ class _ExplicitAttention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             query, key, value = args
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-            self.attention = scores.softmax(dim=-1)
-            return self.attention @ value
+            bias = (kwargs or {}).get("attn_mask")
+            self.maps.append((scores if bias is None else scores + bias).softmax(dim=-1))
+            return self.maps[-1] @ value
         result = func(*args, **(kwargs or {}))
         if func in (Tensor.softmax, torch.softmax, F.softmax):  # attention that is not fused
-            self.attention = result
+            self.maps.append(result)
         return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from crate_interp import weights
+from crate_interp import models, weights
 from crate_interp.options import option
 from crate_interp.runs.command import Command
 
@@ -50,7 +50,7 @@ def _row_of(name: ModelName, alias: str) -> tuple[str, ...]:
         str(name),
         alias,
         f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M",
-        "x".join(map(str, model.patch_embed.patch_size)),
+        "x".join(map(str, models.patch_hw_of(model.patch_embed))),
         "x".join(map(str, model.patch_embed.img_size)),
         str(model.num_classes),
         ("yes" if weights.find_local_weights(source) else "no") if source else "-",

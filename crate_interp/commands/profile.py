@@ -127,7 +127,7 @@ def _cost_of(name: ModelName, sizes: dict[str, int]) -> ForwardCost:
     import torch
 
     model = weights.create_on_meta(name, **sizes).eval()
-    patches = model.patch_embed.patch_size
+    patches = models.patch_hw_of(model.patch_embed)
     if any(sizes["img_size"] % patch for patch in patches):
         raise InputError(
             f"size {sizes['img_size']}: expected a multiple of the patch of {patches[0]} pixels "

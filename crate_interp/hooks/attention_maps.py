@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crate_interp.errors import InputError
 from crate_interp.hooks.sites import Site
+from crate_interp.models.anatomy import attention_rows
 from crate_interp.structures import Activations
 
 __all__ = ["attention_chunks", "attention_map", "attention_token"]
@@ -56,7 +57,7 @@ def attention_token(activations: Activations, patch: tuple[int, int] | None = No
     """
     rows, columns = activations.grid_hw
     if patch is None:
-        if not activations.num_prefix_tokens:
+        if not (activations.num_prefix_tokens and activations.has_class_token):
             raise InputError("the model has no class token: name a patch (row, column) instead")
         return 0
     row, column = patch
@@ -74,7 +75,7 @@ def attention_chunks(
     tokens: slice = slice(None),
     rows: int = 256,
 ) -> Iterator[tuple[slice, Float[Tensor, "B K R N"]]]:
-    """Compute a block's attention, softmax(q kT / sqrt(d)), a few rows at a time.
+    """Compute a block's attention, as `attention_rows` does, a few rows at a time.
 
     Args:
         activations: As for `attention_map`.
@@ -83,7 +84,8 @@ def attention_chunks(
         rows: Tokens at a time, at most.
 
     Yields:
-        Which tokens, and their attention in float32; each row sums to one.
+        Which tokens, and their attention in float32; each row sums to one, but for differential
+        attention's.
 
     Raises:
         InputError: The number of heads is not known, or does not divide the features.
@@ -95,8 +97,8 @@ def attention_chunks(
     if num_heads < 1 or query.shape[-1] % num_heads:
         raise InputError(f"num_heads: {num_heads} do not divide features of {query.shape[-1]}")
     query, key = (side.unflatten(-1, (num_heads, -1)).transpose(1, 2) for side in (query, key))
+    terms = activations.attention_terms.get(block % activations.num_blocks)
     first, end, _ = tokens.indices(query.shape[2])
     for start in range(first, end, rows):
         chunk = slice(start, min(start + rows, end))
-        scores = (query[:, :, chunk] * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        yield chunk, scores.softmax(dim=-1)
+        yield chunk, attention_rows(query[:, :, chunk], key, terms, chunk)

@@ -19,7 +19,7 @@ from crate_interp.errors import InputError
 from crate_interp.hooks.edits import Edit
 from crate_interp.hooks.own_passes import hooked, uncompiled
 from crate_interp.hooks.sites import Site, anatomy_at, blocks_of
-from crate_interp.models.anatomy import Place
+from crate_interp.models.anatomy import Part, Place
 from crate_interp.structures import Activations
 
 __all__ = ["Target", "channels_of", "count_units", "intervene"]
@@ -72,11 +72,12 @@ def intervene(model: nn.Module, edits: Mapping[Target, Edit]) -> Iterator[None]:
     with ExitStack() as hooks:
         hooks.enter_context(uncompiled())
         for target, edit in edits.items():
-            change = _change_of(model, target, edit)
             place = _place_of(model, target.site, target.block)
-            module = blocks_of(model)[target.block].get_submodule(place.path)
-            hook = _on_input(change) if place.enters else _on_output(change)
-            hooks.enter_context(hooked(module, hook, before=place.enters))
+            for part in place.parts:
+                change = _change_of(model, target, edit, part)
+                module = blocks_of(model)[target.block].get_submodule(part.path)
+                hook = _on_input(change) if place.enters else _on_output(change)
+                hooks.enter_context(hooked(module, hook, before=place.enters))
         yield
 
 
@@ -120,8 +121,14 @@ def _place_of(model: nn.Module, site: Site | str, block: int) -> Place:
     return anatomy.places[Site(site)]
 
 
-def _change_of(model: nn.Module, target: Target, edit: Edit) -> Callable[[Tensor], Tensor]:
+def _change_of(
+    model: nn.Module, target: Target, edit: Edit, part: Part
+) -> Callable[[Tensor], Tensor]:
+    """Make the change of one of the tensors that a site consists of."""
     channels = channels_of(model, target.site, target.block, target.index)
+    inside = channels - part.first
+    is_here = inside >= 0 if part.channels is None else (inside >= 0) & (inside < part.channels)
+    channels, inside = channels[is_here], inside[is_here] + part.start
     blocks = len(blocks_of(model))
 
     def read(source: Activations) -> Tensor:
@@ -131,21 +138,24 @@ def _change_of(model: nn.Module, target: Target, edit: Edit) -> Callable[[Tensor
             values = source[Site(target.site), target.block]
         except KeyError as error:
             raise InputError(f"the source lacks the target: {error.args[0]}") from None
-        if int(channels.max()) >= values.shape[-1]:
+        if len(channels) and int(channels.max()) >= values.shape[-1]:
             raise InputError(f"a source of shape {tuple(values.shape)} lacks channels of {target}")
         return values[..., channels]
 
     new_values = edit.bind(read)
 
     def change(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        old = values if target.index is None else values[..., channels]
+        if not len(inside):
+            return values
+        whole = target.index is None and len(inside) == values.shape[-1]
+        old = values if whole else values[..., inside]
         new = new_values(old)
         if target.tokens is not None:
             new = torch.where(_token_mask(target.tokens, old)[..., None], new, old)
-        if target.index is None:
+        if whole:
             return new.contiguous()
         edited = values.clone()
-        edited[..., channels] = new
+        edited[..., inside] = new
         return edited
 
     return change

@@ -19,6 +19,7 @@ from crate_interp.hooks.recorder import record
 from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
 from crate_interp.hooks.sites import Site
 from crate_interp.models import inference_precision
+from crate_interp.models.backbones import patch_hw_of
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.options.choices import Precision
 from crate_interp.structures import Activations, ImageGeometry, InputSize
@@ -208,5 +209,4 @@ class Observer:
 
     @property
     def _patch_hw(self) -> tuple[int, int]:
-        rows, columns = self.model.get_submodule("patch_embed").patch_size  # type: ignore[misc]
-        return int(rows), int(columns)
+        return patch_hw_of(self.model.get_submodule("patch_embed"))

@@ -107,7 +107,8 @@ def changed(module: nn.Module, methods: Sequence[str], **attributes: Any) -> Ite
     key = id(module)
     with _LOCK:
         seen = copy(seen_here(module))
-        vars(seen)["_modules"] = dict(vars(seen)["_modules"])
+        for kind in ("_modules", "_parameters", "_buffers"):
+            vars(seen)[kind] = dict(vars(seen)[kind])
         for name, value in attributes.items():
             setattr(seen, name, value)
         if not _blocks[key]:

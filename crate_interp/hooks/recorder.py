@@ -16,8 +16,8 @@ from crate_interp.errors import InputError, shorten
 from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import Site, available_sites, blocks_of
-from crate_interp.models.anatomy import DERIVED, Heads, Place, anatomy_of
-from crate_interp.structures import Activations
+from crate_interp.models.anatomy import DERIVED, Heads, Part, Place, anatomy_of
+from crate_interp.structures import Activations, AttentionTerms
 
 __all__ = ["Recorder", "record"]
 
@@ -44,6 +44,7 @@ class Recorder:
         self._stop_early = stop_early
         self._tensors: dict[tuple[str, int], Tensor] = {}
         self._arguments: dict[int, dict[str, Any]] = {}
+        self._terms: dict[int, AttentionTerms] = {}
         self._grid_hw: tuple[int, int] | None = None
         self._hooks = ExitStack()
 
@@ -71,6 +72,8 @@ class Recorder:
             grid_hw=self._grid_hw,
             num_heads=None if heads is None else heads.num_heads,
             arguments=dict(self._arguments),
+            attention_terms=dict(self._terms),
+            has_class_token=getattr(self._model, "cls_token", None) is not None,
         )
 
     def __enter__(self) -> Recorder:
@@ -103,16 +106,29 @@ class Recorder:
         anatomy = anatomy_of(block)
         for site in self._sites:
             if site in anatomy.places:
-                self._hook_place(
-                    block, anatomy.places[site], partial(self._keep_as_it_is, site, number)
-                )
+                self._hook_site(number, site, anatomy.places[site])
         derived = [site for site in self._sites if site not in anatomy.places]
         if derived and anatomy.heads is not None:
             heads = anatomy.heads
             if any(DERIVED[site].is_masked for site in derived):
                 self._hook(block.get_submodule(heads.module), _refuse_mask, before=True)
-            keep = partial(self._keep_derived, heads, derived, number)
-            self._hook_place(block, heads.source, keep)
+            derive = partial(self._keep_derived, heads, derived, number)
+            self._hook_place(block, heads.source, derive)
+
+    def _hook_site(self, number: int, site: Site, place: Place) -> None:
+        tensors: dict[str, Tensor] = {}
+
+        def keep(part: Part, tensor: Tensor, _: Mapping[str, Any]) -> None:
+            tensors[part.path] = tensor[..., part.start :][..., : part.channels]
+            if len(tensors) == len(place.parts):
+                in_order = [tensors.pop(one.path) for one in place.parts]
+                self._keep(
+                    site, number, in_order[0] if len(in_order) == 1 else torch.cat(in_order, -1)
+                )
+
+        block = blocks_of(self._model)[number]
+        for part in place.parts:
+            self._hook_place(block, place._replace(path=part.path), partial(keep, part))
 
     def _hook_place(
         self, block: nn.Module, place: Place, keep: Callable[[Tensor, Mapping[str, Any]], None]
@@ -133,15 +149,13 @@ class Recorder:
     def _start(self, _: nn.Module, args: tuple[Tensor], __: Any, ___: Tensor) -> None:
         self._tensors.clear()
         self._arguments.clear()
+        self._terms.clear()
         self._grid_hw = grid_size_of(self._model, (args[0].shape[-2], args[0].shape[-1]))
 
     def _keep(self, site: Site, block: int, tensor: Tensor) -> None:
         self._tensors[site.value, block] = tensor.detach()
         if self._stop_early and len(self._tensors) == len(self._sites) * len(self._blocks):
             raise _EverythingRecorded
-
-    def _keep_as_it_is(self, site: Site, block: int, tensor: Tensor, _: Mapping[str, Any]) -> None:
-        self._keep(site, block, tensor)
 
     @torch.no_grad()
     def _keep_derived(
@@ -153,8 +167,11 @@ class Recorder:
         arguments: Mapping[str, Any],
     ) -> None:
         split = heads.split(tensor, arguments)
+        terms = None if heads.terms is None else heads.terms(arguments)
+        if terms is not None:
+            self._terms[block] = terms
         for site in sites:
-            self._keep(site, block, DERIVED[site].compute(split))
+            self._keep(site, block, DERIVED[site].compute(split, terms))
 
     def _keep_arguments(
         self, names: Sequence[str], block: int, arguments: Mapping[str, Any]

@@ -8,14 +8,17 @@ from copy import copy
 from typing import Any
 
 from timm.layers import Format
+from torch import Tensor, nn
 
 from crate_interp.errors import InputError
-from crate_interp.hooks.own_passes import changed, original_of, seen_here, uncompiled
+from crate_interp.hooks.own_passes import changed, hooked, original_of, seen_here, uncompiled
 from crate_interp.models.backbones import (
     RotaryOfAnyGrid,
     blocks_of,
+    has_absolute_positions,
     has_stem,
     patch_grid_of,
+    relative_positions,
     takes_any_grid,
 )
 
@@ -61,8 +64,9 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
     """Let a vision transformer take any whole number of patches, non-square too, in a `with` block.
 
     The position embedding is resampled to the grid of each input (bicubic, as timm does; the class
-    token's entry is kept). Only passes of the thread that runs the block are changed; for these,
-    compiled models run as they were written.
+    token's entry is kept), and so is a bias of relative positions (as timm's `set_window_size`
+    does). Only passes of the thread that runs the block are changed; for these, compiled models run
+    as they were written.
 
     Args:
         model: A CRATE family model or a timm vision transformer.
@@ -84,7 +88,10 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
         dense.stride = (stride, stride)
     with ExitStack() as changes:
         changes.enter_context(uncompiled())
-        if not seen_here(model).dynamic_img_size:
+        if not has_absolute_positions(model):
+            attributes["strict_img_size"] = False
+            _fit_relative_positions(model, changes)
+        elif not seen_here(model).dynamic_img_size:
             attributes |= {
                 "strict_img_size": False,
                 "flatten": False,
@@ -98,3 +105,30 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
             methods = ["forward", "dynamic_feat_size"]
             changes.enter_context(changed(model.patch_embed, methods, **attributes))
         yield
+
+
+def _fit_relative_positions(model: nn.Module, changes: ExitStack) -> None:
+    """Give the modules of relative positions, as this thread sees them, the grid of each input."""
+    modules = [module for module, _ in relative_positions(model)]
+    as_they_are = [_copy_of(seen_here(module)) for module in modules]
+    for module, method in relative_positions(model):
+        changes.enter_context(changed(module, [method]))
+
+    def fit(embedding: nn.Module, args: tuple[Tensor, ...], _: Any) -> None:
+        grid = patch_grid_of(seen_here(embedding), (args[0].shape[-2], args[0].shape[-1]))
+        for module, own in zip(modules, as_they_are, strict=True):
+            seen = seen_here(module)
+            if tuple(seen.window_size) != grid:
+                fitted = _copy_of(own)
+                fitted.set_window_size(grid)
+                vars(seen).update(vars(fitted))
+
+    changes.enter_context(hooked(model.get_submodule("patch_embed"), fit, before=True))
+
+
+def _copy_of(module: nn.Module) -> Any:
+    """A copy that shares parameters and buffers, and can be given others."""
+    copied = copy(module)
+    for kind in ("_parameters", "_buffers"):
+        vars(copied)[kind] = dict(vars(copied)[kind])
+    return copied

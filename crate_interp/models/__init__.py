@@ -2,7 +2,11 @@
 
 import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
 
+from crate_interp.models import timm_blocks  # noqa: F401  (fills the tables of anatomy)
+
+# isort: split
 from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (registers the timm models)
+from crate_interp.models.backbones import patch_hw_of
 from crate_interp.models.clipa import CrateClip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.mae import CrateMaeAutoencoder
@@ -21,6 +25,7 @@ __all__ = [
     "forward_cost",
     "has_fast_bfloat16",
     "inference_precision",
+    "patch_hw_of",
     "tokenize",
     "usable_memory",
 ]

@@ -1,8 +1,8 @@
 """Anatomy of a block of a vision transformer: what can be read and changed in it.
 
-A block has a method `anatomy`; blocks of timm are described by the tables `ATTENTIONS` and `MLPS`,
-by the exact type of their parts. Everything that looks into a model asks `anatomy_of`, and knows no
-class of a block.
+A block has a method `anatomy`; blocks of timm are described by the tables `BLOCKS`, `ATTENTIONS`
+and `MLPS`, by the exact type of the block or of its parts, which `timm_blocks.py` fills. Everything
+that looks into a model asks `anatomy_of`, and knows no class of a block.
 
 Shapes: B images, N tokens (prefix tokens first, then patches row by row), K heads, d head dim,
 D embed dim, A atoms.
@@ -15,25 +15,26 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import Attention, AttentionRope, GluMlp, Mlp, SwiGLU, apply_rot_embed_cat
-from timm.models.eva import EvaAttention
 from torch import Tensor, nn
+
+from crate_interp.structures import AttentionTerms
 
 __all__ = [
     "ATTENTIONS",
+    "BLOCKS",
     "DERIVED",
     "MLPS",
     "Anatomy",
     "Atoms",
     "Derived",
     "Heads",
+    "Part",
     "Place",
     "QueryKeyValue",
     "Site",
     "anatomy_of",
+    "attention_rows",
     "split_heads",
 ]
 
@@ -51,7 +52,8 @@ class Site(str, Enum):
     SUBSPACE = "subspace"
     """(B, N, D) the shared projection U(LN(z)) of CRATE families: query, key and value at once."""
     ATTENTION = "attention"
-    """(B, K, N, N) attention after the softmax; each row sums to one. Quadratic memory."""
+    """(B, K, N, N) attention after the softmax; each row sums to one, but for the difference of two
+    maps that differential attention is. Quadratic memory."""
     CLS_ATTENTION = "cls_attention"
     """(B, K, N) the class token's row of ATTENTION, computed alone."""
     HEADS = "heads"
@@ -64,13 +66,29 @@ class Site(str, Enum):
     CODES = "codes"
     """Sparse codes: (B, N, 4D) ODL's a2 in CRATE-alpha, (B, N, D) ISTA's output in CRATE."""
     NEURONS = "neurons"
-    """(B, N, A) activations of the MLP of timm's blocks, gated where it has gates: what its second
+    """(B, N, A) activations of the MLP of timm's blocks, gated where it has gates: what its last
     layer reads. CRATE families have none."""
 
     @classmethod
     def _missing_(cls, value: object) -> Site | None:
         name = str(value).lower()
         return next((site for site in cls if site.value == name), None)
+
+
+class Part(NamedTuple):
+    """A tensor of the model that holds all channels of a place, or some of them.
+
+    Attributes:
+        path: Submodule of the block; empty for the block itself.
+        start: First channel of the tensor that is the place's.
+        first: The same channel among those of the place.
+        channels: Number of channels; `None` for all of the tensor.
+    """
+
+    path: str
+    start: int = 0
+    first: int = 0
+    channels: int | None = None
 
 
 class Place(NamedTuple):
@@ -82,12 +100,28 @@ class Place(NamedTuple):
         units: Number of heads, atoms or channels that the last dimension consists of; `None` for
             the D channels of the residual stream.
         width: Number of adjacent channels per unit.
+        start: First channel of the place in a tensor that has others beside.
+        others: Submodules with as many units each, in the order of the units, in a block that has
+            several attentions or MLPs side by side.
     """
 
     path: str
     enters: bool = False
     units: int | None = None
     width: int = 1
+    start: int = 0
+    others: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The tensors that the place consists of."""
+        if self.units is None:
+            return (Part(self.path),)
+        paths = (self.path, *self.others)
+        count = self.units * self.width // len(paths)
+        return tuple(
+            Part(path, self.start, number * count, count) for number, path in enumerate(paths)
+        )
 
 
 _TO_PROJECTION = Place("attn.proj", enters=True)
@@ -105,17 +139,17 @@ class Derived(NamedTuple):
     """A tensor that is computed from the heads beside the model: it can be recorded, not changed.
 
     Attributes:
-        compute: Makes it.
+        compute: Makes it of queries, keys and values, and the terms of the block.
         is_masked: Whether a mask on attention, which `compute` does not know, would change it.
     """
 
-    compute: Callable[[QueryKeyValue], Tensor]
+    compute: Callable[[QueryKeyValue, AttentionTerms | None], Tensor]
     is_masked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Heads of a block, which attends by softmax(q kT / sqrt(d)) v per head.
+    """Heads of a block, which attends by softmax(q kT / sqrt(d)) v per head, or with `terms`.
 
     Attributes:
         num_heads: Number of heads K.
@@ -128,6 +162,8 @@ class Heads:
         norm: Submodule that normalises the residual stream before it is projected.
         arguments: Keyword arguments that the model passes to each block beside the tokens, and
             without which the block attends otherwise: `rope` for instance.
+        terms: Makes what attention has beside queries and keys, from the same keyword arguments as
+            `split`; `None` for nothing.
     """
 
     num_heads: int
@@ -138,6 +174,7 @@ class Heads:
     module: str = "attn"
     norm: str = "norm1"
     arguments: tuple[str, ...] = ()
+    terms: Callable[[Mapping[str, Any]], AttentionTerms] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +239,10 @@ def anatomy_of(block: nn.Module) -> Anatomy:
     if declared is not None:
         anatomy: Anatomy = declared()
         return anatomy
-    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     # By exact type: a subclass may compute something else.
+    if type(block) in BLOCKS:
+        return BLOCKS[type(block)](block)
+    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     heads_of, atoms_of = ATTENTIONS.get(type(attention)), MLPS.get(type(mlp))
     return Anatomy(
         heads_of(attention) if heads_of else None, atoms_of(block, mlp) if atoms_of else None
@@ -229,93 +268,53 @@ def _joined(heads: Float[Tensor, "B K N d"]) -> Float[Tensor, "B N C"]:
     return heads.transpose(1, 2).flatten(2)
 
 
-def _attention_rows(
-    query: Float[Tensor, "B K R d"], key: Float[Tensor, "B K N d"]
+def attention_rows(
+    query: Float[Tensor, "B K R d"],
+    key: Float[Tensor, "B K N d"],
+    terms: AttentionTerms | None = None,
+    rows: slice = slice(None),
 ) -> Float[Tensor, "B K R N"]:
+    """Attention of some tokens: softmax(q kT / sqrt(d)), with the terms of the block.
+
+    Args:
+        query: Queries of the tokens that attend.
+        key: Keys of all tokens.
+        terms: As `Activations.attention_terms` has them.
+        rows: Numbers of the tokens that attend.
+    """
+    bias, subtracted = terms or AttentionTerms()
+    if subtracted is not None:
+        same = AttentionTerms(bias)
+        sides = zip(query.chunk(2, dim=-1), key.chunk(2, dim=-1), strict=True)
+        first, second = (attention_rows(*side, same, rows) for side in sides)
+        return first - subtracted.to(second) * second
     scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if bias is not None:
+        scores = scores + bias[:, :, rows].to(scores)
     return scores.softmax(dim=-1)
 
 
 DERIVED: dict[Site, Derived] = {
-    Site.QUERY: Derived(lambda heads: _joined(heads.query)),
-    Site.KEY: Derived(lambda heads: _joined(heads.key)),
-    Site.VALUE: Derived(lambda heads: _joined(heads.value)),
-    Site.ATTENTION: Derived(lambda heads: _attention_rows(heads.query, heads.key), is_masked=True),
+    Site.QUERY: Derived(lambda heads, _: _joined(heads.query)),
+    Site.KEY: Derived(lambda heads, _: _joined(heads.key)),
+    Site.VALUE: Derived(lambda heads, _: _joined(heads.value)),
+    Site.ATTENTION: Derived(
+        lambda heads, terms: attention_rows(heads.query, heads.key, terms), is_masked=True
+    ),
     Site.CLS_ATTENTION: Derived(
-        lambda heads: _attention_rows(heads.query[:, :, :1], heads.key)[:, :, 0], is_masked=True
+        lambda heads, terms: attention_rows(heads.query[:, :, :1], heads.key, terms, slice(1))[
+            :, :, 0
+        ],
+        is_masked=True,
     ),
 }
 """Sites of every block that has heads."""
 
+BLOCKS: dict[type, Callable[[Any], Anatomy]] = {}
+"""Anatomy of blocks whose attention or MLP is no module of its own, by type of the block."""
 
-def _plain_heads(attention: Any) -> Heads:
-    """Heads of timm's `Attention`, which has one projection to queries, keys and values."""
+ATTENTIONS: dict[type, Callable[[Any], Heads]] = {}
+"""Heads of attention modules, by type; called with the module at `attn`."""
 
-    def split(projected: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
-        query, key, value = split_heads(projected, 3, attention.head_dim)
-        return QueryKeyValue(attention.q_norm(query), attention.k_norm(key), value)
-
-    return Heads(attention.num_heads, attention.head_dim, Place("attn.qkv"), split)
-
-
-def _rotary_heads(attention: Any) -> Heads:
-    """Heads of `EvaAttention` and `AttentionRope`, which rotate by the position of a patch.
-
-    They have one projection or three, and may use the weight of one without calling the module, so
-    that no hook sees its output: the tokens that enter are projected a second time.
-    """
-
-    def split(tokens: Tensor, arguments: Mapping[str, Any]) -> QueryKeyValue:
-        query, key, value = _projected_again(attention, tokens)
-        query, key = attention.q_norm(query), attention.k_norm(key)
-        rope = arguments.get("rope")
-        if rope is not None:
-            query, key = (_rotated(attention, side, rope).type_as(value) for side in (query, key))
-        groups = getattr(attention, "num_kv_groups", 1)  # heads that share a key and a value
-        if groups > 1:
-            key, value = (side.repeat_interleave(groups, dim=1) for side in (key, value))
-        return QueryKeyValue(query, key, value)
-
-    source = Place("attn", enters=True)
-    return Heads(attention.num_heads, attention.head_dim, source, split, arguments=("rope",))
-
-
-def _projected_again(attention: Any, tokens: Float[Tensor, "B N D"]) -> tuple[Tensor, ...]:
-    if attention.qkv is None:
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        return tuple(split_heads(one(tokens), 1, attention.head_dim)[0] for one in projections)
-    bias = attention.qkv.bias
-    if getattr(attention, "q_bias", None) is not None:
-        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-    projected = F.linear(tokens, attention.qkv.weight, bias)
-    return split_heads(projected, 3, attention.head_dim)
-
-
-def _rotated(attention: Any, heads: Float[Tensor, "B K N d"], rope: Tensor) -> Tensor:
-    prefix = attention.num_prefix_tokens
-    half = getattr(attention, "rotate_half", False)  # older releases of timm have one way only
-    patches = apply_rot_embed_cat(heads[:, :, prefix:], rope, half=half)
-    return torch.cat([heads[:, :, :prefix], patches], dim=2)
-
-
-def _neurons(block: Any, mlp: Any) -> Atoms:
-    """Neurons of an MLP whose last layer is `fc2`, scaled where the block has LayerScale."""
-
-    def dictionary() -> Float[Tensor, "D A"]:
-        weight: Tensor = mlp.fc2.weight.detach()
-        scale = getattr(getattr(block, "ls2", None), "gamma", getattr(block, "gamma_2", None))
-        return weight if scale is None else scale.detach()[:, None] * weight
-
-    count, place = mlp.fc2.in_features, Place("mlp.fc2", enters=True)
-    return Atoms(Site.NEURONS, count, place, dictionary, rectified=type(mlp) is Mlp)
-
-
-ATTENTIONS: dict[type, Callable[[Any], Heads]] = {
-    Attention: _plain_heads,
-    AttentionRope: _rotary_heads,
-    EvaAttention: _rotary_heads,
-}
-"""Heads of timm's attention modules, by type; called with the module at `attn`."""
-
-MLPS: dict[type, Callable[[Any, Any], Atoms]] = {Mlp: _neurons, GluMlp: _neurons, SwiGLU: _neurons}
-"""Neurons of timm's MLPs, by type; called with the block and its MLP at `mlp`."""
+MLPS: dict[type, Callable[[Any, Any], Atoms]] = {}
+"""Neurons of MLPs, by type; called with the block and its MLP at `mlp`."""

@@ -17,9 +17,12 @@ __all__ = [
     "Backbone",
     "RotaryOfAnyGrid",
     "blocks_of",
+    "has_absolute_positions",
     "has_stem",
     "is_backbone",
     "patch_grid_of",
+    "patch_hw_of",
+    "relative_positions",
     "takes_any_grid",
 ]
 
@@ -52,15 +55,36 @@ def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
 def takes_any_grid(model: Any) -> bool:
     """Whether a model with blocks can resample its positions to the patch grid of an image.
 
-    timm's `VisionTransformer` and `Eva` can.
+    timm's `VisionTransformer` and `Eva` can, and models whose positions are relative alone.
     """
     embedding = getattr(model, "patch_embed", None)
-    return (
-        hasattr(model, "dynamic_img_size")
-        and hasattr(model, "_pos_embed")
-        and hasattr(embedding, "patch_size")
-        and hasattr(embedding, "proj")
+    return (has_absolute_positions(model) or bool(relative_positions(model))) and all(
+        hasattr(embedding, name) for name in ("patch_size", "proj")
     )
+
+
+def has_absolute_positions(model: Any) -> bool:
+    """Whether a model is of a class that adds positions to its tokens, and can resample them."""
+    return hasattr(model, "dynamic_img_size") and hasattr(model, "_pos_embed")
+
+
+def relative_positions(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Modules that make a bias of relative positions, of models that have no other positions.
+
+    timm's BEiT and `VisionTransformerRelPos` have them.
+
+    Returns:
+        Modules that can be fitted to another patch grid by `set_window_size`, each with the name of
+        the method that makes the bias.
+    """
+    if has_absolute_positions(model) or getattr(model, "pos_embed", None) is not None:
+        return []
+    made_by = ("get_bias", "_get_rel_pos_bias", "forward")
+    return [
+        (module, next(name for name in made_by if hasattr(module, name)))
+        for module in model.modules()
+        if hasattr(module, "set_window_size") and getattr(module, "window_size", None)
+    ]
 
 
 class RotaryOfAnyGrid(nn.Module):
@@ -87,6 +111,15 @@ class RotaryOfAnyGrid(nn.Module):
 def has_stem(patch_embed: Any) -> bool:
     """Whether patches are cut from the features of a convolutional stem, not from the image."""
     return isinstance(patch_embed, HybridEmbed)
+
+
+def patch_hw_of(patch_embed: Any) -> tuple[int, int]:
+    """Height and width of the pixels that a patch token stands for; of a stem, its stride."""
+    if has_stem(patch_embed):
+        height, width = patch_embed.feat_ratio(as_scalar=False)
+    else:
+        height, width = patch_embed.patch_size
+    return int(height), int(width)
 
 
 def patch_grid_of(patch_embed: Any, input_hw: tuple[int, int]) -> tuple[int, int]:

@@ -1,13 +1,13 @@
 """What was recorded of a forward pass.
 
-Shapes: B batch, N tokens, K heads, D embed dim, h w patch grid.
+Shapes: B images, N tokens, K heads, D embed dim, d head dim, h w patch grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxtyping import Float
 
@@ -16,9 +16,23 @@ from crate_interp.errors import InputError, shorten
 if TYPE_CHECKING:  # torch takes seconds, and --help needs none of it
     from torch import Tensor
 
-__all__ = ["Activations"]
+__all__ = ["Activations", "AttentionTerms"]
 
 _SHAPES_SHOWN = 4
+
+
+class AttentionTerms(NamedTuple):
+    """What a block's attention has beside softmax(q kT / sqrt(d)).
+
+    Attributes:
+        bias: Added to the scores before the softmax: relative positions, for instance.
+        subtracted: Factor of a second map that is subtracted from the first one (differential
+            attention); the first half of each head's query and key makes the first, the second
+            half the second. `None` for one map.
+    """
+
+    bias: Float[Tensor, "1 K N N"] | None = None
+    subtracted: Float[Tensor, ""] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +50,9 @@ class Activations(Mapping[tuple[str, int], "Tensor"]):
         num_heads: Number of attention heads per block; `None` for blocks that do not attend.
         arguments: Per block, the keyword arguments that it was run with beside the tokens, where
             it needs any: rotary position for instance. Recorded with `tokens` or `tokens_in`.
+        attention_terms: Per block, the terms of its attention beside queries and keys, where it has
+            any. Recorded with `query`.
+        has_class_token: Whether the first prefix token is a class token, not a register.
     """
 
     tensors: Mapping[tuple[str, int], Tensor] = field(repr=False)
@@ -44,6 +61,8 @@ class Activations(Mapping[tuple[str, int], "Tensor"]):
     grid_hw: tuple[int, int]
     num_heads: int | None = None
     arguments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    attention_terms: Mapping[int, AttentionTerms] = field(default_factory=dict, repr=False)
+    has_class_token: bool = True
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int)):

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from crate_interp.errors import InputError, shorten
-from crate_interp.models.backbones import Backbone, is_backbone
+from crate_interp.models.backbones import Backbone, has_absolute_positions, is_backbone
 from crate_interp.models.memory import usable_memory
 from crate_interp.weights.model_arguments import check_arguments
 from crate_interp.weights.names import ModelName
@@ -21,7 +21,6 @@ TIMM_REFUSALS = (
     *(RuntimeError, TypeError, ValueError),
 )
 _MOST_PARAMETERS = 10_000_000_000  # the largest ViT of timm has 1.9e9
-_DEFAULTS = {"dynamic_img_size": True}
 
 
 def create_backbone(name: ModelName, **timm_arguments: Any) -> Backbone:
@@ -48,7 +47,7 @@ def create_as_planned(
             f"{name} with {shorten(timm_arguments)}: expected parameters that fit into the memory, "
             f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
         )
-    model = timm.create_model(str(name), **{**_DEFAULTS, **timm_arguments})
+    model = timm.create_model(str(name), **{**_defaults_of(planned), **timm_arguments})
     return cast("Backbone", model.eval())
 
 
@@ -59,20 +58,19 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> Backbone:
         InputError: No backbone, or an argument that timm refuses.
     """
     check_arguments(timm_arguments, str(name))
-    arguments = {**_DEFAULTS, **timm_arguments}
-    refused = f"{name} cannot be made with {arguments}"
     with torch.device("meta"):
         try:
-            model = timm.create_model(str(name), **arguments)
+            model = timm.create_model(str(name), **{"dynamic_img_size": True, **timm_arguments})
         except TIMM_REFUSALS as error:
             model = timm.create_model(str(name))  # the arguments are not to blame for the class
             if is_backbone(model):
-                raise InputError(f"{refused}: {error}") from error
+                model = _create_again(model, name, timm_arguments, error)
+    refused = f"{name} cannot be made with {timm_arguments}"
     if not is_backbone(model):
         raise InputError(
             f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
             "timm's VisionTransformer or Eva class (ViT, DeiT, DINO, DINOv2, DINOv3, CLIP, MAE, "
-            "SigLIP, EVA)"
+            "SigLIP, EVA), or its BEiT and ViTs of relative positions"
         )
     grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
     if grid is not None and min(grid) < 1:
@@ -91,3 +89,21 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> Backbone:
 def parameters_of(model: torch.nn.Module) -> int:
     """Count the numbers in a model's parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _defaults_of(model: torch.nn.Module) -> dict[str, Any]:
+    # Models whose positions are relative alone have no such argument.
+    return {"dynamic_img_size": True} if has_absolute_positions(model) else {}
+
+
+def _create_again(
+    model: Backbone, name: ModelName, timm_arguments: dict[str, Any], error: Exception
+) -> Any:
+    """Make a backbone without the argument that its class lacks, or say what timm refused."""
+    try:
+        if not _defaults_of(model):
+            return timm.create_model(str(name), **timm_arguments)
+    except TIMM_REFUSALS as again:
+        error = again
+    arguments = {**_defaults_of(model), **timm_arguments}
+    raise InputError(f"{name} cannot be made with {arguments}: {error}") from error

@@ -96,7 +96,7 @@ def test_explicit_attention_gives_what_fused_attention_gives(name):
     with attribution._ExplicitAttention() as explicit:
         found = attention(tokens)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(explicit.attention.sum(-1), torch.ones(2, 3, 17).double())
+    torch.testing.assert_close(explicit.maps[-1].sum(-1), torch.ones(2, 3, 17).double())
     with pytest.raises(RuntimeError, match="stop"), attribution._ExplicitAttention():
         raise RuntimeError("stop")
     assert attention.fused_attn

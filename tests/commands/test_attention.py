@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -13,6 +14,7 @@ from crate_interp import Observer, attention_masks, load_backbone
 from crate_interp.analysis import attended_keys, attention_statistics, head_agreement
 from crate_interp.cli import main
 from crate_interp.commands import attention_figures
+from crate_interp.models.anatomy import ATTENTIONS
 
 OPTIONS = ["--model", "demo", "--size", "24", "--workers", "0", "--device", "cpu", "--dpi", "30"]
 EVERYTHING = ["heads", "semantics", "layers", "rollout", "curves"]
@@ -173,7 +175,6 @@ class Sharper(AttentionFigure):
         names = run.reading.head_names(len(maps[0]))
         return Conclusion([draw_across(run, "sharper", maps, names)])
 """
-PARALLEL = '{"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8}'  # blocks without `attn`
 NO_CLASS_TOKEN = '{"class_token": false, "global_pool": "avg"}'
 
 
@@ -195,16 +196,21 @@ NO_CLASS_TOKEN = '{"class_token": false, "global_pool": "avg"}'
             ["--model", "vit_demo", "--weights", "random", "--model-args", NO_CLASS_TOKEN],
             "expected a model with a class token, found none; give --patch Y,X",
         ),
-        (
-            ["--model", "vit_base_patch16_xp_224", "--weights", "random", "--model-args", PARALLEL],
-            "no attention can be read at block -1; it has tokens_in, tokens",
-        ),
     ],
 )
 def test_wrong_input_is_named(pictures, tmp_path, capsys, options, message):
     assert run(pictures, tmp_path / "out", *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_unknown_attention_is_named(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(ATTENTIONS, timm.layers.Attention)
+    output = tmp_path / "out"
+    assert run(pictures, output, "--model", "vit_demo", "--weights", "random") == 2
+    message = "no attention can be read at block -1; it has tokens_in, tokens"
+    assert message in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_model_without_class_token_has_queries(pictures, tmp_path):
