@@ -17,6 +17,7 @@ from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import Site, available_sites, blocks_of
 from crate_interp.models.anatomy import DERIVED, Heads, Part, Place, anatomy_of
+from crate_interp.models.backbones import embedding_of
 from crate_interp.structures import Activations, AttentionTerms
 
 __all__ = ["Recorder", "record"]
@@ -79,7 +80,9 @@ class Recorder:
     def __enter__(self) -> Recorder:
         try:
             self._hooks.enter_context(uncompiled())
-            self._hook(self._model.get_submodule("patch_embed"), self._start)
+            embedding = embedding_of(self._model)
+            if embedding is not None:
+                self._hook(embedding, self._start)
             if {Site.TOKENS_IN, Site.TOKENS} & set(self._sites):  # a pass can go on from there
                 self._hook_arguments()
             for block in self._blocks:
@@ -146,11 +149,14 @@ class Recorder:
                 keep = partial(self._keep_arguments, heads.arguments, number)
                 self._hook(block, lambda _, __, kwargs, keep=keep: keep(kwargs), before=True)
 
-    def _start(self, _: nn.Module, args: tuple[Tensor], __: Any, ___: Tensor) -> None:
+    def _start(self, embedding: nn.Module, args: tuple[Tensor], _: Any, __: Tensor) -> None:
         self._tensors.clear()
         self._arguments.clear()
         self._terms.clear()
-        self._grid_hw = grid_size_of(self._model, (args[0].shape[-2], args[0].shape[-1]))
+        if isinstance(embedding, nn.Embedding):  # of a text, whose tokens are one row
+            self._grid_hw = (1, args[0].shape[-1])
+        else:
+            self._grid_hw = grid_size_of(self._model, (args[0].shape[-2], args[0].shape[-1]))
 
     def _keep(self, site: Site, block: int, tensor: Tensor) -> None:
         self._tensors[site.value, block] = tensor.detach()
@@ -207,7 +213,7 @@ def record(
     *,
     stop_early: bool = False,
 ) -> Recorder:
-    """Record activations of a vision transformer.
+    """Record activations of a vision transformer, or of a text model: a text is a grid of one row.
 
         with record(model, sites=[Site.KEY], blocks=[-1]) as recorder:
             model(pixels)
@@ -217,7 +223,7 @@ def record(
     model, are not seen. When the block is left, also by an exception, no hook stays on the model.
 
     Args:
-        model: A CRATE family model or a timm vision transformer.
+        model: A CRATE family model, a timm vision transformer, or a text model.
         sites: Sites to record; `Site` members or their names.
         blocks: Where, from 0; negative numbers count from the last block; one needs no list.
         stop_early: End the forward pass as soon as everything is recorded. The `with` block is

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -282,15 +283,18 @@ def attention_rows(
         terms: As `Activations.attention_terms` has them.
         rows: Numbers of the tokens that attend.
     """
-    bias, subtracted = terms or AttentionTerms()
+    bias, subtracted, is_causal = terms or AttentionTerms()
     if subtracted is not None:
-        same = AttentionTerms(bias)
+        same = AttentionTerms(bias, is_causal=is_causal)
         sides = zip(query.chunk(2, dim=-1), key.chunk(2, dim=-1), strict=True)
         first, second = (attention_rows(*side, same, rows) for side in sides)
         return first - subtracted.to(second) * second
     scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     if bias is not None:
         scores = scores + bias[:, :, rows].to(scores)
+    if is_causal:
+        later = scores.new_ones(key.shape[-2], key.shape[-2]).triu(1)[rows].bool()
+        scores = scores.masked_fill(later, -inf)
     return scores.softmax(dim=-1)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Backbone",
     "RotaryOfAnyGrid",
     "blocks_of",
+    "embedding_of",
     "has_absolute_positions",
     "has_stem",
     "is_backbone",
@@ -38,18 +39,24 @@ def is_backbone(model: nn.Module) -> TypeGuard[Backbone]:
 
 
 def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
-    """The blocks of a timm-style vision transformer.
+    """The blocks of a timm-style vision transformer, or of a text model.
 
     Raises:
         InputError: The model has none.
     """
     blocks = getattr(model, "blocks", None)
-    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not hasattr(model, "patch_embed"):
+    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or embedding_of(model) is None:
         raise InputError(
             f"expected a vision transformer with `patch_embed` and `blocks`, found "
             f"{type(model).__name__}; of a model of two towers, pass the vision tower"
         )
     return blocks
+
+
+def embedding_of(model: nn.Module) -> nn.Module | None:
+    """The submodule that makes tokens of the input: patches of images, or words of texts."""
+    embedding = getattr(model, "patch_embed", None)
+    return getattr(model, "token_embedding", None) if embedding is None else embedding
 
 
 def takes_any_grid(model: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -22,6 +23,7 @@ from crate_interp.models.anatomy import (
     Site,
     split_heads,
 )
+from crate_interp.structures import AttentionTerms
 
 __all__ = ["SubspaceAttention", "SubspaceBlock", "choose", "place_of"]
 
@@ -132,6 +134,10 @@ def _multi_head_attention(
     return kind(dim, num_heads, qkv_bias=False, **arguments)
 
 
+def _causal_terms(_: Mapping[str, Any]) -> AttentionTerms:
+    return AttentionTerms(is_causal=True)
+
+
 ATTENTION_STEPS = {"mssa": SubspaceAttention, "mhsa": _multi_head_attention}
 
 
@@ -176,6 +182,7 @@ class SubspaceBlock(nn.Module):
         attention_step = choose("attention", attention, ATTENTION_STEPS)
         place = place_of(arguments)
         rates = {name: arguments.get(name, 0.0) for name in ("attn_drop", "proj_drop")}
+        self.is_causal = is_causal
         self.norm1 = norm_layer(dim, **place)
         options: Any = {"proj_bias": has_bias, "is_causal": is_causal, **rates}
         self.attn = attention_step(dim, num_heads, **options, **place)
@@ -189,8 +196,9 @@ class SubspaceBlock(nn.Module):
 
     def anatomy_with(self, atoms: Atoms) -> Anatomy:
         """Say what can be read and changed in a block that has these sparse codes or neurons."""
+        terms = _causal_terms if self.is_causal else None
         if isinstance(self.attn, Attention):
-            return Anatomy(ATTENTIONS[Attention](self.attn), atoms)
+            return Anatomy(replace(ATTENTIONS[Attention](self.attn), terms=terms), atoms)
 
         def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
             (heads,) = split_heads(subspace, 1, self.attn.head_dim)
@@ -198,5 +206,5 @@ class SubspaceBlock(nn.Module):
 
         num_heads, head_dim = self.attn.num_heads, self.attn.head_dim
         source = Place("attn.qkv", units=num_heads, width=head_dim)
-        heads = Heads(num_heads, head_dim, source, split)
+        heads = Heads(num_heads, head_dim, source, split, terms=terms)
         return Anatomy(heads, atoms, {Site.SUBSPACE: source})

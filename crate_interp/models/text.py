@@ -132,6 +132,7 @@ class TextTransformer(nn.Module):
             )
         norm_layer = partial(LayerNorm, eps=1e-5)
         options: Any = {"norm_layer": norm_layer, "is_causal": True, **arguments}
+        self.embed_dim = embed_dim
         self.token_embedding = nn.Embedding(vocabulary, embed_dim)
         self.pos_embed = nn.Parameter(torch.empty(context, embed_dim))
         self.blocks = nn.Sequential(

@@ -29,10 +29,12 @@ class AttentionTerms(NamedTuple):
         subtracted: Factor of a second map that is subtracted from the first one (differential
             attention); the first half of each head's query and key makes the first, the second
             half the second. `None` for one map.
+        is_causal: Whether a token attends to itself and those before it alone.
     """
 
     bias: Float[Tensor, "1 K N N"] | None = None
     subtracted: Float[Tensor, ""] | None = None
+    is_causal: bool = False
 
 
 @dataclass(frozen=True, eq=False)
