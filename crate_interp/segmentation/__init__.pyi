@@ -21,5 +21,7 @@ from .refinement import refine_masks as refine_masks
 from .segmenter import SEGMENTERS as SEGMENTERS
 from .segmenter import FeatureSegmenter as FeatureSegmenter
 from .segmenter import Segmenter as Segmenter
+from .spectral_clusters import laplacian_eigenvectors as laplacian_eigenvectors
+from .spectral_clusters import spectral_clusters as spectral_clusters
 from .tokencut import TokenCutResult as TokenCutResult
 from .tokencut import tokencut as tokencut

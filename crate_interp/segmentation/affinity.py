@@ -9,7 +9,7 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import to_float64
 
-__all__ = ["BACKGROUND_WEIGHT", "affinity"]
+__all__ = ["BACKGROUND_WEIGHT", "affinity", "unit_columns"]
 
 BACKGROUND_WEIGHT = 1e-5
 """Weight W_ij of a pair whose cosine does not exceed tau; the others weigh 1."""
@@ -52,7 +52,7 @@ def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B 
             f"features: expected finite numbers, found NaN or infinity in {len(patches)} of "
             f"{finite[..., 0, :].numel()} patches, the first being patch {int(patches[0, -1])}"
         )
-    unit = _unit_columns(to_float64(features.detach()))
+    unit = unit_columns(to_float64(features.detach()))
     *batch, _, num_patches = unit.shape
     connected = unit.new_zeros((*batch, num_patches, num_patches), dtype=torch.bool)
     # Blocks of the lower triangle: half of the products, and no (n, n) float64 matrix in memory.
@@ -67,7 +67,7 @@ def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B 
     return connected
 
 
-def _unit_columns(features: Float[Tensor, "*B D n"]) -> Float[Tensor, "*B D n"]:
+def unit_columns(features: Float[Tensor, "*B D n"]) -> Float[Tensor, "*B D n"]:
     """Divide columns by their length, keeping zero columns; no square over- or underflows."""
     largest = features.abs().amax(dim=-2, keepdim=True)
     scaled = features / torch.where(largest > 0, largest, 1.0)
