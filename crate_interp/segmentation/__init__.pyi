@@ -25,3 +25,5 @@ from .spectral_clusters import laplacian_eigenvectors as laplacian_eigenvectors
 from .spectral_clusters import spectral_clusters as spectral_clusters
 from .tokencut import TokenCutResult as TokenCutResult
 from .tokencut import tokencut as tokencut
+from .votecut import VoteCutResult as VoteCutResult
+from .votecut import votecut as votecut

@@ -23,6 +23,7 @@ __all__ = ["laplacian_eigenvectors", "spectral_clusters"]
 
 _DENSE_BELOW = 256  # patches; there the dense solver is as fast
 _RESTARTS = 10  # of k-means
+_TIE = 1e-9  # relative to the largest entry; closer ones are equal
 _NO_DEGREE = 1e-12
 _ROUNDING = 1e-12
 
@@ -74,7 +75,8 @@ def spectral_clusters(
         return nothing
     values, vectors = laplacian_eigenvectors(weights, eigenvectors)
     count = int(np.diff(values).argmax()) + 2 if clusters == "auto" else clusters
-    count = min(count, len(np.unique(vectors, axis=0)))
+    rounded = np.round(vectors / (_TIE * np.abs(vectors).max()))
+    count = min(count, len(np.unique(rounded, axis=0)))
     means = KMeans(count, n_init=_RESTARTS, random_state=0)
     return torch.from_numpy(_numbered(means.fit_predict(vectors).reshape(grid_hw)))
 
