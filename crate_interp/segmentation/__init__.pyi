@@ -15,6 +15,7 @@ from .principal_components import PrincipalComponents as PrincipalComponents
 from .principal_components import principal_components as principal_components
 from .principal_mask import PrincipalComponent as PrincipalComponent
 from .principal_mask import principal_component as principal_component
+from .promerge import promerge as promerge
 from .refinement import fill_holes as fill_holes
 from .refinement import on_original as on_original
 from .refinement import refine_masks as refine_masks
