@@ -4,6 +4,9 @@ from .attention_threshold import attention_masks as attention_masks
 from .bilateral_solver import bilateral_solver as bilateral_solver
 from .dense_crf import dense_crf as dense_crf
 from .dense_crf import dense_crf_labels as dense_crf_labels
+from .divide_and_conquer import Hierarchy as Hierarchy
+from .divide_and_conquer import divide_and_conquer as divide_and_conquer
+from .divide_and_conquer import merged_neighbours as merged_neighbours
 from .mask_scores import mask_scores as mask_scores
 from .maskcut import MaskCutResult as MaskCutResult
 from .maskcut import maskcut as maskcut
