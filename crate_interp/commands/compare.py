@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +112,13 @@ def _differences(
     first: Comparable, other: Comparable, metrics: Sequence[str]
 ) -> tuple[dict[str, Difference], str]:
     """Differences of a run to the first one, with intervals where the images of both are known."""
+    from crate_interp.runs.finished_run import is_defined
+
     if not first.records or not other.records or first.bootstrap is None:
         differences = {
             name: Difference(other.metrics[name] - first.metrics[name])
             for name in metrics
-            if _known(first.metrics[name]) and _known(other.metrics[name])
+            if is_defined(first.metrics[name]) and is_defined(other.metrics[name])
         }
         return differences, "no intervals, as the runs keep no numbers of single images"
     common = [name for name in first.records if name in other.records]
@@ -132,7 +133,7 @@ def _differences(
     differences = {}
     for name in metrics:
         one, two = (of_run.get(name) for of_run in resampled)
-        if one is None or two is None or not (_known(one.score) and _known(two.score)):
+        if one is None or two is None or not (is_defined(one.score) and is_defined(two.score)):
             continue
         difference = two - one
         differences[name] = Difference(difference.score, difference.interval())
@@ -141,11 +142,6 @@ def _differences(
     return differences, (
         f"95 % intervals of {len(common)} images in common ({words}), resampled 2,000 times"
     )
-
-
-def _known(value: float) -> bool:
-    """Whether a number is defined: COCO writes -1 where there is no object, others NaN."""
-    return math.isfinite(value) and value != -1
 
 
 def _names(runs: Sequence[tuple[FinishedRun, Comparable]]) -> list[str]:

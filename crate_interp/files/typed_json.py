@@ -100,7 +100,7 @@ def checked_as(value: Any, kind: Any, source: str) -> Any:
         return msgspec.convert(value, type=kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         message = str(error)
-        if " - at " in message or "missing" in message:
+        if any(words in message for words in (" - at ", "missing", "unknown field")):
             raise InputError(f"{source}: {_expected_found(message, value)}") from None
         raise InputError(f"{source}: expected {_words(kind)}, found {shorten(value)}") from None
     except (UnicodeError, RecursionError) as error:
@@ -188,6 +188,9 @@ def _expected_found(message: str, value: Any) -> str:
     missing = re.fullmatch(r"Object missing required field (.*)", message)
     if missing:
         place, message = f"{place}.{missing[1]}", "expected a value, found no such key"
+    unknown = re.fullmatch(r"Object contains unknown field (.*)", message)
+    if unknown:
+        place, message = f"{place}.{unknown[1]}", "expected no such key"
     if message.endswith(" out of range"):
         message = "expected a number of at most 64 bits, found a larger one"
     parts = re.fullmatch(r"Expected (.*?)(?:, got (.*))?", message, re.DOTALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from crate_interp.evaluation import Bootstrap
     from crate_interp.runs.journal import Entry
 
-__all__ = ["Comparable", "FinishedRun", "numbers_of", "opened_run", "split_published"]
+__all__ = ["Comparable", "FinishedRun", "is_defined", "numbers_of", "opened_run", "split_published"]
 
 Kind = TypeVar("Kind")
 
@@ -85,6 +86,11 @@ class Comparable:
     source: str = ""
     records: Mapping[str, Any] = field(default_factory=dict)
     bootstrap: Callable[[Sequence[Any]], Mapping[str, Bootstrap]] | None = None
+
+
+def is_defined(value: float) -> bool:
+    """Whether a number is defined: COCO writes -1 where there is no object, others NaN."""
+    return math.isfinite(value) and value != -1
 
 
 def split_published(

@@ -17,9 +17,19 @@ from crate_interp.errors import InputError
 from crate_interp.visualization.markup import escaped
 from crate_interp.visualization.svg_chart import Histogram, LineChart
 
-__all__ = ["Bars", "Facts", "PageTable", "PictureStrip", "Section", "Words", "write_page"]
+__all__ = [
+    "Bars",
+    "Facts",
+    "PageTable",
+    "Picture",
+    "PictureStrip",
+    "Section",
+    "Words",
+    "write_page",
+]
 
 PICTURE_SIDE = 320  # pixels, the longer one: of a picture on a page at most
+_FIGURE_SIDE = 1600  # pixels, the longer one: of a figure across a page
 _QUALITY = 82  # of JPEG
 
 
@@ -126,7 +136,28 @@ class PictureStrip:
         )
 
 
-Part: TypeAlias = Words | PageTable | Facts | Bars | PictureStrip | Histogram | LineChart
+@dataclass(frozen=True)
+class Picture:
+    """A figure across the page.
+
+    Attributes:
+        words: What it shows, for those who do not see it.
+        content: A PNG or JPEG file.
+    """
+
+    words: str
+    content: bytes
+
+    def html(self) -> str:
+        """Write it, as JPEG of at most 1,600 pixels."""
+        bgr = cv2.imdecode(np.frombuffer(self.content, np.uint8), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise InputError(f"{self.words}: expected a PNG or JPEG file, found another one")
+        uri = _data_uri(bgr[:, :, ::-1], _FIGURE_SIDE)
+        return f'<img class="figure" alt="{escaped(self.words)}" src="{uri}">'
+
+
+Part: TypeAlias = Words | PageTable | Facts | Bars | Picture | PictureStrip | Histogram | LineChart
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +212,8 @@ def _place_of(part: Part) -> str:
     return "pictures" if isinstance(part, PictureStrip) else ""
 
 
-def _data_uri(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
-    scale = PICTURE_SIDE / max(rgb.shape[:2])
+def _data_uri(rgb: UInt8[np.ndarray, "H W 3"], side: int = PICTURE_SIDE) -> str:
+    scale = side / max(rgb.shape[:2])
     if scale < 1:
         size = [max(1, round(scale * side)) for side in rgb.shape[1::-1]]
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
