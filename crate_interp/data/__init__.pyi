@@ -2,6 +2,7 @@ from .built_in import built_in_name as built_in_name
 from .built_in_labels import open_labelled_scenes as open_labelled_scenes
 from .built_in_labels import open_largest_objects as open_largest_objects
 from .class_folders import ClassFolders as ClassFolders
+from .class_folders import classes_by_folder as classes_by_folder
 from .class_folders import open_class_folders as open_class_folders
 from .coco import ImageRecord as ImageRecord
 from .coco import ImageSet as ImageSet

@@ -1,21 +1,25 @@
-"""Folders of class folders: FOLDER/CLASS/image."""
+"""Images whose class is the folder that they are in: FOLDER/CLASS/image."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import TypeVar
 
-from crate_interp.data.coco import ImageSet
+from crate_interp.data.coco import ImageRecord, ImageSet
 from crate_interp.data.folders import ImageFile, search_folder
 from crate_interp.data.image_files import image_suffixes
 from crate_interp.data.image_sets import number_images
+from crate_interp.data.stored import StoredImage
 from crate_interp.errors import InputError
 from crate_interp.files import is_folder
 
-__all__ = ["ClassFolders", "open_class_folders"]
+__all__ = ["ClassFolders", "classes_by_folder", "open_class_folders"]
+
+Image = TypeVar("Image", ImageFile, ImageRecord)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +62,7 @@ def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | 
         search_folder(folder / empty[0])  # says what it holds instead
         raise InputError(f"{folder / empty[0]}: the same folder as another class")
     labels = {name: label for label, name in enumerate(subfolders)}
-    # In turn, so that the first images of the set are of all classes.
-    in_turn = [
-        image for image in chain.from_iterable(zip_longest(*by_class.values())) if image is not None
-    ]
+    in_turn = _in_turn(by_class)
     records = number_images(in_turn)
     return ClassFolders(
         folder.absolute().name,
@@ -72,3 +73,33 @@ def open_class_folders(folder: Path, recursive: bool = False) -> ClassFolders | 
             for record, image in zip(records, in_turn, strict=True)
         },
     )
+
+
+def classes_by_folder(images: ImageSet) -> ClassFolders:
+    """Class images by the names of the folders that they are in, whatever place they came from.
+
+    Args:
+        images: Images; those of a tar file are in its folders.
+    """
+    by_class: dict[str, list[ImageRecord]] = {}
+    for record in images.records:
+        path = record.path.whole_path if isinstance(record.path, StoredImage) else record.path
+        by_class.setdefault(path.absolute().parent.name, []).append(record)
+    by_class = dict(sorted(by_class.items()))
+    return ClassFolders(
+        images.name,
+        tuple(_in_turn(by_class)),
+        classes=tuple(by_class),
+        labels={
+            record.image_id: label
+            for label, records in enumerate(by_class.values())
+            for record in records
+        },
+    )
+
+
+def _in_turn(by_class: Mapping[str, Sequence[Image]]) -> list[Image]:
+    """Put images in an order in which the first ones are of all classes."""
+    return [
+        image for image in chain.from_iterable(zip_longest(*by_class.values())) if image is not None
+    ]

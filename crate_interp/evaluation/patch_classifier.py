@@ -5,21 +5,16 @@ Shapes: S sampled patches, D feature, n patches of an image, P labels that can b
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from crate_interp.errors import InputError
+from crate_interp.evaluation.probes import logistic_regression, unit_length
 
 __all__ = ["PatchClassifier", "fit_clusters", "fit_linear_probe", "sample_patches"]
-
-_logger = logging.getLogger(__name__)
 
 _PATCHES_IN_BATCH = 4096  # k-means
 _MAX_ITERATIONS = 2000  # linear probe
@@ -107,16 +102,10 @@ def fit_linear_probe(
         raise InputError(f"labels: expected two classes or more, found {np.unique(labels)}")
     mean, deviation = unit.mean(axis=0), unit.std(axis=0)
     deviation[deviation == 0] = 1
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        probe = LogisticRegression(max_iter=_MAX_ITERATIONS).fit((unit - mean) / deviation, labels)
-    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-        _logger.warning("the linear probe has not converged after %d steps", _MAX_ITERATIONS)
-    weight, bias = probe.coef_ / deviation, probe.intercept_
-    if len(probe.classes_) == 2:  # scikit-learn keeps the score of the second one alone
-        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
-    weight = weight.astype(np.float64)
-    return PatchClassifier(weight, bias - weight @ mean, probe.classes_.astype(np.int64))
+    standardised = (unit - mean) / deviation
+    probe = logistic_regression(standardised, labels, steps=_MAX_ITERATIONS)
+    weight = (probe.weight / deviation).astype(np.float64)
+    return PatchClassifier(weight, probe.bias - weight @ mean, np.unique(labels).astype(np.int64))
 
 
 def sample_patches(
@@ -133,12 +122,6 @@ def sample_patches(
     numbers = np.flatnonzero(usable)
     rng = np.random.default_rng([seed, image_id])
     return np.sort(rng.choice(numbers, min(count, len(numbers)), replace=False))
-
-
-def unit_length(features: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
-    """Divide features by their length; zero stays zero."""
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.where(length > 0, length, 1))
 
 
 def _checked(features: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "S D"]:

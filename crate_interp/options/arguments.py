@@ -17,6 +17,7 @@ __all__ = ["parse_arguments"]
 
 PROGRAM = "crate-interp"
 DESCRIPTION = "What have white-box vision transformers learnt? Hooks, MaskCut, COCO AP."
+_NAME = 19  # letters of a command's name, before its summary is moved to the right
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "JSON"}
 
 
@@ -74,7 +75,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _listing(program: str, description: str, table: Mapping[str, Listed]) -> _Parser:
     """A parser that only prints the help of many commands, which fits one screen."""
-    width = max(map(len, table))
+    width = min(_NAME, max(map(len, table)))
     groups: dict[str, list[str]] = {}
     for name, entry in table.items():
         groups.setdefault(entry.group, []).append(f"  {name:{width}}  {entry.summary}")

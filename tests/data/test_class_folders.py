@@ -1,8 +1,10 @@
+import tarfile
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from crate_interp.data import open_class_folders
+from crate_interp.data import classes_by_folder, open_class_folders, open_images
 from crate_interp.errors import InputError
 
 
@@ -61,3 +63,16 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "cat" / "1.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"cat: expected image files .*left out: 1 broken link"):
         open_class_folders(tmp_path)
+
+
+def test_classes_by_folder_are_those_of_any_place(tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "cat/3.png", "dog/1.png"):
+        write(tmp_path / "all" / name)
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(tmp_path / "all", "")
+    for place in ("all", "all.tar"):
+        images = classes_by_folder(open_images([tmp_path / place], recursive=True))
+        assert images.classes == ("cat", "dog")
+        assert [images.labels[record.image_id] for record in images.records] == [0, 1, 0, 0]
+    one = classes_by_folder(open_images([tmp_path / "all" / "dog"]))
+    assert (one.classes, [*one.labels.values()]) == (("dog",), [0])

@@ -7,7 +7,7 @@ from PIL import Image
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Folder of five images, beside a folder of their masks."""
+    """Folder of five images, beside one of their masks; and folders of classes of five others."""
     folder, masks = (tmp_path / "data" / name for name in ("images", "masks"))
     folder.mkdir(parents=True)
     masks.mkdir()
@@ -19,4 +19,7 @@ def pictures(tmp_path):
         mask = np.zeros((30, 40), np.uint8)
         mask[5:20, 5 * number : 5 * number + 15] = 255
         Image.fromarray(mask).save(masks / f"{number}.png")
+        of_class = tmp_path / "classes" / ("images" if number % 2 else "others")
+        of_class.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - rgb).save(of_class / f"{number}.png")
     return folder

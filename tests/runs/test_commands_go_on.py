@@ -13,7 +13,8 @@ from crate_interp.runs.journal_file import JournalFile
 from tests.pages import without_seconds
 
 # What each command is given besides the pictures and the output; `{}` stands for the pictures,
-# and `{data}` for the folder of them and of masks of what is on them.
+# `{data}` for the folder of them and of masks of what is on them, and `{classes}` for other ones in
+# folders of classes.
 COMMANDS = {
     "attention": [
         *("{}", "--model", "demo"),
@@ -30,6 +31,7 @@ COMMANDS = {
     "side-by-side": ["{}", "--model", "demo,demo_vit", "--untrained"],
     "benchmark voc2012": ["{data}", "--model", "demo", "--pictures", "3"],
     "benchmark semantic": ["{data}", "--model", "demo", "--patches", "20"],
+    "benchmark classification": ["{classes}", "{}", "--model", "demo", "--regularization", "1"],
     "benchmark saliency": ["{}", "{data}/masks", "--model", "demo", "--pictures", "3"],
 }
 OPTIONS = ["--size", "24", "--workers", "0", "--batch-size", "2", "--format", "png"]
@@ -39,7 +41,8 @@ OF_TIME = ("seconds", "this_time")  # keys of summaries
 def command(name, pictures, output):
     if name == "attribute":
         pytest.importorskip("captum", reason="needs the extra attribution")
-    arguments = [argument.format(pictures, data=pictures.parent) for argument in COMMANDS[name]]
+    places = {"data": pictures.parent, "classes": pictures.parents[1] / "classes"}
+    arguments = [argument.format(pictures, **places) for argument in COMMANDS[name]]
     file = "features.npz" if name == "features" else "figure.png"
     place = output / file if find_commands()[name].load().output_is_file else output
     return [*name.split(), *arguments, *OPTIONS, "--output", str(place)]

@@ -25,6 +25,7 @@ DRAWING = {
         "attribute",
     ),
     *("atlas", "atoms", "benchmark voc2012", "benchmark semantic", "benchmark saliency"),
+    "benchmark classification",
 }
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Semantic"]
 
 NUMBERS = {"mean_iou": "mIoU", "mean_accuracy": "mAcc", "pixel_accuracy": "aAcc"}
+CLASSIFIER = ("weight", "bias", "labels")  # arrays that are kept of it
 
 
 class _Entry(JournalEntry):
@@ -118,17 +119,19 @@ class Semantic(BenchmarkCommand):
             read_classifier,
             write_classifier,
         )
+        from crate_interp.evaluation.patch_classifier import PatchClassifier
 
         path, samples = run.output / "classifier.npz", "samples"
-        classifier = read_classifier(path)
-        if classifier is None:
+        arrays: Any = read_classifier(path, CLASSIFIER)
+        if arrays is None:
             entries = run.each(self.sample, name=samples, images=self.train.images)
             if run.failed and self.method == "linear":
                 raise InputError(run.failed[0]["reason"])
             classifier = self._fit(entries)
-            write_classifier(path, classifier, run.provenance)
+            arrays = {name: getattr(classifier, name) for name in CLASSIFIER}
+            write_classifier(path, arrays, run.provenance)
         run.folder.journal(samples).remove()
-        run.reading.classifier = classifier
+        run.reading.classifier = PatchClassifier(**arrays)
         run.each(self.measure)
 
     def sample(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
