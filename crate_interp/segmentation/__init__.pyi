@@ -13,6 +13,7 @@ from .maskcut import maskcut as maskcut
 from .maskcut import maskcut_batch as maskcut_batch
 from .normalized_cut import NormalizedCut as NormalizedCut
 from .normalized_cut import normalized_cut as normalized_cut
+from .one_cut import one_cut as one_cut
 from .predictor import MaskCut as MaskCut
 from .principal_components import PrincipalComponents as PrincipalComponents
 from .principal_components import principal_components as principal_components
