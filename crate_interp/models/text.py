@@ -152,6 +152,18 @@ class TextTransformer(nn.Module):
         """Most tokens of a text."""
         return len(self.pos_embed)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the model, by the names of its arguments."""
+        attention: Any = self.blocks[0].get_submodule("attn")
+        return {
+            "vocabulary": self.vocabulary,
+            "context": self.context,
+            "embed_dim": self.embed_dim,
+            "depth": len(self.blocks),
+            "num_heads": attention.num_heads,
+        }
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute activations twice in training, and keep fewer of them."""
         self.grad_checkpointing = enable

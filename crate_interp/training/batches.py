@@ -39,7 +39,7 @@ from crate_interp.training.sources import describe_data
 __all__ = ["batches_of", "label_as_target", "seed_generators"]
 
 Batch = tuple[Float[Tensor, "B 3 H W"], Shaped[Tensor, "B ..."]]
-View = Callable[[Image.Image, int, Transform], tuple[Tensor, Tensor]]
+View = Callable[[Any, int, Transform], tuple[Tensor, Tensor]]
 
 
 def seed_generators(*numbers: int) -> None:
@@ -135,7 +135,7 @@ def label_as_target(image: Image.Image, label: int, transform: Transform) -> tup
 def batches_of(
     recipe: Recipe,
     pictures: Pictures,
-    normalisation: Normalisation,
+    normalisation: Normalisation | None,
     process: tuple[int, int] = (0, 1),
     updates: range | None = None,
     view: View = label_as_target,
@@ -145,7 +145,7 @@ def batches_of(
     Args:
         recipe: Recipe with sizes and augmentation.
         pictures: Images to read.
-        normalisation: Mean and standard deviation of RGB in [0, 1].
+        normalisation: Mean and standard deviation of RGB in [0, 1]; `None` for texts.
         process: Number of this process, and how many there are.
         updates: Updates to read the batches of; `None`: the images are for validation.
         view: Makes input and target of an image, its label and the transform; may draw from the
@@ -157,14 +157,18 @@ def batches_of(
     size = max(1, recipe.batch_size // recipe.accumulation // process[1])
     common = (recipe, pictures, view, process, size)
     if updates is None:
-        mean, std = normalisation
-        transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
+        transform: Transform = _as_it_is
+        if normalisation is not None:
+            mean, std = normalisation
+            transform = create_transform(**validation_preparation(recipe), mean=mean, std=std)
         indices = range(process[0], len(pictures), process[1])
         batches: _Batches = _Validation(*common, transform, indices)
         numbers = range(-(-len(indices) // size))
     else:
         sizes = set(recipe.image_sizes)
-        transforms = {size: training_transform(recipe, size, normalisation) for size in sizes}
+        transforms: dict[int, Transform] = dict.fromkeys(sizes, _as_it_is)
+        if normalisation is not None:
+            transforms = {size: training_transform(recipe, size, normalisation) for size in sizes}
         batches = _Training(*common, updates.stop, transforms)
         numbers = range(updates.start * recipe.accumulation, updates.stop * recipe.accumulation)
     loader: DataLoader[Any] = DataLoader(
@@ -179,6 +183,10 @@ def batches_of(
         if isinstance(batch, InputError):
             raise batch
         yield batch
+
+
+def _as_it_is(example: Any) -> Any:
+    return example
 
 
 def _start_worker(_: int) -> None:

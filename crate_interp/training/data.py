@@ -24,7 +24,7 @@ _TEXT = ("utf-8", "surrogateescape")  # names of files need not be text
 
 
 class Pictures(Protocol):
-    """A set of labelled images.
+    """A set of labelled images, or of windows of a text, which have no label.
 
     Attributes:
         classes: Names of the classes, by label.
@@ -35,7 +35,7 @@ class Pictures(Protocol):
     endless: bool
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+    def __getitem__(self, index: int) -> tuple[Any, int]: ...
 
 
 class Scenes:

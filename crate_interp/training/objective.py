@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crate_interp.models.backbones import Backbone
 from crate_interp.training.augmentation import Normalisation, Transform
 from crate_interp.training.batches import label_as_target
-from crate_interp.training.data import open_data
+from crate_interp.training.data import TrainingData, open_data
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import build_model, export_record
 
@@ -48,7 +48,11 @@ class Objective(ABC):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.data = open_data(recipe, self.labelled)
+        self.data = self.open_data()
+
+    def open_data(self) -> TrainingData:
+        """Open what is trained and measured on."""
+        return open_data(self.recipe, self.labelled)
 
     def build_model(self) -> nn.Module:
         """Make the model to train, with its initial weights, float32, on the CPU."""
@@ -58,8 +62,11 @@ class Objective(ABC):
         """Give the part of a model that `load_backbone` reads from the exported file."""
         return cast("Backbone", model)
 
-    def normalisation(self, model: nn.Module) -> Normalisation:
-        """Give mean and standard deviation of RGB in [0, 1] for the model's input."""
+    def normalisation(self, model: nn.Module) -> Normalisation | None:
+        """Give mean and standard deviation of RGB in [0, 1] for the model's input.
+
+        `None` where the data are no images: what they give is then not transformed.
+        """
         config: Any = self.backbone(model).pretrained_cfg
         return tuple(config["mean"]), tuple(config["std"])
 

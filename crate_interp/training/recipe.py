@@ -37,6 +37,7 @@ __all__ = ["Recipe"]
 # Metadata of the keys that one objective alone has.
 _CLASSIFICATION = {"task": "classification"}
 _RECONSTRUCTION = {"task": "reconstruction"}
+_LANGUAGE = {"task": "language"}
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,22 @@ class Recipe:
             those of `model`. Patches and positions of another size are resampled; the head begins
             anew if the patch size or the number of classes is another. `None`: random.
         task: Name of the objective: `classification` names what is in an image, `reconstruction`
-            predicts its hidden patches, as a CRATE-MAE does, and does not look at classes. Keys
-            that one objective alone has are refused in recipes of others.
+            predicts its hidden patches, as a CRATE-MAE does, and does not look at classes;
+            `language` predicts the next token of texts. Keys that one objective alone has are
+            refused in recipes of others.
         mask_ratio: Share of the patches that reconstruction hides.
         normalised_target: Whether reconstruction predicts each patch less its mean and over its
             standard deviation.
+        tokenizer: Vocabulary of `language`: a `tokenizer.json` of the package tokenizers, by its
+            path, or a vocabulary of tiktoken by its name, `gpt2` for instance. `None`: the
+            characters of the texts.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; `hfds/NAME` of the
             Hugging Face hub; or a list of sources, each with the keys of `Source`: `name` and
-            `data`, and, if need be, `classes`, `data_args` and splits of its own.
+            `data`, and, if need be, `classes`, `data_args` and splits of its own. Of `language`: a
+            text file (`.jsonl`: a text per line, under the key `text`), or a folder of them whose
+            splits are folders or parts of names, as in `wiki.train.tokens`.
         data_root: Folder of a named data set, and of `data` that is a relative path.
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
@@ -70,7 +77,7 @@ class Recipe:
         held_out: In place of a validation split, share of the pictures to train on that are left
             for validation. A hash of a picture's name `SOURCE/PATH` decides (see `Source.name`;
             the name of `data` that is no list is its last part), so they are the same ones
-            wherever the data lie. `None`: none.
+            wherever the data lie. Of `language`: the last share of each file. `None`: none.
         exclude: Text file of pictures that are left out of training and validation, a line
             `SOURCE/PATH` each; looked for beside the recipe, too.
         num_classes: Number of outputs of the head; `None`: as many as the data have.
@@ -88,7 +95,8 @@ class Recipe:
         color_jitter: Strength of the colour jitter, 0 for none.
         auto_augment: timm's text, for instance `rand-m9-n2`.
         random_erasing: Probability that a rectangle is erased.
-        batch_size: Images per update, over all processes and accumulation steps.
+        batch_size: Images, or windows of a text, per update, over all processes and accumulation
+            steps.
         accumulation: Forward passes per update.
         epochs: Length in passes over the data; give this or `steps`.
         steps: Length in updates.
@@ -99,7 +107,8 @@ class Recipe:
         min_learning_rate: Learning rate where the cosine ends.
         warmup_learning_rate: Learning rate where the warm-up begins.
         betas: Decay rates of the optimizer's moments; `None`: the optimizer's own.
-        weight_decay: Weight decay of matrices; vectors, positions and the class token have none.
+        weight_decay: Weight decay of matrices; vectors, positions of patches and the class token
+            have none.
         layer_decay: Factor of the learning rate from a layer to the one below it.
         clip_norm: Largest norm of the gradient; `None`: as it comes.
         label_smoothing: Share of a label's weight that goes to all classes alike.
@@ -149,6 +158,7 @@ class Recipe:
     task: str = "classification"
     mask_ratio: Hidden = field(default=0.75, metadata=_RECONSTRUCTION)
     normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
+    tokenizer: str | None = field(default=None, metadata=_LANGUAGE)
 
     data: str | tuple[Source, ...] = "scenes"
     data_root: str | None = None

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ from crate_interp.weights.load import RANDOM, names_a_file
 from crate_interp.weights.model_arguments import check_arguments
 from crate_interp.weights.sources import WeightSource, fetch_source
 
-__all__ = ["TextRecord", "create_text_model", "load_text_model", "load_text_model_with_record"]
+__all__ = [
+    "TextRecord",
+    "create_text_model",
+    "load_text_model",
+    "load_text_model_with_record",
+    "plan_text_model",
+]
 
 # The vocabulary of a release is GPT-2's.
 _RELEASED = {
@@ -92,17 +98,26 @@ def create_text_model(name: str, **sizes: Any) -> TextTransformer:
         InputError: There is no such model or size, the heads do not divide the width, or the
             parameters do not fit into the memory.
     """
-    arguments = {**_sizes_of(name), **sizes}
-    check_arguments(sizes, name, plain=True)
-    with torch.device("meta"):
-        planned = TextTransformer(**arguments)
+    planned = plan_text_model(name, **sizes)
     needed, there = 4 * parameters_of(planned), usable_memory()
     if needed > there:
         raise InputError(
             f"{name} with {shorten(sizes)}: expected parameters that fit into the memory, "
             f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
         )
-    return TextTransformer(**arguments).eval()
+    return TextTransformer(**{**_sizes_of(name), **sizes}).eval()
+
+
+def plan_text_model(name: str, **sizes: Any) -> TextTransformer:
+    """Make a text model without memory for its parameters, to look at its sizes.
+
+    Raises:
+        InputError: There is no such model or size, or the heads do not divide the width.
+    """
+    arguments = {**_sizes_of(name), **sizes}
+    check_arguments(sizes, name, plain=True)
+    with torch.device("meta"):
+        return TextTransformer(**arguments)
 
 
 def load_text_model(
@@ -159,7 +174,8 @@ def load_text_model_with_record(
         _check_released(checkpoint, renamed, str(name))
         stored = record.model_args if record else _stored_sizes(checkpoint, renamed)
         model = create_text_model(str(name), **{**stored, **sizes})
-    load_part(model, checkpoint, renamed)
+    named = replace(renamed, layout=replace(renamed.layout, name="text model"))
+    load_part(model, checkpoint, named)
     if record is None and renamed.layout in TEXT_LAYOUTS.values():
         record = TextRecord(str(name), stored, _RELEASED_VOCABULARY)
     return model, record

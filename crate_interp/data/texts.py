@@ -1,0 +1,127 @@
+"""Texts of files and folders, and their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Int
+
+from crate_interp.data.vocabulary import CharacterVocabulary, Vocabulary
+from crate_interp.errors import InputError
+from crate_interp.files import opened, parse_json_as, read_bytes
+
+__all__ = ["TEXT_SUFFIXES", "find_texts", "list_texts", "read_texts", "read_tokens"]
+
+TEXT_SUFFIXES = (".txt", ".jsonl", ".tokens", ".raw", ".bin")
+_BUILT_IN = {"shakespeare": Path(__file__).parent / "shakespeare" / "shakespeare.txt"}
+
+
+class _Line(TypedDict):
+    text: str
+
+
+def find_texts(name: str, root: str | None = None) -> Path:
+    """Find a text file or a folder of texts, or a built-in text by its name, `shakespeare`.
+
+    Args:
+        name: Path or name; what lies at the path comes first.
+        root: Folder of a relative path.
+
+    Raises:
+        InputError: There is neither.
+    """
+    place = Path(root or "") / name
+    if not place.exists() and name in _BUILT_IN:
+        return _BUILT_IN[name]
+    if not place.is_file() and not place.is_dir():
+        raise InputError(
+            f"{place}: expected a text file, a folder of them, or {' or '.join(_BUILT_IN)}, found "
+            "none"
+        )
+    return place
+
+
+def list_texts(place: Path, split: str | None = None) -> list[Path]:
+    """Find the text files of a file or a folder, in the order of their names.
+
+    Args:
+        place: A text file of any name; or a folder of files that end as `TEXT_SUFFIXES`, in folders
+            of their own, too.
+        split: Part to find: a folder of this name in `place`, or the files of `place` of which a
+            part of the name between dots is this, such as `wiki.train.tokens`. `None`: all.
+
+    Raises:
+        InputError: There is none.
+    """
+    if place.is_file():
+        return [place]
+    inner = place / split if split else place
+    files = [path for path in (inner if inner.is_dir() else place).rglob("*") if path.is_file()]
+    if not inner.is_dir():
+        files = [path for path in files if path.parent == place and split in path.name.split(".")]
+    texts = sorted(path for path in files if path.suffix.lower() in TEXT_SUFFIXES)
+    if not texts:
+        part = f"a folder {split}, or files such as {split}.txt," if split else "files"
+        raise InputError(
+            f"{place}: expected {part} ending in {', '.join(TEXT_SUFFIXES)}, found none"
+        )
+    return texts
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """Read the texts of a file: one, or in a `.jsonl` file one per line, under the key `text`.
+
+    Raises:
+        InputError: The file cannot be read, is empty, or is no UTF-8; or a line is not JSON.
+    """
+    try:
+        content = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8, found {error.reason} at {error.start}") from None
+    if not content.strip():
+        raise InputError(f"{path}: expected a text, found an empty file")
+    if path.suffix.lower() != ".jsonl":
+        yield content
+        return
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            yield parse_json_as(line, _Line, f"{path}: line {number}")["text"]
+
+
+def read_tokens(path: Path, vocabulary: Vocabulary) -> Iterator[Int[np.ndarray, " T"]]:
+    """Read the texts of a file as token numbers.
+
+    Args:
+        path: A file of texts, or `.bin`: token numbers, little-endian and of two bytes each, as
+            nanoGPT prepares OpenWebText; it is not read into the memory.
+        vocabulary: The vocabulary.
+
+    Raises:
+        InputError: As `read_texts`, or a part of a text is no token of the vocabulary.
+    """
+    try:
+        if path.suffix.lower() == ".bin":
+            yield _read_numbers(path, vocabulary)
+            return
+        for text in read_texts(path):
+            yield vocabulary.encode(text)
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _read_numbers(path: Path, vocabulary: Vocabulary) -> Int[np.ndarray, " T"]:
+    if isinstance(vocabulary, CharacterVocabulary):
+        raise InputError("expected texts for a vocabulary of characters, found token numbers")
+    with opened(path) as file:
+        size = file.seek(0, 2)
+    if not size or size % 2:
+        raise InputError(f"expected token numbers of two bytes each, found {size} bytes")
+    numbers = np.memmap(path, dtype="<u2", mode="r")
+    if numbers.max() >= vocabulary.size:
+        raise InputError(
+            f"expected token numbers below {vocabulary.size}, found {int(numbers.max())}"
+        )
+    return numbers
