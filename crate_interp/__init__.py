@@ -33,11 +33,13 @@ _HOME = {
     "any_resolution": "crate_interp.hooks",
     "attention_masks": "crate_interp.segmentation",
     "coco_average_precision": "crate_interp.evaluation",
+    "from_pretrained": "crate_interp.weights",
     "intervene": "crate_interp.hooks",
     "load_backbone": "crate_interp.weights",
     "load_clip": "crate_interp.weights",
     "load_text_model": "crate_interp.weights",
     "maskcut": "crate_interp.segmentation",
+    "push_to_hub": "crate_interp.weights",
     "record": "crate_interp.hooks",
     "tokencut": "crate_interp.segmentation",
 }

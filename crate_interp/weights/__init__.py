@@ -9,9 +9,16 @@ from crate_interp.weights.clip import load_clip
 from crate_interp.weights.create import create_backbone, create_on_meta
 from crate_interp.weights.files import read_checkpoint, write_safetensors
 from crate_interp.weights.layout import Layout, Rule, register_layout
-from crate_interp.weights.load import RANDOM, load_backbone, names_a_file, resolve_weights
+from crate_interp.weights.load import (
+    RANDOM,
+    from_pretrained,
+    load_backbone,
+    names_a_file,
+    resolve_weights,
+)
 from crate_interp.weights.model_arguments import check_arguments
 from crate_interp.weights.names import ALIASES, ModelName, list_names, resolve_name
+from crate_interp.weights.publishing import push_to_hub
 from crate_interp.weights.records import ModelRecord
 from crate_interp.weights.sources import (
     find_local_weights,
@@ -36,6 +43,7 @@ __all__ = [
     "create_on_meta",
     "errors_of",
     "find_local_weights",
+    "from_pretrained",
     "is_available_locally",
     "list_names",
     "load_backbone",
@@ -44,6 +52,7 @@ __all__ = [
     "load_text_model",
     "names_a_file",
     "parameters_checksum",
+    "push_to_hub",
     "read_checkpoint",
     "register_layout",
     "resolve_name",

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +24,19 @@ from crate_interp.weights.create import (
 )
 from crate_interp.weights.files import read_checkpoint
 from crate_interp.weights.fit import load_checkpoint_into
+from crate_interp.weights.hub import HUB, fetch_from_hub, is_on_hub, record_of_config
 from crate_interp.weights.names import ModelName, resolve_name
 from crate_interp.weights.records import checked_statistics
 from crate_interp.weights.sources import fetch_weights, find_local_weights, weight_source
 
-__all__ = ["RANDOM", "load_backbone", "load_with_file", "names_a_file", "resolve_weights"]
+__all__ = [
+    "RANDOM",
+    "from_pretrained",
+    "load_backbone",
+    "load_with_file",
+    "names_a_file",
+    "resolve_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +59,9 @@ def load_backbone(
 
     Args:
         name: An alias (`crate_alpha_L8`), any VisionTransformer or Eva of timm
-            (`vit_small_patch8_224.dino`, `vit_small_patch16_dinov3`), or the path of one of our
-            safetensors files, which knows its model.
+            (`vit_small_patch8_224.dino`, `vit_small_patch16_dinov3`), a model of the hub in timm's
+            format (`hf-hub:USER/NAME`), or the path of one of our safetensors files, which knows
+            its model.
         weights: A weight file in any official layout, instead of the published weights, or what
             `read_checkpoint` read of one; or `random`: untrained, the same each time (seed 0).
         pretrained: Load weights; otherwise they are random, drawn from torch's global generator.
@@ -80,6 +90,22 @@ def load_backbone(
     return model
 
 
+def from_pretrained(repo_id: str, revision: str | None = None, **arguments: Any) -> Backbone:
+    """Load a model of the hub; `load_backbone("hf-hub:USER/NAME@REVISION")` does the same.
+
+    Args:
+        repo_id: Repository, `USER/NAME`, of a vision transformer in timm's format.
+        revision: Branch, tag or commit; the main branch by default.
+        **arguments: As for `load_backbone`.
+
+    Raises:
+        InputError: No name of a repository, or as `load_backbone`.
+        CheckpointError: The files cannot be had, read, or do not fit the model.
+    """
+    name = f"{HUB}{repo_id}" + (f"@{revision}" if revision else "")
+    return load_backbone(name, **arguments)
+
+
 def load_with_file(
     name: Pathlike,
     weights: Pathlike | Checkpoint | None = None,
@@ -100,6 +126,9 @@ def load_with_file(
     else:
         path = resolve_weights(name, weights)
         checkpoint = read_checkpoint(path, allow_nonfinite=allow_nonfinite)
+        if is_on_hub(name) and checkpoint.record is None:  # another program put it there
+            found = record_of_config(fetch_from_hub(str(name))[1]).to_metadata()
+            checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **found})
     record, arguments, recorded = checkpoint.record, timm_arguments, {}
     if named is None:
         named = _recorded_name(checkpoint)
@@ -178,6 +207,8 @@ def resolve_weights(name: Pathlike, weights: Pathlike | None = None) -> Path:
     """
     if weights is not None and names_a_file(name):
         raise InputError(f"{name} holds its own weights; it cannot take those of {weights}")
+    if is_on_hub(name):
+        return fetch_from_hub(str(name))[0]
     if weights is None and not names_a_file(name):
         return fetch_weights(resolve_name(str(name)))
     path = Path(name if weights is None else weights)
@@ -187,13 +218,13 @@ def resolve_weights(name: Pathlike, weights: Pathlike | None = None) -> Path:
 
 
 def names_a_file(name: Pathlike) -> bool:
-    """Whether `load_backbone` takes a name for the path of a safetensors file."""
+    """Whether `load_backbone` takes a name for a safetensors file: its path, or one of the hub."""
     # Not by looking whether there is such a file: a folder `demo` must not hide the model `demo`.
     if isinstance(name, os.PathLike):
         return True
     if not isinstance(name, str):
         raise InputError(f"name: expected the name of a model or a path, found {shorten(name)}")
-    return "/" in name or os.sep in name or name.endswith(".safetensors")
+    return "/" in name or os.sep in name or name.endswith(".safetensors") or is_on_hub(name)
 
 
 def _refuse_another_size(model: Backbone, checkpoint: Checkpoint) -> None:
