@@ -59,6 +59,7 @@ from crate_interp.evaluation.saliency import (
     image_saliency,
     saliency_score,
 )
+from crate_interp.evaluation.text_loss import TextScore, score_texts
 
 __all__ = [
     "NO_SCORES",
@@ -79,6 +80,7 @@ __all__ = [
     "ResultsFile",
     "SaliencyScore",
     "SemanticScore",
+    "TextScore",
     "accuracy_score",
     "attention_segmentation_score",
     "average_precision",
@@ -111,6 +113,7 @@ __all__ = [
     "prepare_ground_truth",
     "read_results",
     "saliency_score",
+    "score_texts",
     "semantic_score",
     "total_confusion",
 ]

@@ -27,7 +27,7 @@ from crate_interp.weights.sources import (
     weight_source,
     weights_checksum,
 )
-from crate_interp.weights.text import load_text_model
+from crate_interp.weights.text import load_text_model, load_text_model_with_record
 
 __all__ = [
     "ALIASES",
@@ -50,6 +50,7 @@ __all__ = [
     "load_clip",
     "load_mae",
     "load_text_model",
+    "load_text_model_with_record",
     "names_a_file",
     "parameters_checksum",
     "push_to_hub",

@@ -158,6 +158,8 @@ def load_text_model_with_record(
 ) -> tuple[TextTransformer, TextRecord | None]:
     """Load a text model as `load_text_model` does, and say what is known of it, if anything."""
     if weights is not None and Path(weights) == RANDOM:
+        if names_a_file(name):
+            raise InputError(f"{name} holds its own weights; it cannot take random ones")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return create_text_model(str(name), **sizes), None
