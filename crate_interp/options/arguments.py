@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Protocol, get_args, get_origin, get_t
 from crate_interp.errors import InputError, shorten
 from crate_interp.options.pipelines import find_pipeline
 
-__all__ = ["parse_arguments"]
+__all__ = ["parse_arguments", "parser_of_all"]
 
 PROGRAM = "crate-interp"
 DESCRIPTION = "What have white-box vision transformers learnt? Hooks, MaskCut, COCO AP."
@@ -121,6 +121,41 @@ def _options_of(command: str, entry: Listed, arguments: Sequence[str]) -> Any:
     return kind(**values)
 
 
+def parser_of_all(table: Mapping[str, Listed], files: Any) -> argparse.ArgumentParser:
+    """Make one parser of all commands and their options, for programs that read it.
+
+    Args:
+        table: The commands; a name of two words is a command of a group.
+        files: Value of the attribute `complete` of arguments that are files.
+
+    Raises:
+        InputError: A package that has a command is broken.
+    """
+    root = _Parser(PROGRAM, description=DESCRIPTION)
+    commands = root.add_subparsers()
+    groups: dict[str, Any] = {}
+    for name, entry in table.items():
+        group, _, last = name.rpartition(" ")
+        if group and group not in groups:
+            members = ", ".join(other for other in table if other.startswith(f"{group} "))
+            groups[group] = commands.add_parser(group, help=members).add_subparsers()
+        about = entry.summary.replace("%", "%%")
+        parser = groups.get(group, commands).add_parser(last, help=about)
+        kind = entry.load()
+        if hasattr(kind, "kind_for"):
+            kind = kind.kind_for([])
+        actions, hints = _add_options(parser, kind), get_type_hints(kind)
+        for option in dataclasses.fields(kind):
+            hint = option.metadata.get("several") or hints[option.name]
+            words, kinds = _words_of(hint), {get_origin(part) for part in _parts_of(hint)}
+            action: Any = actions[option.name]
+            if words and kinds <= {Literal, None} and not {str, Path} & {*_parts_of(hint)}:
+                action.choices = words
+            elif Path in _parts_of(hint) or option.metadata.get("positional"):
+                action.complete = files
+    return root
+
+
 def _parser_of(command: str, kind: type[Any]) -> _Parser:
     parser = _Parser(
         f"{PROGRAM} {command}",
@@ -128,11 +163,18 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    _add_options(parser, kind)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> dict[str, argparse.Action]:
+    """Add the options of a command to a parser, and give them by the names of the fields."""
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file of the options below, or the name of a pipeline"
     )
     hints = get_type_hints(kind)
     groups: dict[str, Any] = {"": parser}
+    actions: dict[str, argparse.Action] = {}
     for option in dataclasses.fields(kind):
         arguments: dict[str, Any] = {"help": _help_of(option)}
         several = option.metadata.get("several")
@@ -143,7 +185,8 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
             arguments["metavar"] = option.metadata.get("metavar") or _metavar_of(kind)
         if option.metadata.get("positional"):
             arguments["metavar"] = option.name.upper()
-            parser.add_argument(option.name, nargs="*" if several else "?", **arguments)
+            nargs = "*" if several else "?"
+            actions[option.name] = parser.add_argument(option.name, nargs=nargs, **arguments)
             continue
         if several:
             arguments |= {"nargs": "+", "action": "extend"}
@@ -152,8 +195,9 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
         title = option.metadata.get("group", "")
         group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
         also = [f"--{name}" for name in option.metadata.get("also", [])]
-        group.add_argument(_name_of(option), *also, dest=option.name, **arguments)
-    return parser
+        names = [_name_of(option), *also]
+        actions[option.name] = group.add_argument(*names, dest=option.name, **arguments)
+    return actions
 
 
 def _name_of(option: dataclasses.Field[Any]) -> str:
