@@ -7,7 +7,8 @@ A set is built in (`demo` are scenes, `photos` photographs), a split of COCO (RO
 folder of pictures with masks of their salient object, as ECSSD is. The model sees an image once;
 seconds are those of processors for the segmenter and its refinement, without model and files.
 
-- AP, AP50 and AR100 are COCO's, of masks and class-agnostic, with a 95 % interval over images.
+- AP, AP50 and AR100 are COCO's, of masks and class-agnostic, with a 95 % interval over images; the
+  difference is that of AP to the same masks with scores of 1, paired by images.
 - IoU is TokenCut's: of the mask of the highest score (the first of several) with the salient
   object, the largest one of the image; 0 without a mask.
 """
@@ -37,6 +38,7 @@ from crate_interp.data import (
 )
 from crate_interp.data.built_in import BUILT_IN_SETS
 from crate_interp.evaluation import (
+    Bootstrap,
     average_precision,
     best_overlaps,
     bootstrap_average_precision,
@@ -53,13 +55,17 @@ from crate_interp.weights import load_backbone
 
 SCORED = ("maskcut", "one-cut", "promerge", "divide-and-conquer")  # of several masks
 REFINED = ("tokencut", "maskcut")
-TITLES = ("segmenter", "masks an image", "AP", "AP50", "AR100", "IoU", "processor s an image")
+TITLES = (
+    *("segmenter", "masks an image", "AP", "difference", "AP50", "AR100", "IoU"),
+    "processor s an image",
+)
 
 
 @dataclass
 class Row:
     """A segmenter, and what it does on the images of a set."""
 
+    name: str
     title: str
     segmenter: Any  # a segmenter for the model
     refine: Any = "none"
@@ -74,11 +80,13 @@ def rows_of(model: Any, block: int) -> list[Row]:
     for name in SEGMENTERS.names():
         kind: Any = SEGMENTERS[name]
         own = kind(block=block).for_model(model)
-        rows.append(Row(name, own))
+        rows.append(Row(name, name, own))
         if name in SCORED:
-            rows += [Row(f"{name}, {by}", replace(own, scores=by)) for by in ("cut", "contrast")]
+            rows += [
+                Row(name, f"{name}, {by}", replace(own, scores=by)) for by in ("cut", "contrast")
+            ]
         if name in REFINED:
-            rows += [Row(f"{name}, {how}", own, how) for how in ("crf", "bilateral")]
+            rows += [Row(name, f"{name}, {how}", own, how) for how in ("crf", "bilateral")]
     return rows
 
 
@@ -128,18 +136,30 @@ def measure(
             row.ious += best_overlaps(instances.masks[best], salient)
 
 
-def table_of(rows: list[Row], truth: dict[str, Any], image_ids: list[int]) -> Iterator[str]:
+def table_of(
+    rows: list[Row], truth: dict[str, Any], image_ids: list[int], resamples: int
+) -> Iterator[str]:
     """Lines of the table; numbers in percent."""
     yield f"| {' | '.join(TITLES)} |\n{'|---' * len(TITLES)}|"
+    of_ones: dict[Any, Bootstrap] = {}
     for row in rows:
         matches = image_matches(truth, row.results, iou_type="segm", image_ids=image_ids)
         scores = average_precision(matches)
-        interval = bootstrap_average_precision(image_detections(matches))["AP"].interval()
-        precision = f"{100 * scores.AP:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+        own = bootstrap_average_precision(image_detections(matches), resamples)["AP"]
+        ones = of_ones.setdefault(row.name, own)
+        difference = "" if row.title == row.name or row.refine != "none" else shown(own - ones, "+")
         rest = (f"{100 * value:.1f}" for value in (scores.AP50, scores.AR100, np.mean(row.ious)))
         masks, seconds = (value / len(image_ids) for value in (len(row.results), row.seconds))
-        cells = (row.title, f"{masks:.1f}", precision, *rest, f"{seconds:.3f}")
+        cells = (row.title, f"{masks:.1f}", shown(own), difference, *rest, f"{seconds:.3f}")
         yield f"| {' | '.join(cells)} |"
+
+
+def shown(score: Bootstrap, sign: str = "") -> str:
+    """Percent, with the interval."""
+    values = (score.score, *score.interval())
+    return "{:{sign}.2f} [{:{sign}.2f}, {:{sign}.2f}]".format(
+        *(100 * value for value in values), sign=sign
+    )
 
 
 def main() -> None:
@@ -149,6 +169,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=-2, help="the last one that is read")
     parser.add_argument("--size", type=int, help="side of the model's input (default: its own)")
     parser.add_argument("--limit", type=int, help="first images of each set only")
+    parser.add_argument("--resamples", type=int, default=2000, help="of images, for intervals")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -162,7 +183,8 @@ def main() -> None:
             f"\n{Path(name).name}: {len(records)} images; {arguments.model} at {observer.size} px, "
             f"block {arguments.block}; {arguments.threads} threads\n"
         )
-        for line in table_of(rows, truth, [record.image_id for record in records]):
+        image_ids = [record.image_id for record in records]
+        for line in table_of(rows, truth, image_ids, arguments.resamples):
             print(line, flush=True)
 
 

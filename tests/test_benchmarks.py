@@ -10,6 +10,7 @@ from PIL import Image
 
 from crate_interp import InputError, Observer, load_backbone
 from crate_interp.data import read_image
+from crate_interp.segmentation.segmenter import SEGMENTERS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -124,3 +125,19 @@ def test_roofline_counts_what_the_forward_pass_multiplies():
     assert scaling["roofline"](work, peaks) == pytest.approx(seconds)
     assert scaling["roofline"](work, {**peaks, "bytes": 1.0}) == work["bytes"]
     assert scaling["exponent"]([10, 100], [2.0, 200.0]) == pytest.approx(2.0)
+
+
+def test_segmenters_are_all_in_the_table(monkeypatch, capsys):
+    monkeypatch.setattr("logging.disable", lambda level: None)  # it would outlive the test
+    arguments = ("--sets", "demo", "--model", "demo", "--size", "48", "--limit", "2")
+    _run(monkeypatch, *arguments, "--resamples", "9", name="segmenters")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    rows = {cells[0]: cells[1:] for cells in (line.strip("| ").split(" | ") for line in lines[2:])}
+    assert set(SEGMENTERS.names()) <= rows.keys()
+    assert {"maskcut, cut", "maskcut, crf", "tokencut, bilateral"} <= rows.keys()
+    assert all(len(cells) == 7 for cells in rows.values())
+
+
+def test_segmenters_refuse_a_set_that_there_is_not(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        _run(monkeypatch, "--sets", str(tmp_path / "nowhere"), "--model", "demo", name="segmenters")
