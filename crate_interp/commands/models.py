@@ -1,4 +1,4 @@
-"""List of the backbones, with their sizes and the places of their weights."""
+"""List of the backbones and the text models, with their sizes and the places of their weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from crate_interp import models, weights
+from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.runs.command import Command
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from crate_interp.weights import ModelName
+    from crate_interp.weights.sources import WeightSource
 
 __all__ = ["Models"]
 
@@ -31,9 +35,16 @@ class Models(Command):
         Raises:
             InputError: No model matches.
         """
-        names = weights.list_names(self.pattern)
+        text_models = weights.list_text_models(self.pattern)
+        try:
+            names = weights.list_names(self.pattern)
+        except InputError:
+            if not text_models:
+                raise
+            names = []
         aliases = {weights.resolve_name(alias): alias for alias in weights.ALIASES}
         rows = [_HEADINGS, *(_row_of(name, aliases.get(name, "")) for name in names)]
+        rows += map(_row_of_text, text_models)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             print("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -44,15 +55,31 @@ def _row_of(name: ModelName, alias: str) -> tuple[str, ...]:
     model = weights.create_on_meta(
         name, weight_init="skip"
     )  # drawing no numbers is 5 times as fast
-    source = weights.weight_source(name)
-    size = f", {source.size_mb} MB" if source and source.size_mb else ""
     return (
         str(name),
         alias,
-        f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M",
+        _size_of(model),
         "x".join(map(str, models.patch_hw_of(model.patch_embed))),
         "x".join(map(str, model.patch_embed.img_size)),
         str(model.num_classes),
-        ("yes" if weights.find_local_weights(source) else "no") if source else "-",
-        f"{source}{size}" if source else "-",
+        *_place_of(weights.weight_source(name)),
     )
+
+
+def _row_of_text(name: str) -> tuple[str, ...]:
+    model = weights.plan_text_model(name)
+    tokens = f"{model.context} tokens"
+    place = _place_of(weights.text_source(name))
+    return (name, "", _size_of(model), "-", tokens, str(model.vocabulary), *place)
+
+
+def _size_of(model: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M"
+
+
+def _place_of(source: WeightSource | None) -> tuple[str, str]:
+    """Whether weights are here, and where they come from."""
+    if source is None:
+        return "-", "-"
+    size = f", {source.size_mb} MB" if source.size_mb else ""
+    return "yes" if weights.find_local_weights(source) else "no", f"{source}{size}"

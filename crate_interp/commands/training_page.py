@@ -44,7 +44,8 @@ def training_page(folder: Path, finished: bool) -> str:
     ]
     measured = [(number, steps, values) for number, steps, values in shown if len(steps)]
     last, seconds = run.metrics["step"][-1], run.total("seconds")
-    about = f"{last:.0f} updates of {run.settings.batch_size} images by crate-interp train"
+    examples = "texts" if run.settings.task == "language" else "images"
+    about = f"{last:.0f} updates of {run.settings.batch_size} {examples} by crate-interp train"
     return visualization.write_page(
         f"{run.settings.model}: training",
         about if finished else f"{about}; stopped, the same command goes on",
@@ -55,8 +56,8 @@ def training_page(folder: Path, finished: bool) -> str:
                 "Seconds",
                 [
                     visualization.Words(
-                        f"{seconds:.0f} s, {run.total('pictures') / max(seconds, 1e-9):.1f} images "
-                        "a second, validation and probes included."
+                        f"{seconds:.0f} s, {run.total('pictures') / max(seconds, 1e-9):.1f} "
+                        f"{examples} a second, validation and probes included."
                     )
                 ],
                 "seconds",

@@ -30,6 +30,7 @@ class _Settings(msgspec.Struct):
 
     model: str
     batch_size: Annotated[int, msgspec.Meta(ge=1)]
+    task: str = "classification"
     model_args: dict[str, Any] = {}
     image_size: int | None = None
     initial_weights: Annotated[str, msgspec.Meta(pattern="^[^\\0]*$")] | None = None

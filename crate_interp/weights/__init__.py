@@ -27,7 +27,13 @@ from crate_interp.weights.sources import (
     weight_source,
     weights_checksum,
 )
-from crate_interp.weights.text import load_text_model, load_text_model_with_record
+from crate_interp.weights.text import (
+    list_text_models,
+    load_text_model,
+    load_text_model_with_record,
+    plan_text_model,
+    text_source,
+)
 
 __all__ = [
     "ALIASES",
@@ -46,6 +52,7 @@ __all__ = [
     "from_pretrained",
     "is_available_locally",
     "list_names",
+    "list_text_models",
     "load_backbone",
     "load_clip",
     "load_mae",
@@ -53,11 +60,13 @@ __all__ = [
     "load_text_model_with_record",
     "names_a_file",
     "parameters_checksum",
+    "plan_text_model",
     "push_to_hub",
     "read_checkpoint",
     "register_layout",
     "resolve_name",
     "resolve_weights",
+    "text_source",
     "weight_source",
     "weights_checksum",
     "write_safetensors",

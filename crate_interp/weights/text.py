@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ from crate_interp.weights.sources import WeightSource, fetch_source
 __all__ = [
     "TextRecord",
     "create_text_model",
+    "list_text_models",
     "load_text_model",
     "load_text_model_with_record",
     "plan_text_model",
+    "text_source",
 ]
 
 # The vocabulary of a release is GPT-2's.
@@ -84,6 +87,17 @@ class TextRecord:
             "text_model_args": json.dumps(dict(self.model_args)),
             "vocabulary": json.dumps(self.vocabulary),
         }
+
+
+def list_text_models(pattern: str | None = None) -> list[str]:
+    """List text models by name, with * and ? for any letters; all of them without a pattern."""
+    matched = "*" if pattern is None else pattern.strip().lower()
+    return [name for name in TEXT_MODELS if fnmatchcase(name, matched)]
+
+
+def text_source(name: str) -> WeightSource | None:
+    """Say where the weights of a text model are; `None` if none are published."""
+    return _RELEASED.get(name)
 
 
 def create_text_model(name: str, **sizes: Any) -> TextTransformer:
@@ -198,12 +212,13 @@ def _file_of(name: str | os.PathLike[str], weights: str | os.PathLike[str] | Non
     _sizes_of(str(name))
     if weights is not None:
         return Path(weights)
-    if name not in _RELEASED:
+    source = text_source(str(name))
+    if source is None:
         raise CheckpointError(
             f"no weights are published for {name}; give a file with `--weights FILE`, or take "
             "random ones with `--weights random` (in Python: weights=PATH)"
         )
-    return fetch_source(_RELEASED[str(name)])
+    return fetch_source(source)
 
 
 def _check_released(checkpoint: Checkpoint, renamed: Renamed, name: str) -> None:

@@ -46,6 +46,17 @@ def test_models_prints_the_published_sizes(capsys):
     ]
 
 
+def test_models_lists_text_models_by_their_context(capsys):
+    _, *rows = table(capsys, "*_text_base")
+    assert [row[0] for row in rows] == [
+        *("crate_text_base", "crate_overcomplete_text_base"),
+        *("crate_alpha_text_base", "gpt_text_base"),
+    ]
+    assert rows[0][1:] == ["60.66 M", "-", "1024 tokens", "50257", "-", "-"]
+    place = "hub JackBAI/CRATE-GPT-12L-Pile-600000steps, 983 MB"
+    assert rows[1][1:] == ["81.90 M", "-", "1024 tokens", "50257", "no", place]
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
