@@ -20,6 +20,7 @@ from crate_interp.analysis import attention_statistics, layer_objective
 from crate_interp.cli import main
 from crate_interp.data import draw_scene
 from crate_interp.segmentation import attention_masks, principal_component
+from crate_interp.segmentation.segmenter import SEGMENTERS
 
 MPS = torch.device("mps")
 FACTORIES = ("arange", "as_tensor", "empty", "eye", "full", "ones", "randn", "tensor", "zeros")
@@ -182,10 +183,18 @@ def test_layers(pictures, tmp_path, model):
         ("maskcut --images", ["--visualize", "0", "--refine", "crf"]),
         ("attention", ["--figure", "semantics", "curves"]),
         ("pca", []),
+        ("features", ["--pool", "none"]),
+        ("features", ["--pool", "head"]),
+        ("side-by-side", []),
+        *(
+            ("segment --images", ["--method", name, "--visualize", "0"])
+            for name in SEGMENTERS.names()
+        ),
     ],
 )
 def test_commands_that_hold(pictures, tmp_path, command, options):
-    output = tmp_path / ("pca.png" if command == "pca" else "run")
+    files = {"pca": "pca.png", "features": "features.npz", "side-by-side": "rows.png"}
+    output = tmp_path / files.get(command, "run")
     assert run(command, [str(pictures)], *options, "--output", output) == 0
 
 
@@ -199,6 +208,21 @@ def test_attribute(pictures, tmp_path):
 def test_benchmarks(tmp_path, options):
     command, *more = options
     assert run(f"benchmark {command}", ["demo"], *more, "--limit", 2, "--output", tmp_path) == 0
+
+
+def test_benchmark_classification(pictures, tmp_path):
+    for number, name in enumerate(("a", "b", "a")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (40, 48), (80 * number, 0, 9)).save(tmp_path / name / f"{number}.png")
+    places = ["--regularization", "1", "--output", tmp_path / "run"]
+    scored = tmp_path / "scored" / "a"
+    scored.mkdir(parents=True)
+    (scored / "0.png").write_bytes((pictures / "0.png").read_bytes())
+    (tmp_path / "learnt").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).rename(tmp_path / "learnt" / name)
+    images = [tmp_path / "learnt", scored.parent]
+    assert run("benchmark classification", images, *places) == 0
 
 
 def test_evaluate_classifier():
