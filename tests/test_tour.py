@@ -1,7 +1,9 @@
 """The notebook of the tour runs, in any folder, and names no path of a machine."""
 
+import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,3 +29,17 @@ def test_the_tour_runs_without_an_error(tmp_path, monkeypatch):
 def test_the_tour_names_no_path_of_a_machine():
     found = re.findall(r"/(?:home|tmp|root|usr|opt|Users)/[^\"' ]*", NOTEBOOK.read_text("utf-8"))
     assert found == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_first_cell_installs_the_package_where_it_is_missing(monkeypatch, is_there):
+    transform = pytest.importorskip("IPython.core.inputtransformer2", reason="ipykernel brings it")
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    source = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    asked = []
+    shell = SimpleNamespace(run_line_magic=lambda *command: asked.append(command))
+    found = object() if is_there else None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    code = transform.TransformerManager().transform_cell(source)
+    exec(code, {"get_ipython": lambda: shell})
+    assert asked == ([] if is_there else [("pip", "install --quiet crate-interp")])
