@@ -12,8 +12,9 @@ from typing import Any, TypedDict, TypeVar
 import huggingface_hub
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from crate_interp.errors import CheckpointError, InputError, shorten
+from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
 from crate_interp.files import read_json_as
+from crate_interp.weights.names import resolve_name
 from crate_interp.weights.records import ModelRecord
 
 __all__ = [
@@ -81,16 +82,20 @@ def record_of_config(path: Path) -> ModelRecord:
         path: The file `config.json`.
 
     Raises:
-        InputError: It is no such configuration.
+        InputError: It is no such configuration, or of a model that is not known.
     """
     config = read_json_as(path, _Config)
-    return ModelRecord(
+    record = ModelRecord(
         model=config["architecture"],
         model_args=config.get("model_args", {}),
         num_classes=config["num_classes"],
         mean=config["pretrained_cfg"]["mean"],
         std=config["pretrained_cfg"]["std"],
     )
+    with errors_of(path):
+        resolve_name(record.model)
+        ModelRecord.of(record.to_metadata())  # checks ranges
+    return record
 
 
 def is_on_hub(name: object) -> bool:

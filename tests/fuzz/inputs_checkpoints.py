@@ -4,15 +4,17 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
 from crate_interp.cli import main
 from crate_interp.weights import ModelRecord, load_backbone, load_clip, load_mae, read_checkpoint
+from crate_interp.weights import load as weights_load
 from crate_interp.weights.files import write_safetensors
 from tests.fuzz.frame import Accepted
 
-__all__ = ["convert", "evaluate", "load", "load_whole", "make"]
+__all__ = ["convert", "evaluate", "load", "load_of_hub", "load_whole", "make", "make_of_hub"]
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
@@ -107,3 +109,26 @@ def _refuse_infinite(model: torch.nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise Accepted(f"NaN or infinity in {name}")
+
+
+def make_of_hub(folder: Path) -> None:
+    """A model as another program puts it on the hub: the file does not know its model."""
+    make("ours.safetensors")(folder)
+    tensors = read_checkpoint(folder / "ours.safetensors").state_dict
+    write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    (folder / "ours.safetensors").unlink()
+    config = {
+        "architecture": "crate_base_patch8_224",
+        "num_classes": 8,
+        "model_args": SIZES,
+        "pretrained_cfg": {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "crop_pct": 0.9},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def load_of_hub(folder: Path) -> None:
+    """Load it, as if the hub had answered with these files."""
+    files = (folder / "model.safetensors", folder / "config.json")
+    with patch.object(weights_load, "fetch_from_hub", lambda name: files):
+        model = load_backbone("hf-hub:you/theirs")
+    _refuse_infinite(model)

@@ -34,7 +34,7 @@ __all__ = [
 ]
 __all__ += ["go_on_training", "go_on_voc", "make_atlas", "make_maskcut", "make_results"]
 __all__ += ["export", "go_on_probing", "make_probed", "make_semantic", "make_training"]
-__all__ += ["make_compared", "make_voc_run"]
+__all__ += ["go_on_classification", "make_classification", "make_compared", "make_voc_run"]
 
 PICTURES = ["images/a.png", "images/f.bmp", "images/l.png"]
 TRAINING = {**RECIPE, "steps": 3, "save_every": 1, "keep": 3, "validation_split": None}
@@ -126,6 +126,32 @@ def go_on_semantic(folder: Path) -> int:
     code = _semantic()
     if code == 0:
         _compare_summaries(folder, "mean_iou", "pixel_accuracy")
+    return code
+
+
+def _classification() -> int:
+    command = ["benchmark", "classification", "learnt", "scored", *MODEL, "--output", "run"]
+    return main([*command, "--batch-size", "1", "--regularization", "1"])
+
+
+def make_classification(folder: Path) -> None:
+    """Run the benchmark of probes, then take away the last entry."""
+    make_ade20k(folder)
+    pictures = sorted((folder / "ade" / "images").rglob("*.*"))
+    for number, picture in enumerate(pictures):
+        split, name = ("learnt", "ab"[number % 2]) if number else ("scored", "a")
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        picture.rename(folder / split / name / picture.name)
+    _quietly(folder, _classification)
+    _set_aside(folder, "summary.json")
+    _shorten_journal(folder)
+
+
+def go_on_classification(folder: Path) -> int:
+    """Go on; the scores are those of a whole run."""
+    code = _classification()
+    if code == 0:
+        _compare_summaries(folder, "linear", "knn")
     return code
 
 

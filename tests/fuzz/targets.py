@@ -58,6 +58,13 @@ TARGETS = (
         )
     ),
     Target(
+        "checkpoints/hub",
+        checkpoints.make_of_hub,
+        damage(["config.json"], JSON),
+        checkpoints.load_of_hub,
+        10,
+    ),
+    Target(
         "checkpoints/recorded",
         checkpoints.make("ours.safetensors"),
         damage(["ours.safetensors"], SAFETENSORS),
@@ -201,6 +208,13 @@ TARGETS = (
         damage(["run/classifier.npz"], ARCHIVES),
         runs.go_on_semantic,
         2,
+    ),
+    Target(
+        "runs/classification",
+        runs.make_classification,
+        damage(["run/probes.npz"], ARCHIVES),
+        runs.go_on_classification,
+        1,
     ),
     Target(
         "runs/checkpoint",
