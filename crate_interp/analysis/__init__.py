@@ -21,13 +21,14 @@ from crate_interp.analysis.attribution import (
     integrated_gradients,
 )
 from crate_interp.analysis.head_agreement import attended_keys, head_agreement
-from crate_interp.analysis.joint_pca import JointPCA, joint_pca
+from crate_interp.analysis.joint_pca import JointPCA, component_maps, joint_pca
 from crate_interp.analysis.layer_objective import (
     LayerObjective,
     coding_rate,
     layer_objective,
     objective_sites,
 )
+from crate_interp.analysis.subspaces import SubspaceCoherence, subspace_coherence
 
 __all__ = [
     "Atlas",
@@ -36,6 +37,7 @@ __all__ = [
     "IntegratedGradients",
     "JointPCA",
     "LayerObjective",
+    "SubspaceCoherence",
     "attended_keys",
     "attention_relevance",
     "attention_statistics",
@@ -43,6 +45,7 @@ __all__ = [
     "check_class_token",
     "class_selectivity",
     "coding_rate",
+    "component_maps",
     "estimate_logit_effects",
     "head_agreement",
     "integrated_gradients",
@@ -52,6 +55,7 @@ __all__ = [
     "mask_effects",
     "mask_of",
     "objective_sites",
+    "subspace_coherence",
     "uniform_distance",
     "written_energy",
 ]

@@ -16,7 +16,7 @@ from crate_interp.errors import InputError
 from crate_interp.options.choices import Foreground
 from crate_interp.segmentation import PrincipalComponents, principal_components
 
-__all__ = ["JointPCA", "joint_pca"]
+__all__ = ["JointPCA", "component_maps", "joint_pca"]
 
 _COLOURS = 3
 _RANGE = (1, 99)  # percentiles that become black and white; single patches lie far outside
@@ -102,6 +102,34 @@ def joint_pca(
     rgb = np.zeros(components.shape, np.uint8)
     rgb[mask] = np.stack([255 * _to_unit_range(c) for c in components[mask].T], axis=-1).round()
     return JointPCA(grey, threshold, mask, components, rgb, float(whole.shares[0]), parts.shares)
+
+
+def component_maps(
+    features: Iterable[Float[np.ndarray, "n D"]], grid_hw: tuple[int, int]
+) -> tuple[Float[np.ndarray, "B h w"], UInt8[np.ndarray, "B h w 3"]]:
+    """Show the first four principal components of all patches, without a foreground.
+
+    Args:
+        features: As for `joint_pca`.
+        grid_hw: h and w.
+
+    Returns:
+        The first component as grey, in [0, 1], turned as `joint_pca` turns it; the second to fourth
+        as red, green and blue. Each is in its own scale, cut off as `JointPCA.grey` is.
+
+    Raises:
+        InputError: As `joint_pca`; features of fewer than four dimensions.
+
+    Reference:
+        Yu et al., arXiv 2308.16271, figure of the principal components by layer.
+    """
+    patches = grid_hw[0] * grid_hw[1]
+    whole = principal_components(_of_equal_length(features, patches), 1 + _COLOURS)
+    projected = np.stack([whole.project(image) for image in features]).astype(np.float32)
+    maps = projected.reshape(len(projected), *grid_hw, 1 + _COLOURS)
+    grey = _to_unit_range(_border_is_background(maps[..., 0]))
+    colours = [255 * _to_unit_range(maps[..., number]) for number in range(1, 1 + _COLOURS)]
+    return grey, np.stack(colours, axis=-1).round().astype(np.uint8)
 
 
 def _components_of(

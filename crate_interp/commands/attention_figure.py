@@ -211,7 +211,8 @@ def note_of(run: Run, *parts: str) -> str:
     token = "the class token" if patch is None else f"the patch at {patch} (y,x)"
     size = f"{run.observer.size} px"
     stride = [] if settings["stride"] is None else [f"stride {settings['stride']}"]
-    return " · ".join((settings["model"], f"attention of {token}", *parts, size, *stride))
+    noise = [f"noise of deviation {settings['noise']:g}"] if settings["noise"] else []
+    return " · ".join((settings["model"], f"attention of {token}", *parts, size, *stride, *noise))
 
 
 def draw_across(

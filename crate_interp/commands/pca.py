@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from crate_interp import analysis, data, visualization
+from crate_interp import analysis, data, hooks, visualization
 from crate_interp.options import option
 from crate_interp.options.choices import Feature, Foreground
 from crate_interp.options.ranges import Index
@@ -48,6 +48,9 @@ class Pca(ImageFilesCommand):
         "method; none: all patches are)",
         "auto",
     )
+    by_block: bool = option(
+        "show every block: component 1 in grey, 2, 3 and 4 as colours, of all patches", False
+    )
     output: Path = option("the figure, NAME.png; an npz goes with it", presentation=True)
 
     def reading(self, run: Run) -> Reading:
@@ -55,20 +58,28 @@ class Pca(ImageFilesCommand):
         from crate_interp.runs.inference import feature_of
 
         feature = feature_of(self.feature, self.block, run.observer).value
-        return Reading([feature], [self.block], pictures=SHOWN, settings={"feature": feature})
+        every = range(len(hooks.blocks_of(run.observer.model)))
+        blocks = every if self.by_block else [self.block]
+        return Reading([feature], blocks, pictures=SHOWN, settings={"feature": feature})
 
     def measure(self, run: Run, image: SeenImage, output: Activations) -> Mapping[str, Any]:
         """Keep the features of an image, and the picture of one that the figure shows."""
-        patches = output.patch_features(run.settings["feature"], self.block)[0]
-        arrays = {"features": patches.T.float().cpu().numpy()}
+        arrays = {}
+        for block in run.reading.blocks:
+            patches = output.patch_features(run.settings["feature"], block)[0]
+            arrays[_name_of(block, self.by_block)] = patches.T.float().cpu().numpy()
         if image.picture is not None:
             arrays["picture"] = data.shrunk(image.picture, PICTURE_SIDE)
         return arrays
 
     def conclude(self, run: Run) -> Conclusion:
         """Analyse the patches of all images together."""
+        if self.by_block:
+            return self._conclude_blocks(run)
         components = analysis.joint_pca(
-            _Features(run.entries), run.observer.grid_hw, self.foreground
+            _Features(run.entries, _name_of(self.block, False)),
+            run.observer.grid_hw,
+            self.foreground,
         )
         block = self.block % len(run.observer.model.get_submodule("blocks"))  # type: ignore[arg-type]
         source = f"{run.settings['model']}, {run.settings['feature']} of block {block}"
@@ -88,15 +99,42 @@ class Pca(ImageFilesCommand):
         text = f"{note}\n{len(pictures)} of {count} images in the figure; the numbers are of all"
         return Conclusion([Drawing(run.stem, figure), numbers], text)
 
+    def _conclude_blocks(self, run: Run) -> Conclusion:
+        maps = {
+            f"block {block}": analysis.component_maps(
+                _Features(run.entries, _name_of(block, True)), run.observer.grid_hw
+            )
+            for block in run.reading.blocks
+        }
+        pictures = [entry["picture"] for entry in run.pictured]
+        shown = {
+            name: (grey[: len(pictures)], rgb[: len(pictures)])
+            for name, (grey, rgb) in maps.items()
+        }
+        count = len(run.entries)
+        note = f"{run.settings['model']}, {run.settings['feature']}; {count} images together."
+        figure = visualization.component_figure(pictures, shown, note, self.width_inches)
+        grey, rgb = (np.stack(kind, axis=1) for kind in zip(*maps.values(), strict=True))
+        names = np.array([entry["file_name"] for entry in run.entries])
+        numbers = Arrays(run.stem, {"file_names": names, "grey": grey, "rgb": rgb})
+        text = f"{note}\n{len(pictures)} of {count} images in the figure; the numbers are of all"
+        return Conclusion([Drawing(run.stem, figure), numbers], text)
+
+
+def _name_of(block: int, by_block: bool) -> str:
+    """Name of the array of a block's features."""
+    return f"features_{block}" if by_block else "features"
+
 
 @dataclass(frozen=True)
 class _Features:
     """Features of images, each read from its file when its turn comes, as often as asked for."""
 
     entries: Sequence[Entry]
+    name: str
 
     def __iter__(self) -> Iterator[Float[np.ndarray, "n D"]]:
-        return (entry["features"] for entry in self.entries)
+        return (entry[self.name] for entry in self.entries)
 
 
 def _describe(components: JointPCA, source: str, images: int) -> str:

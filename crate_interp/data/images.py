@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -138,6 +139,7 @@ def preprocess(
     input_hw: tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
+    noise: float | None = None,
 ) -> Float[Tensor, "3 H2 W2"]:
     """Resize a whole image (Lanczos, no crop) and normalise it.
 
@@ -146,6 +148,8 @@ def preprocess(
         input_hw: Height and width of the result, pixels.
         mean: Means of R, G and B, for values in [0, 1].
         std: Standard deviations of R, G and B, for values in [0, 1].
+        noise: Standard deviation of Gaussian noise that is added to the values in [0, 1]. It
+            follows from the image, and is k times as strong for a k times larger number.
 
     Returns:
         `(rgb / 255 - mean) / std`, float32.
@@ -157,7 +161,12 @@ def preprocess(
         raise InputError(
             f"expected three means and three positive standard deviations, found {mean} and {std}"
         )
-    pixels = torch.from_numpy(resize_image(rgb, input_hw)).permute(2, 0, 1).float().div_(255)
+    resized = resize_image(rgb, input_hw)
+    pixels = torch.from_numpy(resized).permute(2, 0, 1).float().div_(255)
+    if noise:
+        seed = zlib.crc32(np.ascontiguousarray(resized).data)
+        drawn = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
+        pixels += noise * torch.from_numpy(drawn)
     shift, scale = (torch.tensor(list(values)).view(3, 1, 1) for values in (mean, std))
     return pixels.sub_(shift).div_(scale).contiguous()
 

@@ -22,6 +22,7 @@ from crate_interp.models import inference_precision
 from crate_interp.models.backbones import patch_hw_of
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.options.choices import Precision
+from crate_interp.options.ranges import Noise
 from crate_interp.structures import Activations, ImageGeometry, InputSize
 
 __all__ = ["Observer"]
@@ -46,6 +47,7 @@ class Observer:
         keep_aspect: Resize images without squashing them: the shorter side to `size`, the longer
             one to the nearest multiple of the patch size, up to four times `size`. So do the
             programs of DINO and TokenCut; the papers of CRATE and CutLER squash, as is the default.
+        noise: Standard deviation of Gaussian noise that the input gets, as for `preprocess`.
 
     Attributes:
         input_hw: Height and width of the model's input, pixels; derived from `size`. With
@@ -62,10 +64,11 @@ class Observer:
     stride: int | None = None
     precision: Precision = "float32"
     keep_aspect: bool = False
+    noise: Noise | None = None
     input_hw: tuple[int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_arguments(self, "size", "stride", "precision", "keep_aspect")
+        check_arguments(self, "size", "stride", "precision", "keep_aspect", "noise")
         object.__setattr__(self, "model", original_of(self.model))
         check_resolution(self.model)
         patch_hw = self._patch_hw
@@ -101,6 +104,7 @@ class Observer:
         """The model by its class, and the settings, in one line."""
         stride = "" if self.stride is None else f", stride={self.stride}"
         stride += ", keep_aspect=True" if self.keep_aspect else ""
+        stride += f", noise={self.noise}" if self.noise else ""
         return (
             f"{type(self.model).__name__}, size={self.size}{stride}, "
             f"precision={self.precision!r}, device={str(self.device)!r}"
@@ -135,7 +139,7 @@ class Observer:
                 f"images: expected one size of input in a batch, found {sizes[0]} and {sizes[1]} "
                 "(height, width); `each` takes images of different aspects"
             )
-        pixels = torch.stack([preprocess(rgb, sizes[0], *statistics) for rgb in images])
+        pixels = torch.stack([preprocess(rgb, sizes[0], *statistics, self.noise) for rgb in images])
         return pixels.to(self.device, next(self.model.parameters()).dtype)
 
     def activations(

@@ -107,6 +107,8 @@ class CrateAlphaBlock(SubspaceBlock):
         dim: Width D of the tokens.
         num_heads: Number of subspaces.
         mlp_ratio: Dictionary atoms over D.
+        tied: Whether ODL has one dictionary.
+        residual: Whether z_half is added; without, z_next = ODL(LN(z_half)).
         step_size: eta of ODL.
         threshold: lambda of ODL.
         drop_path: Rate of stochastic depth, for both residual branches.
@@ -119,6 +121,8 @@ class CrateAlphaBlock(SubspaceBlock):
         num_heads: int,
         *,
         mlp_ratio: float = 4.0,
+        tied: bool = False,
+        residual: bool = True,
         step_size: float = 0.1,
         threshold: float = 0.1,
         drop_path: float = 0.0,
@@ -126,14 +130,15 @@ class CrateAlphaBlock(SubspaceBlock):
     ) -> None:
         super().__init__(dim, num_heads, has_bias=False, drop_path=drop_path, **arguments)
         steps: Any = {"step_size": step_size, "threshold": threshold}
-        self.mlp = ODL(dim, int(dim * mlp_ratio), **steps, **place_of(arguments))
+        self.residual = residual
+        self.mlp = ODL(dim, int(dim * mlp_ratio), tied=tied, **steps, **place_of(arguments))
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Map the tokens entering the block to those leaving it."""
         x = self.attend(x)
-        out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
-        return out
+        written: Tensor = self.mlp(self.norm2(x))
+        return x + self.drop_path2(written) if self.residual else written
 
     def anatomy(self) -> Anatomy:
         """Say what can be read and changed: D1 of ODL writes the codes into the stream."""
@@ -153,6 +158,8 @@ class CrateAlpha(VisionTransformer):
     The norm stands after pooling, so that patch features leave the last block un-normalised.
 
     Args:
+        tied: Whether ODL has one dictionary, as on the paper's way from CRATE to CRATE-alpha.
+        residual: Whether the sparse step has a residual; on that way it comes last.
         step_size: eta of ODL.
         threshold: lambda of ODL.
         projection_head: The vision tower of a CLIP: a head without a bias maps to the space of
@@ -163,16 +170,20 @@ class CrateAlpha(VisionTransformer):
     def __init__(
         self,
         *,
+        tied: bool = False,
+        residual: bool = True,
         step_size: float = 0.1,
         threshold: float = 0.1,
         projection_head: bool = False,
         **timm_arguments: Any,
     ) -> None:
+        steps: dict[str, Any] = {"step_size": step_size, "threshold": threshold}
+        block = partial(CrateAlphaBlock, tied=tied, residual=residual, **steps)
         defaults: dict[str, Any] = {
             "fc_norm": True,
             "norm_layer": partial(LayerNorm, eps=1e-6),
             "embed_layer": _unbiased_patch_embed if projection_head else PatchEmbed,
-            "block_fn": partial(CrateAlphaBlock, step_size=step_size, threshold=threshold),
+            "block_fn": block,
         }
         super().__init__(**{**defaults, **timm_arguments})
         self.projection_head = projection_head

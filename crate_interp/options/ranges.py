@@ -16,6 +16,7 @@ __all__ = [
     "Fraction",
     "Index",
     "Natural",
+    "Noise",
     "Range",
     "ReadProcesses",
     "Seed",
@@ -57,6 +58,7 @@ class Range:
 
 AtLeastOne = Annotated[int, Range(1, 1_000_000_000)]
 Natural = Annotated[int, Range(0, 1_000_000_000)]
+Noise = Annotated[float, Range(0, 100)]
 Index = Annotated[int, Range(-1_000_000, 1_000_000)]  # the model knows better which it has
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy and scikit-learn take
 Side = Annotated[int, Range(1, 16_384)]  # of a square, pixels

@@ -210,7 +210,11 @@ def load_observer(config: ModelOptions) -> Observer:
     device = device_of(config.device)
     model, _ = load_model(config)
     precision = precision_of(config.precision, device)
-    observer = Observer(model.to(device), config.size, config.stride, precision, config.keep_aspect)
+    observer = Observer(
+        *(model.to(device), config.size, config.stride, precision),
+        keep_aspect=config.keep_aspect,
+        noise=config.noise,
+    )
     check_tokens(observer)
     return observer
 

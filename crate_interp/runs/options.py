@@ -14,7 +14,7 @@ from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import Range, check_ranges, option
 from crate_interp.options.choices import BatchSize, PrecisionChoice
-from crate_interp.options.ranges import AtLeastOne, ReadProcesses, Side
+from crate_interp.options.ranges import AtLeastOne, Noise, ReadProcesses, Side
 
 __all__ = [
     "FigureFormat",
@@ -120,6 +120,11 @@ class ModelOptions(WeightsOptions, FigureOptions):
         False,
     )
     stride: Stride | None = option("pixels between patches, if denser than the patch size", None)
+    noise: Noise | None = option(
+        "standard deviation of Gaussian noise that the model's input gets, of pixels from 0 to 1; "
+        "an image always gets the same",
+        None,
+    )
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: PrecisionChoice = option(
         "number type of the forward pass (auto: the fastest that keeps the masks)", "auto"

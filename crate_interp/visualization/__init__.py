@@ -13,6 +13,7 @@ from crate_interp.visualization.attribution import attribution_figure
 from crate_interp.visualization.class_scores import class_scores_figure
 from crate_interp.visualization.curves import Curve, CurvePanel, draw_curves
 from crate_interp.visualization.grid import Grid, Panel
+from crate_interp.visualization.matrices import WHITE, coherence_figure, token_figure
 from crate_interp.visualization.overlay import (
     contrasting_colours,
     draw_attention,
@@ -31,13 +32,14 @@ from crate_interp.visualization.page import (
     Words,
     write_page,
 )
-from crate_interp.visualization.pca import pca_figure
+from crate_interp.visualization.pca import component_figure, pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
 from crate_interp.visualization.sheet import comparison_figure, overlay_sheet
 from crate_interp.visualization.style import Figure, write_figure
 from crate_interp.visualization.svg_chart import Histogram, LineChart
 
 __all__ = [
+    "WHITE",
     "AtomCard",
     "AtomRow",
     "Bars",
@@ -62,7 +64,9 @@ __all__ = [
     "attention_curves",
     "attribution_figure",
     "class_scores_figure",
+    "coherence_figure",
     "comparison_figure",
+    "component_figure",
     "context_window",
     "contrasting_colours",
     "draw_attention",
@@ -77,6 +81,7 @@ __all__ = [
     "overlay_sheet",
     "pca_figure",
     "reconstruction_figure",
+    "token_figure",
     "write_figure",
     "write_page",
 ]

@@ -58,7 +58,8 @@ _SHARES = (
 _SWITCHES = (
     *("class_token", "dynamic_img_pad", "dynamic_img_size", "final_norm", "fix_init"),
     *("no_embed_class", "pool_include_prefix", "pre_logits", "pre_norm", "projection_head"),
-    *("proj_bias", "qk_norm", "qkv_bias", "scale_attn_norm", "scale_mlp_norm", "soft_threshold"),
+    *("proj_bias", "qk_norm", "qkv_bias", "residual", "scale_attn_norm"),
+    *("scale_mlp_norm", "soft_threshold", "tied"),
 )
 _SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 _CHECKS: dict[str, Check] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from crate_interp.analysis import joint_pca
+from crate_interp.analysis import component_maps, joint_pca
 from crate_interp.errors import InputError
 from crate_interp.segmentation import principal_components
 
@@ -129,3 +129,32 @@ def test_joint_pca_without_foreground_colours_every_patch():
 def test_joint_pca_refuses(features, foreground, message):
     with pytest.raises(InputError, match=message):
         joint_pca(features, GRID, foreground)
+
+
+def test_component_maps_are_the_first_four_components_of_all_patches():
+    features, _ = pictures(seed=3, dim=9)
+    flat = features.reshape(len(features), -1, 9)
+    grey, rgb = component_maps(flat, GRID)
+    expected = PCA(4, svd_solver="full").fit_transform(flat.reshape(-1, 9))
+    for number in range(4):
+        shown = grey if number == 0 else rgb[..., number - 1]
+        low, high = np.percentile(expected[:, number], (1, 99))
+        unit = ((expected[:, number] - low) / (high - low)).clip(0, 1)
+        turned = np.minimum(
+            *(
+                np.abs(side - shown.ravel() / (1 if number == 0 else 255)).max()
+                for side in (unit, 1 - unit)
+            )
+        )
+        assert turned < (1e-5 if number == 0 else 0.51 / 255)
+    border = np.ones(GRID, bool)
+    border[1:-1, 1:-1] = False
+    assert grey[:, border].mean() < grey.mean()
+
+
+@pytest.mark.parametrize(
+    "features", [np.zeros((0, 42, 8)), np.ones((2, 42, 3)), np.ones((1, 5, 8))]
+)
+def test_component_maps_refuse_no_image_few_dimensions_and_other_grids(features):
+    with pytest.raises(InputError, match="expected"):
+        component_maps(features, GRID)

@@ -62,6 +62,22 @@ def test_pca_writes_what_the_library_finds(folder, tmp_path, capsys, model, feat
     assert output.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_pca_by_block_writes_the_components_of_each(folder, tmp_path, capsys):
+    output = tmp_path / "out" / "figure.png"
+    command = ["pca", str(folder), "--model", "demo", "--by-block", "--output", str(output)]
+    assert main([*command, *OPTIONS]) == 0
+    numbers = np.load(output.with_suffix(".npz"))
+    images = len(numbers["file_names"])
+    assert numbers["grey"].shape == (images, 4, 6, 6)
+    assert numbers["rgb"].shape == (images, 4, 6, 6, 3)
+    one = tmp_path / "out" / "block.png"
+    last = ["pca", str(folder), "--model", "demo", "--foreground", "none", "--output", str(one)]
+    assert main([*last, *OPTIONS]) == 0
+    expected = np.load(one.with_suffix(".npz"))
+    np.testing.assert_array_equal(numbers["grey"][:, -1], expected["grey"])
+    np.testing.assert_array_equal(numbers["rgb"][:, -1, ..., 0], expected["rgb"][..., 1])
+
+
 def test_pca_twice_gives_the_same_bytes_and_leaves_no_other_file(folder, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for output in (first, second):

@@ -7,6 +7,7 @@ import torch
 from timm.layers import set_fused_attn, use_fused_attn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from crate_interp import load_backbone
 from crate_interp.errors import InputError
 from crate_interp.models.crate_alpha import ODL, CrateAlphaBlock
 from crate_interp.models.subspace import SubspaceAttention
@@ -211,3 +212,31 @@ def test_autocast_keeps_the_codes_sparse(sizes):
     assert seen[1].dtype == torch.bfloat16
     assert ((seen[0] == 0) == (seen[1] == 0)).float().mean() > 0.97
     torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_steps_from_crate_to_crate_alpha_are_their_equations(tied, residual, sizes):
+    torch.manual_seed(0)
+    name, changes = "crate_alpha_base_patch16_224", {"tied": tied, "residual": residual}
+    model = timm.create_model(name, num_classes=10, **sizes, **changes).eval()
+    block = model.blocks[1].double()
+    weights = block.state_dict()
+    assert ("mlp.D1" in weights) == (not tied)
+    x = torch.randn(2, 17, 48, dtype=torch.float64)
+    half = block.attend(x)
+    normed = torch.nn.functional.layer_norm(half, (48,), eps=1e-6)
+    encoding, writing = weights["mlp.D"], weights["mlp.D" if tied else "mlp.D1"]
+    first = (0.1 * normed @ encoding - 0.01).clamp(min=0)
+    second = first - 0.1 * (first @ encoding.T - normed) @ encoding - 0.01
+    expected = second.clamp(min=0) @ writing.T + (half if residual else 0)
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-10)
+    model.float()
+    loss = model(torch.randn(2, 3, 32, 32)).square().sum()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_switch_that_is_no_switch_is_refused(sizes):
+    with pytest.raises(InputError, match="'tied' 'yes': expected true or false"):
+        load_backbone("crate_alpha_B16", pretrained=False, **sizes, tied="yes")

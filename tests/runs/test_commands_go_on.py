@@ -25,6 +25,7 @@ COMMANDS = {
     "features": ["{}", "--model", "demo"],
     "ablate": ["{}", "--model", "demo", "--target", "atoms", "--measured", "3"],
     "attribute": ["{}", "--model", "demo", "--steps", "2"],
+    "tokens": ["{}", "--model", "demo_crate"],
     "layers": ["{}", "--model", "demo,demo_vit"],
     "maskcut": ["--images", "{}", "--model", "demo", "--visualize", "2"],
     "segment": ["--images", "{}", "--model", "demo_vit", "--method", "attention"],

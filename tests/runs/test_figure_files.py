@@ -19,6 +19,8 @@ DRAWING = {
         "pca",
         "features",
         "layers",
+        "subspaces",
+        "tokens",
         "side-by-side",
         "curves",
         "ablate",
