@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ from crate_interp.evaluation import (
     prepare_ground_truth,
 )
 from crate_interp.hooks import Observer
+from crate_interp.options.choices import Scores
 from crate_interp.segmentation import on_original
 from crate_interp.segmentation.segmenter import SEGMENTERS
 from crate_interp.structures import Instances
@@ -75,16 +76,15 @@ class Row:
 
 
 def rows_of(model: Any, block: int) -> list[Row]:
-    """All segmenters of this package; some with other scores, or refined."""
+    """All segmenters of this package, some with each kind of score, some refined."""
     rows = []
     for name in SEGMENTERS.names():
         kind: Any = SEGMENTERS[name]
         own = kind(block=block).for_model(model)
-        rows.append(Row(name, name, own))
         if name in SCORED:
-            rows += [
-                Row(name, f"{name}, {by}", replace(own, scores=by)) for by in ("cut", "contrast")
-            ]
+            rows += [Row(name, f"{name}, {by}", replace(own, scores=by)) for by in get_args(Scores)]
+        else:
+            rows.append(Row(name, name, own))
         if name in REFINED:
             rows += [Row(name, f"{name}, {how}", own, how) for how in ("crf", "bilateral")]
     return rows
@@ -141,13 +141,14 @@ def table_of(
 ) -> Iterator[str]:
     """Lines of the table; numbers in percent."""
     yield f"| {' | '.join(TITLES)} |\n{'|---' * len(TITLES)}|"
-    of_ones: dict[Any, Bootstrap] = {}
+    of_ones: dict[str, Bootstrap] = {}
     for row in rows:
         matches = image_matches(truth, row.results, iou_type="segm", image_ids=image_ids)
         scores = average_precision(matches)
         own = bootstrap_average_precision(image_detections(matches), resamples)["AP"]
         ones = of_ones.setdefault(row.name, own)
-        difference = "" if row.title == row.name or row.refine != "none" else shown(own - ones, "+")
+        is_other = row.refine == "none" and own is not ones
+        difference = shown(own - ones, "+") if is_other else ""
         rest = (f"{100 * value:.1f}" for value in (scores.AP50, scores.AR100, np.mean(row.ious)))
         masks, seconds = (value / len(image_ids) for value in (len(row.results), row.seconds))
         cells = (row.title, f"{masks:.1f}", shown(own), difference, *rest, f"{seconds:.3f}")

@@ -6,7 +6,12 @@ import torch
 
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
-from crate_interp.segmentation import divide_and_conquer, maskcut, merged_neighbours
+from crate_interp.segmentation import (
+    divide_and_conquer,
+    mask_scores,
+    maskcut,
+    merged_neighbours,
+)
 from crate_interp.segmentation.segmenter import SEGMENTERS
 from crate_interp.weights import load_backbone
 
@@ -112,6 +117,8 @@ def test_the_segmenter_gives_objects_and_parts():
     geometry = observer.geometry(rgb.shape[:2])
     features = activations.patch_features("key")[0]
     instances = segmenter(activations, geometry)
-    expected = divide_and_conquer(features, geometry.grid_hw, tau=0.8).masks
+    masks = divide_and_conquer(features, geometry.grid_hw, tau=0.8).masks
     assert len(instances)
-    np.testing.assert_array_equal(instances.masks, expected)
+    np.testing.assert_array_equal(instances.masks, masks)
+    scores = mask_scores(features, torch.from_numpy(masks), 0.8, "cut")
+    np.testing.assert_array_equal(instances.scores, scores)

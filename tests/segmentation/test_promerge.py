@@ -118,7 +118,7 @@ def test_the_segmenter_gives_the_masks_and_their_scores():
     observer = Observer(load_backbone("demo_vit"), size=48)
     rgb = np.random.default_rng(0).integers(0, 60, (60, 80, 3), np.uint8)
     rgb[10:40, 20:50] = (220, 180, 30)
-    segmenter = SEGMENTERS["promerge"](tau=0.8, stride=2, scores="cut").for_model(observer.model)
+    segmenter = SEGMENTERS["promerge"](tau=0.8, stride=2).for_model(observer.model)
     (activations,) = observer.each([rgb], segmenter.sites, segmenter.blocks)
     geometry = observer.geometry(rgb.shape[:2])
     features = activations.patch_features("key")[0]

@@ -27,7 +27,9 @@ class ProMergeSegmenter(FeatureSegmenter):
 
     tau: Cosine = option("patches are alike above this cosine similarity", 0.2)
     stride: AtLeastOne = option("distance of prompts, patches", 4)
-    scores: Scores = option("what scores a mask, as for maskcut", "one")
+    scores: Scores = option(
+        "what scores a mask, as for maskcut; the paper has 1, cut has the higher AP", "cut"
+    )
 
     def __call__(self, activations: Activations, geometry: ImageGeometry) -> Instances:
         """Merge the masks of one image's prompts."""
