@@ -20,7 +20,8 @@ def test_the_table_of_subspaces_has_every_block(tmp_path, capsys):
     assert [float(row["between_heads"]) for row in rows] == [one.between for one in measured]
     assert [float(row["within_heads"]) for row in rows] == [one.within for one in measured]
     assert f"{measured[3].between:.3f}" in capsys.readouterr().out
-    assert Image.open(figure).size[0] > 400
+    with Image.open(figure) as drawn:
+        assert drawn.size[0] > 400
 
 
 def test_a_vit_is_refused_by_subspaces(tmp_path, capsys):
