@@ -28,21 +28,25 @@ from crate_interp.analysis.layer_objective import (
     layer_objective,
     objective_sites,
 )
+from crate_interp.analysis.model_check import STEPS, ModelCheck, check_model
 from crate_interp.analysis.subspaces import SubspaceCoherence, subspace_coherence
 
 __all__ = [
+    "STEPS",
     "Atlas",
     "AtlasBuilder",
     "AttentionStatistics",
     "IntegratedGradients",
     "JointPCA",
     "LayerObjective",
+    "ModelCheck",
     "SubspaceCoherence",
     "attended_keys",
     "attention_relevance",
     "attention_statistics",
     "check_captum",
     "check_class_token",
+    "check_model",
     "class_selectivity",
     "coding_rate",
     "component_maps",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from crate_interp import models, weights
+from crate_interp import analysis, models, weights
 from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.runs.command import Command
@@ -28,6 +28,11 @@ class Models(Command):
     group: ClassVar[str] = "manage"
 
     pattern: str | None = option("names to list, with * and ?", None, positional=True)
+    check: bool = option(
+        "try recording, attention, MaskCut, components and interventions on each, with random "
+        "weights and two blocks; without a pattern, on every vision transformer of timm",
+        False,
+    )
 
     def run(self) -> int:
         """Print the models whose name or alias matches; without a pattern, ours and the aliased.
@@ -35,6 +40,8 @@ class Models(Command):
         Raises:
             InputError: No model matches.
         """
+        if self.check:
+            return _check(weights.architectures_to_check(self.pattern))
         text_models = weights.list_text_models(self.pattern)
         try:
             names = weights.list_names(self.pattern)
@@ -49,6 +56,29 @@ class Models(Command):
         for row in rows:
             print("  ".join(map(str.ljust, row, widths)).rstrip())
         return 0
+
+
+def _check(architectures: list[str]) -> int:
+    """Print what works on each, and return 1 if something fails that should work."""
+    width = max(map(len, architectures))
+    steps = {step: max(len(step), len("fails")) + 2 for step in analysis.STEPS}
+    heading = "".join(step.upper().ljust(size) for step, size in steps.items())
+    print(f"{'MODEL':{width}}  {heading}KIND, OR WHAT IS MISSING")
+    counts = {"pass": 0, "lack something": 0, "fail": 0}
+    for name in architectures:
+        checked = analysis.check_model(name)
+        results = [checked.results.get(step, "-") for step in steps]
+        cells = "".join(
+            (result if result in ("ok", "-") else "fails").ljust(size)
+            for result, size in zip(results, steps.values(), strict=True)
+        )
+        wrong = [f"{step}: {text}" for step, text in checked.results.items() if text != "ok"]
+        note = "; ".join(filter(None, [checked.kind, checked.missing, *wrong]))
+        print(f"{name:{width}}  {cells}{note}", flush=True)
+        outcome = "pass" if checked.passes else "lack something" if checked.missing else "fail"
+        counts[outcome] += 1
+    print(f"{len(architectures)} models: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    return min(counts["fail"], 1)
 
 
 def _row_of(name: ModelName, alias: str) -> tuple[str, ...]:

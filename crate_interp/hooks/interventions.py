@@ -144,9 +144,11 @@ def _change_of(
 
     new_values = edit.bind(read)
 
-    def change(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+    def change(values: Float[Tensor, "B *N C"]) -> Float[Tensor, "B *N C"]:
         if not len(inside):
             return values
+        if values.ndim == 4:  # SAM's tokens have a grid
+            return change(values.flatten(1, 2)).reshape(values.shape)
         whole = target.index is None and len(inside) == values.shape[-1]
         old = values if whole else values[..., inside]
         new = new_values(old)

@@ -122,7 +122,8 @@ class Recorder:
         tensors: dict[str, Tensor] = {}
 
         def keep(part: Part, tensor: Tensor, _: Mapping[str, Any]) -> None:
-            tensors[part.path] = tensor[..., part.start :][..., : part.channels]
+            tokens = tensor.flatten(1, 2) if tensor.ndim == 4 else tensor  # SAM's have a grid
+            tensors[part.path] = tokens[..., part.start :][..., : part.channels]
             if len(tensors) == len(place.parts):
                 in_order = [tensors.pop(one.path) for one in place.parts]
                 self._keep(
@@ -173,11 +174,10 @@ class Recorder:
         arguments: Mapping[str, Any],
     ) -> None:
         split = heads.split(tensor, arguments)
-        terms = None if heads.terms is None else heads.terms(arguments)
-        if terms is not None:
-            self._terms[block] = terms
+        if split.terms is not None and Site.QUERY in sites:
+            self._terms[block] = split.terms()
         for site in sites:
-            self._keep(site, block, DERIVED[site].compute(split, terms))
+            self._keep(site, block, DERIVED[site].compute(split))
 
     def _keep_arguments(
         self, names: Sequence[str], block: int, arguments: Mapping[str, Any]

@@ -129,42 +129,53 @@ _TO_PROJECTION = Place("attn.proj", enters=True)
 
 
 class QueryKeyValue(NamedTuple):
-    """Queries, keys and values of attention, normalised and rotated as the block does it."""
+    """Queries, keys and values of attention, normalised and rotated as the block does it.
+
+    Attributes:
+        query: Queries; a factor other than 1 / sqrt(d) is in them.
+        key: Keys.
+        value: Values.
+        terms: Makes what attention has beside queries and keys; `None` for nothing.
+    """
 
     query: Float[Tensor, "B K N d"]
     key: Float[Tensor, "B K N d"]
     value: Float[Tensor, "B K N d"]
+    terms: Callable[[], AttentionTerms] | None = None
+
+    def attention_of(self, rows: slice = slice(None)) -> Float[Tensor, "B K R N"]:
+        """Attention of some tokens, by their numbers."""
+        terms = None if self.terms is None else self.terms()
+        return attention_rows(self.query[:, :, rows], self.key, terms, rows)
 
 
 class Derived(NamedTuple):
     """A tensor that is computed from the heads beside the model: it can be recorded, not changed.
 
     Attributes:
-        compute: Makes it of queries, keys and values, and the terms of the block.
+        compute: Makes it.
         is_masked: Whether a mask on attention, which `compute` does not know, would change it.
     """
 
-    compute: Callable[[QueryKeyValue, AttentionTerms | None], Tensor]
+    compute: Callable[[QueryKeyValue], Tensor]
     is_masked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Heads of a block, which attends by softmax(q kT / sqrt(d)) v per head, or with `terms`.
+    """Heads of a block, which attends by softmax(q kT / sqrt(d)) v per head, or with terms beside.
 
     Attributes:
         num_heads: Number of heads K.
         head_dim: Width d of a head.
         source: Tensor that queries, keys and values are made from.
         split: Makes queries, keys and values from that tensor and the keyword arguments of the
-            submodule that it enters or leaves. A factor other than 1 / sqrt(d) is in the queries.
+            submodule that it enters or leaves.
         output: Place of the values that the heads hand to the output projection.
         module: Submodule that attends; a mask among its arguments is refused.
         norm: Submodule that normalises the residual stream before it is projected.
         arguments: Keyword arguments that the model passes to each block beside the tokens, and
             without which the block attends otherwise: `rope` for instance.
-        terms: Makes what attention has beside queries and keys, from the same keyword arguments as
-            `split`; `None` for nothing.
     """
 
     num_heads: int
@@ -175,7 +186,6 @@ class Heads:
     module: str = "attn"
     norm: str = "norm1"
     arguments: tuple[str, ...] = ()
-    terms: Callable[[Mapping[str, Any]], AttentionTerms] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +293,7 @@ def attention_rows(
         terms: As `Activations.attention_terms` has them.
         rows: Numbers of the tokens that attend.
     """
-    bias, subtracted, is_causal = terms or AttentionTerms()
+    bias, subtracted, is_causal, along_axes = terms or AttentionTerms()
     if subtracted is not None:
         same = AttentionTerms(bias, is_causal=is_causal)
         sides = zip(query.chunk(2, dim=-1), key.chunk(2, dim=-1), strict=True)
@@ -295,21 +305,19 @@ def attention_rows(
     if is_causal:
         later = scores.new_ones(key.shape[-2], key.shape[-2]).triu(1)[rows].bool()
         scores = scores.masked_fill(later, -inf)
+    if along_axes is not None:
+        down, across = (side[:, :, rows].to(scores) for side in along_axes)
+        scores = scores + (down[..., :, None] + across[..., None, :]).flatten(-2)
     return scores.softmax(dim=-1)
 
 
 DERIVED: dict[Site, Derived] = {
-    Site.QUERY: Derived(lambda heads, _: _joined(heads.query)),
-    Site.KEY: Derived(lambda heads, _: _joined(heads.key)),
-    Site.VALUE: Derived(lambda heads, _: _joined(heads.value)),
-    Site.ATTENTION: Derived(
-        lambda heads, terms: attention_rows(heads.query, heads.key, terms), is_masked=True
-    ),
+    Site.QUERY: Derived(lambda heads: _joined(heads.query)),
+    Site.KEY: Derived(lambda heads: _joined(heads.key)),
+    Site.VALUE: Derived(lambda heads: _joined(heads.value)),
+    Site.ATTENTION: Derived(QueryKeyValue.attention_of, is_masked=True),
     Site.CLS_ATTENTION: Derived(
-        lambda heads, terms: attention_rows(heads.query[:, :, :1], heads.key, terms, slice(1))[
-            :, :, 0
-        ],
-        is_masked=True,
+        lambda heads: heads.attention_of(slice(1))[:, :, 0], is_masked=True
     ),
 }
 """Sites of every block that has heads."""

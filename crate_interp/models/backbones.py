@@ -9,9 +9,11 @@ from typing import Any, TypeGuard
 from timm.layers import HybridEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
+from crate_interp.models.anatomy import anatomy_of
 
 __all__ = [
     "Backbone",
@@ -21,6 +23,7 @@ __all__ = [
     "has_absolute_positions",
     "has_stem",
     "is_backbone",
+    "lacking_in",
     "patch_grid_of",
     "patch_hw_of",
     "relative_positions",
@@ -36,6 +39,23 @@ def is_backbone(model: nn.Module) -> TypeGuard[Backbone]:
     """Whether a model is a `Backbone`, or of another class with the same parts."""
     blocks = getattr(model, "blocks", None)
     return isinstance(blocks, (nn.Sequential, nn.ModuleList)) and takes_any_grid(model)
+
+
+def lacking_in(model: nn.Module) -> str:
+    """Say in one line what a model lacks to be a backbone, by its parts; empty if it is one."""
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)):
+        return "no blocks that all see one grid of patches"
+    if not hasattr(getattr(model, "patch_embed", None), "patch_size"):
+        return "no patch embedding of one patch size"
+    if all(anatomy_of(block).heads is None for block in blocks):
+        attentions = {
+            type(module).__name__
+            for name, module in blocks.named_modules()
+            if name.endswith(("attn", "attention"))
+        }
+        return f"attention of a kind that is not known: {', '.join(sorted(attentions)) or 'none'}"
+    return "" if takes_any_grid(model) else "positions of one grid, which are not resampled"
 
 
 def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
@@ -62,12 +82,14 @@ def embedding_of(model: nn.Module) -> nn.Module | None:
 def takes_any_grid(model: Any) -> bool:
     """Whether a model with blocks can resample its positions to the patch grid of an image.
 
-    timm's `VisionTransformer` and `Eva` can, and models whose positions are relative alone.
+    timm's `VisionTransformer`, `Eva` and SAM can, and models whose positions are relative alone.
     """
     embedding = getattr(model, "patch_embed", None)
-    return (has_absolute_positions(model) or bool(relative_positions(model))) and all(
-        hasattr(embedding, name) for name in ("patch_size", "proj")
-    )
+    return (
+        has_absolute_positions(model)
+        or isinstance(model, VisionTransformerSAM)  # does it by itself
+        or bool(relative_positions(model))
+    ) and all(hasattr(embedding, name) for name in ("patch_size", "proj"))
 
 
 def has_absolute_positions(model: Any) -> bool:

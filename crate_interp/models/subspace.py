@@ -134,7 +134,7 @@ def _multi_head_attention(
     return kind(dim, num_heads, qkv_bias=False, **arguments)
 
 
-def _causal_terms(_: Mapping[str, Any]) -> AttentionTerms:
+def _causal_terms() -> AttentionTerms:
     return AttentionTerms(is_causal=True)
 
 
@@ -198,13 +198,17 @@ class SubspaceBlock(nn.Module):
         """Say what can be read and changed in a block that has these sparse codes or neurons."""
         terms = _causal_terms if self.is_causal else None
         if isinstance(self.attn, Attention):
-            return Anatomy(replace(ATTENTIONS[Attention](self.attn), terms=terms), atoms)
+            heads = ATTENTIONS[Attention](self.attn)
+
+            def split_with_terms(projected: Tensor, arguments: Mapping[str, Any]) -> QueryKeyValue:
+                return heads.split(projected, arguments)._replace(terms=terms)
+
+            return Anatomy(replace(heads, split=split_with_terms), atoms)
 
         def split(subspace: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
-            (heads,) = split_heads(subspace, 1, self.attn.head_dim)
-            return QueryKeyValue(heads, heads, heads)
+            (projected,) = split_heads(subspace, 1, self.attn.head_dim)
+            return QueryKeyValue(projected, projected, projected, terms)
 
         num_heads, head_dim = self.attn.num_heads, self.attn.head_dim
         source = Place("attn.qkv", units=num_heads, width=head_dim)
-        heads = Heads(num_heads, head_dim, source, split, terms=terms)
-        return Anatomy(heads, atoms, {Site.SUBSPACE: source})
+        return Anatomy(Heads(num_heads, head_dim, source, split), atoms, {Site.SUBSPACE: source})

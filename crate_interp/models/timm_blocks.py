@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import Attention, AttentionRope, GluMlp, Mlp, SwiGLU, apply_rot_embed_cat
-from timm.models import beit, eva, vision_transformer, vitamin
+from timm.models import beit, eva, vision_transformer, vision_transformer_sam, vitamin
 from timm.models.vision_transformer_relpos import RelPosAttention, ResPostRelPosBlock
 from torch import Tensor
 
@@ -55,35 +55,37 @@ def _plain_heads(attention: Any) -> Heads:
 def _relative_heads(attention: Any) -> Heads:
     """Heads of `RelPosAttention`, which adds a bias of relative positions, its own or a shared."""
 
-    def split(tokens: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
+    def split(tokens: Tensor, arguments: Mapping[str, Any]) -> QueryKeyValue:
         query, key, value = _projected_again(attention, tokens)
-        return QueryKeyValue(attention.q_norm(query), attention.k_norm(key), value)
-
-    def terms(arguments: Mapping[str, Any]) -> AttentionTerms:
-        own = attention.rel_pos
-        return AttentionTerms(arguments.get("shared_rel_pos") if own is None else own.get_bias())
+        own, shared = attention.rel_pos, arguments.get("shared_rel_pos")
+        return QueryKeyValue(
+            attention.q_norm(query),
+            attention.k_norm(key),
+            value,
+            lambda: AttentionTerms(shared if own is None else own.get_bias()),
+        )
 
     source, names = Place("attn", enters=True), ("shared_rel_pos",)
-    sizes = attention.num_heads, attention.head_dim
-    return Heads(*sizes, source, split, arguments=names, terms=terms)
+    return Heads(attention.num_heads, attention.head_dim, source, split, arguments=names)
 
 
 def _beit_heads(attention: Any) -> Heads:
     """Heads of BEiT, which may add two biases of relative positions: its own and a shared one."""
     head_dim = attention.proj.in_features // attention.num_heads
 
-    def split(tokens: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
-        return QueryKeyValue(*_projected_again(attention, tokens, head_dim))
+    def split(tokens: Tensor, arguments: Mapping[str, Any]) -> QueryKeyValue:
+        def terms() -> AttentionTerms:
+            bias = arguments.get("shared_rel_pos_bias")
+            if attention.relative_position_bias_table is not None:
+                own = attention._get_rel_pos_bias()
+                bias = own if bias is None else own + bias
+            return AttentionTerms(bias)
 
-    def terms(arguments: Mapping[str, Any]) -> AttentionTerms:
-        bias = arguments.get("shared_rel_pos_bias")
-        if attention.relative_position_bias_table is not None:
-            own = attention._get_rel_pos_bias()
-            bias = own if bias is None else own + bias
-        return AttentionTerms(bias)
+        query, key, value = _projected_again(attention, tokens, head_dim)
+        return QueryKeyValue(query, key, value, terms)
 
     source, names = Place("attn", enters=True), ("shared_rel_pos_bias",)
-    return Heads(attention.num_heads, head_dim, source, split, arguments=names, terms=terms)
+    return Heads(attention.num_heads, head_dim, source, split, arguments=names)
 
 
 def _rotary_heads(attention: Any) -> Heads:
@@ -136,8 +138,7 @@ def _differential_heads(attention: Any) -> Heads:
     def split(projected: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
         return _two_maps(attention, *split_heads(projected, 3, head_dim))
 
-    terms = partial(_difference, attention)
-    return Heads(attention.num_heads, head_dim, Place("attn.qkv"), split, terms=terms)
+    return Heads(attention.num_heads, head_dim, Place("attn.qkv"), split)
 
 
 def _two_maps(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> QueryKeyValue:
@@ -145,11 +146,9 @@ def _two_maps(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Quer
         torch.cat([norm(half) for half in side.chunk(2, dim=-1)], dim=-1)
         for norm, side in ((attention.q_norm, query), (attention.k_norm, key))
     )
-    return QueryKeyValue(query, key, value)
-
-
-def _difference(attention: Any, _: Mapping[str, Any]) -> AttentionTerms:
-    return AttentionTerms(subtracted=attention._compute_lambda().detach())
+    return QueryKeyValue(
+        query, key, value, lambda: AttentionTerms(subtracted=attention._compute_lambda().detach())
+    )
 
 
 def _neurons(block: Any, mlp: Any, last: str = "fc2") -> Atoms:
@@ -189,12 +188,11 @@ def _scaled(weight: Float[Tensor, "D A"], scale: Float[Tensor, " D"] | None) -> 
 def _parallel_block(block: Any) -> Anatomy:
     """A `ParallelScalingBlock`: one projection for attention and MLP, which run side by side."""
     head_dim = block.in_split[1] // block.num_heads  # of both maps, if attention is differential
-    terms = partial(_difference, block) if hasattr(block, "sub_norm") else None
 
     def split(projected: Tensor, _: Mapping[str, Any]) -> QueryKeyValue:
         parts = torch.split(projected, block.in_split, dim=-1)[1:]
         query, key, value = (split_heads(part, 1, head_dim)[0] for part in parts)
-        if terms is not None:
+        if hasattr(block, "sub_norm"):
             return _two_maps(block, query, key, value)
         return QueryKeyValue(block.q_norm(query), block.k_norm(key), value)
 
@@ -217,9 +215,43 @@ def _parallel_block(block: Any) -> Anatomy:
         output,
         module="",
         norm="in_norm",
-        terms=terms,
     )
     return Anatomy(heads, Atoms(Site.NEURONS, count, neurons, dictionary))
+
+
+def _sam_block(block: Any) -> Anatomy:
+    """A block of SAM; one that attends within windows has no attention between all patches."""
+    attention, neurons = block.attn, MLPS.get(type(block.mlp))
+    atoms = neurons(block, block.mlp) if neurons else None
+    if block.window_size or attention.rope is not None:
+        return Anatomy(atoms=atoms)
+
+    def split(grid: Float[Tensor, "B h w D"], _: Mapping[str, Any]) -> QueryKeyValue:
+        query, key, value = _projected_again(attention, grid.flatten(1, 2))
+        query, key = attention.q_norm(query), attention.k_norm(key)
+        return QueryKeyValue(
+            query,
+            key,
+            value,
+            partial(_along_axes, attention, query, (grid.shape[1], grid.shape[2])),
+        )
+
+    source = Place("attn", enters=True)
+    return Anatomy(Heads(attention.num_heads, attention.head_dim, source, split), atoms)
+
+
+def _along_axes(attention: Any, query: Tensor, grid_hw: tuple[int, int]) -> AttentionTerms:
+    """Relative positions of SAM: a query's product with the vectors of each row and column."""
+    if not attention.use_rel_pos:
+        return AttentionTerms()
+    down, across = (
+        vision_transformer_sam.get_rel_pos(size, size, vectors).to(query)
+        for size, vectors in zip(grid_hw, (attention.rel_pos_h, attention.rel_pos_w), strict=True)
+    )
+    on_grid = query.unflatten(2, grid_hw)
+    rows = torch.einsum("bkhwd,hyd->bkhwy", on_grid, down).flatten(2, 3)
+    columns = torch.einsum("bkhwd,wxd->bkhwx", on_grid, across).flatten(2, 3)
+    return AttentionTerms(along_axes=(rows, columns))
 
 
 def _block_of_parallel_things(block: Any) -> Anatomy:
@@ -273,6 +305,7 @@ MLPS |= {
 BLOCKS |= {
     vision_transformer.ParallelScalingBlock: _parallel_block,
     vision_transformer.ParallelThingsBlock: _block_of_parallel_things,
+    vision_transformer_sam.Block: _sam_block,
 }
 if hasattr(vision_transformer, "DiffAttention"):  # not in older releases of timm
     ATTENTIONS[vision_transformer.DiffAttention] = _differential_heads

@@ -30,11 +30,21 @@ class AttentionTerms(NamedTuple):
             attention); the first half of each head's query and key makes the first, the second
             half the second. `None` for one map.
         is_causal: Whether a token attends to itself and those before it alone.
+        along_axes: Added to the scores of each token before the softmax: one number for each row of
+            patches, and one for each column (relative positions that depend on the query).
     """
 
     bias: Float[Tensor, "1 K N N"] | None = None
     subtracted: Float[Tensor, ""] | None = None
     is_causal: bool = False
+    along_axes: tuple[Float[Tensor, "B K N h"], Float[Tensor, "B K N w"]] | None = None
+
+    def of_image(self, number: int) -> AttentionTerms:
+        """The terms of one image of the batch."""
+        if self.along_axes is None:
+            return self
+        down, across = (side[number : number + 1] for side in self.along_axes)
+        return self._replace(along_axes=(down, across))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +106,8 @@ class Activations(Mapping[tuple[str, int], "Tensor"]):
     def of_image(self, number: int) -> Activations:
         """The activations of one image of the batch, as a batch of one."""
         one = {key: tensor[number : number + 1] for key, tensor in self.tensors.items()}
-        return replace(self, tensors=one)
+        terms = {block: own.of_image(number) for block, own in self.attention_terms.items()}
+        return replace(self, tensors=one, attention_terms=terms)
 
     def patch_features(self, site: str, block: int = -1) -> Float[Tensor, "B D n"]:
         """Features of the patch tokens of a token-shaped site: prefix tokens dropped, (B, D, h*w).

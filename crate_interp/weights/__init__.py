@@ -17,7 +17,13 @@ from crate_interp.weights.load import (
     resolve_weights,
 )
 from crate_interp.weights.model_arguments import check_arguments
-from crate_interp.weights.names import ALIASES, ModelName, list_names, resolve_name
+from crate_interp.weights.names import (
+    ALIASES,
+    ModelName,
+    architectures_to_check,
+    list_names,
+    resolve_name,
+)
 from crate_interp.weights.publishing import push_to_hub
 from crate_interp.weights.records import ModelRecord
 from crate_interp.weights.sources import (
@@ -44,6 +50,7 @@ __all__ = [
     "ModelRecord",
     "Rule",
     "architecture_of",
+    "architectures_to_check",
     "check_arguments",
     "create_backbone",
     "create_on_meta",

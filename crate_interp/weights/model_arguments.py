@@ -71,6 +71,7 @@ _CHECKS: dict[str, Check] = {
     "in_chans": _whole(1, 64),
     "num_classes": _whole(0, 1_000_000),
     "num_heads": _whole(1, 256),
+    "num_kv_heads": _whole(1, 256),
     "reg_tokens": _whole(0, 256),
     "img_size": _or_nothing(_sides(1, 16384)),
     "patch_size": _sides(1, 1024),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import timm
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, model_entrypoint
@@ -16,13 +16,21 @@ from crate_interp.models.families import ALIASES
 __all__ = [
     "ALIASES",
     "ModelName",
+    "architectures_to_check",
     "list_names",
     "nearest_names",
     "our_architectures",
     "resolve_name",
 ]
 
-VIT_MODULES = ("vision_transformer", "deit", "eva")  # where timm keeps its backbones of our kind
+VIT_MODULES = (  # where timm keeps its backbones of our kind
+    *("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos"),
+    *("vision_transformer_hybrid", "vision_transformer_sam", "vitamin"),
+)
+_ALIKE_MODULES = (  # and transformers that are not, or not yet
+    *("naflexvit", "deepseek_vit", "gemma4_vit", "qwen3_vit", "cait", "convit", "crossvit"),
+    *("tnt", "volo", "xcit", "hiera"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,28 @@ def our_architectures() -> list[str]:
     ]
 
 
+def architectures_to_check(pattern: str | None = None) -> list[str]:
+    """List architectures, whether they are backbones or not, in natural order.
+
+    Args:
+        pattern: Alias or architecture of timm, with * and ? for any letters; without one, the
+            models of this package and all vision transformers of timm.
+
+    Raises:
+        InputError: No model matches; the message offers the nearest.
+    """
+    every = timm.list_models()
+    if pattern is None:
+        modules = [*VIT_MODULES, *_ALIKE_MODULES]
+        chosen = {*our_architectures(), *timm.list_models(module=modules)}
+    else:
+        chosen = set(fnmatch.filter(every, pattern.strip().lower().partition(".")[0]))
+        chosen |= {name.architecture for name in _aliased(pattern.strip().lower())}
+    if not chosen:
+        raise _no_match(str(pattern))
+    return [name for name in every if name in chosen]
+
+
 def list_names(pattern: str | None = None) -> list[ModelName]:
     """List models with each of their weights, those of this package first.
 
@@ -112,21 +142,27 @@ def list_names(pattern: str | None = None) -> list[ModelName]:
     else:
         names = _matching(pattern.strip().lower())
     if not names:
-        nearest = ", ".join(nearest_names(str(pattern).replace("*", ""))) or "none"
-        raise InputError(
-            f"no model matches {pattern!r} (* and ? stand for any); nearest: {nearest}"
-        )
+        raise _no_match(str(pattern))
     return sorted(names, key=lambda name: (not name.architecture.startswith("crate"), str(name)))
+
+
+def _no_match(pattern: str) -> InputError:
+    nearest = ", ".join(nearest_names(pattern.replace("*", ""))) or "none"
+    return InputError(f"no model matches {pattern!r} (* and ? stand for any); nearest: {nearest}")
 
 
 def _matching(pattern: str) -> set[ModelName]:
     listed = _with_weights([*our_architectures(), *timm.list_models(module=VIT_MODULES)])
-    aliased = {resolve_name(alias) for alias in ALIASES if fnmatchcase(alias.lower(), pattern)}
-    return aliased | {
+    return _aliased(pattern) | {
         name
         for name in listed
-        if fnmatchcase(str(name), pattern) or fnmatchcase(name.architecture, pattern)
+        if fnmatch.fnmatchcase(str(name), pattern)
+        or fnmatch.fnmatchcase(name.architecture, pattern)
     }
+
+
+def _aliased(pattern: str) -> set[ModelName]:
+    return {resolve_name(alias) for alias in ALIASES if fnmatch.fnmatchcase(alias.lower(), pattern)}
 
 
 def _with_weights(architectures: Iterable[str]) -> set[ModelName]:

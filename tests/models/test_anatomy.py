@@ -54,7 +54,7 @@ class ForeignBlock(nn.Module):
         self.decode = nn.Linear(20, dim, bias=False)
 
     def mixed(self, x):
-        query, key, value = self.split(x, {})
+        query, key, value = self.split(x, {})[:3]
         scores = query @ key.transpose(-2, -1) / 8**0.5
         return self.merge((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
 

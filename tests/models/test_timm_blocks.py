@@ -219,6 +219,47 @@ def test_a_pass_goes_on_with_its_relative_positions(name):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.fixture
+def sam():
+    torch.manual_seed(0)
+    sizes = SIZES | {"depth": 3, "window_size": 2, "global_attn_indexes": (2,)}
+    model = timm.create_model("samvit_base_patch16", **sizes).eval().double()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.requires_grad_(False)
+
+
+def test_sam_attends_globally_in_some_blocks(sam):
+    pixels = pixels_for(sam)
+    sites = ["query", "key", "attention", "heads", "neurons", "tokens", "tokens_in"]
+    found = recorded(sam, sites, pixels)
+    expected = own_maps(sam, pixels).unflatten(0, (2, 3))  # SAM has a batch of heads
+    torch.testing.assert_close(found["attention", -1], expected)
+    second = found.of_image(1)
+    of_patch = attention_map(second, patch=(1, 2)).double().flatten(2)
+    torch.testing.assert_close(of_patch[0], expected[1, :, 1 * 5 + 2], rtol=1e-4, atol=1e-5)
+    assert found["tokens", -1].shape == found["tokens_in", -1].shape == (2, 15, 48)
+    assert {"key", "heads"}.isdisjoint(available_sites(sam, 0))
+    with pytest.raises(InputError, match="no site key at block 0; it has tokens_in, tokens, neur"):
+        record(sam, ["key"], [0])
+
+
+def test_units_and_patches_of_sam_can_be_silenced(sam):
+    pixels = pixels_for(sam)
+    before = recorded(sam, ["neurons", "tokens"], pixels)
+    with intervene(sam, {Target("neurons", -1, 7): ZeroEdit()}):
+        after = recorded(sam, ["tokens"], pixels)
+    written = before["neurons", -1][..., 7, None] * written_dictionary(sam, -1)[:, 7]
+    torch.testing.assert_close(before["tokens", -1] - after["tokens", -1], written)
+    with (
+        intervene(sam, {Target("tokens", 0, tokens=7): ZeroEdit()}),
+        record(sam, "tokens", 0) as seen,
+    ):
+        sam(pixels)
+    assert not seen.activations["tokens", 0][:, 7].any()
+    assert seen.activations["tokens", 0][:, :7].all()
+
+
 def test_relevance_knows_relative_positions():
     model = made("beit_base_patch16_224", global_pool="token")
     pixels, classes = pixels_for(model, 4, 4), torch.tensor([1, 2])

@@ -168,7 +168,7 @@ def test_load_backbone_gives_an_untagged_architecture_its_own_sizes():
     assert model.blocks[0].attn.num_heads == 12
 
 
-@pytest.mark.parametrize("name", ["resnet50", "samvit_base_patch16", "convit_tiny"])
+@pytest.mark.parametrize("name", ["resnet50", "cait_xxs24_224", "convit_tiny"])
 def test_load_backbone_refuses_what_is_no_vision_transformer(name):
     with pytest.raises(InputError, match=f"{name}.* is a .*expected .*VisionTransformer"):
         load_backbone(name, pretrained=False)
