@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crate_interp.commands.image_features import POOL_HELP, Pool, features_of, reading_of
+from crate_interp.commands.image_features import POOLS, Pool, features_of, reading_of
 from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.choices import Feature
@@ -41,7 +41,7 @@ class Features(ImageFilesCommand):
         "what to read (auto: subspace for CRATE, key for ViT)", "auto", also=["site"]
     )
     block: Index = option("block to read, from 0; negative counts from the last", -1)
-    pool: Pool = option(POOL_HELP, "none")
+    pool: Pool = option(f"none: a feature for each patch; {POOLS}", "none")
     output: Path = option("the file, NAME.npz, NAME.parquet or NAME.safetensors", presentation=True)
 
     def check(self) -> None:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from crate_interp.runs.run import Run
     from crate_interp.structures import Activations
 
-__all__ = ["POOL_HELP", "Pool", "features_of", "reading_of"]
+__all__ = ["POOLS", "Pool", "features_of", "reading_of"]
 
 Pool = Literal["none", "mean", "class", "head"]
-POOL_HELP = (
-    "none: a feature for each patch; mean: their mean; class: that of the class token; head: what "
-    "the model's own head reads, pooled and normalised as the model does it"
+POOLS = (
+    "mean: mean of the patches; class: class token; head: what the model's own head reads, pooled "
+    "and normalised as the model does it"
 )
+"""What ways to make one feature of an image are, for help."""
 
 
 def reading_of(run: Run, feature: Feature, block: int, pool: Pool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from crate_interp import data, evaluation, visualization
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
-from crate_interp.commands.image_features import POOL_HELP, features_of, reading_of
+from crate_interp.commands.image_features import POOLS, features_of, reading_of
 from crate_interp.errors import InputError
 from crate_interp.options import Range, option
 from crate_interp.options.choices import Feature
@@ -78,7 +78,7 @@ class Classification(ImageCommand):
         "what to read with --pool mean or class (auto: subspace for CRATE, key for ViT)", "auto"
     )
     block: Index = option("block to read, from 0; negative counts from the last", -1)
-    pool: Literal["mean", "class", "head"] = option(POOL_HELP.partition("; ")[2], "head")
+    pool: Literal["mean", "class", "head"] = option(POOLS, "head")
     regularization: Strength | Literal["auto"] = option(
         "C of the logistic regression; auto: from 1e-6 to 1e6 the best on every fifth training "
         "image of each class, as CLIP's authors chose it; then all of them are learnt from",
