@@ -125,7 +125,8 @@ class EvaluateText(Command):
         if self.tokenizer is None and record is None:
             raise InputError(f"{self.model}: its vocabulary is not known: give --tokenizer")
         if self.tokenizer is None:
-            vocabulary = data.open_vocabulary(record)
+            with weights.errors_of(self.weights or self.model):
+                vocabulary = data.open_vocabulary(record)
         else:
             vocabulary = data.read_vocabulary(self.tokenizer)
         if vocabulary.size > model.vocabulary:

@@ -94,9 +94,11 @@ class _FileVocabulary:
 
     Args:
         content: Content of a `tokenizer.json`.
+        source: Name of the file, for messages.
     """
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, source: str = "the model's tokenizer") -> None:
+        self._source = source
         tokenizers = _import_optional("tokenizers")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(content)
@@ -107,7 +109,11 @@ class _FileVocabulary:
         self.end: int | None = self._tokenizer.token_to_id("<|endoftext|>")
 
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+        try:
+            encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # as above
+            raise InputError(f"{self._source}: cannot encode the text: {error}") from None
+        return np.array(encoded.ids, np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
@@ -166,7 +172,7 @@ def read_vocabulary(name: str) -> Vocabulary:
     if not name.endswith(".json"):
         return _NamedVocabulary(name)
     try:
-        return _FileVocabulary(read_bytes(Path(name)).decode())
+        return _FileVocabulary(read_bytes(Path(name)).decode(), name)
     except UnicodeError as error:
         raise InputError(f"{name}: {error}") from None
     except InputError as error:

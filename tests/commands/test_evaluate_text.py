@@ -118,3 +118,11 @@ def test_a_vocabulary_larger_than_the_models_is_refused(model_file, tmp_path, ca
     options = ["--model", str(model_file), "--tokenizer", str(tmp_path / "tokenizer.json")]
     assert main(["evaluate-text", "shakespeare", *options, "--device", "cpu"]) == 2
     assert "expected at most the 4 tokens of the model, found 5" in capsys.readouterr().err
+
+
+def test_a_damaged_vocabulary_is_named_with_its_file(model, tmp_path, capsys):
+    record = TextRecord("crate_alpha_text_mini", TINY, {"characters": "aa"})
+    write_safetensors(tmp_path / "bad.safetensors", model.state_dict(), record.to_metadata())
+    options = ["--model", str(tmp_path / "bad.safetensors"), "--device", "cpu"]
+    assert main(["evaluate-text", "shakespeare", *options]) == 2
+    assert "bad.safetensors: vocabulary: expected characters, each once" in capsys.readouterr().err

@@ -74,6 +74,14 @@ def test_a_file_that_is_no_tokenizer_is_refused(content, tmp_path):
         read_vocabulary(str(path))
 
 
+def test_a_vocabulary_that_cannot_encode_is_named(tmp_path):
+    pytest.importorskip("tokenizers")
+    model = {"type": "WordLevel", "vocab": {"to": 0}, "unk_token": "none"}
+    path = write(tmp_path / "words.json", json.dumps({"version": "1.0", "model": model}))
+    with pytest.raises(InputError, match=r"words\.json: cannot encode the text: WordLevel error"):
+        read_vocabulary(str(path)).encode("be")
+
+
 @pytest.mark.parametrize("package", ["tiktoken", "tokenizers"])
 def test_a_missing_package_is_named(package, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)

@@ -241,12 +241,13 @@ def mutate_record(rng: random.Random, content: bytes) -> bytes:
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     about = header["__metadata__"]
-    key = rng.choice(("model_args", "model_args", "model_args", *about))
-    if key == "model_args" and rng.random() < 0.7:
+    sizes = "model_args" if "model_args" in about else "text_model_args"
+    key = rng.choice((sizes, sizes, sizes, *about))
+    if key == sizes and rng.random() < 0.7:
         name = rng.choice(sorted(RECORD_VALUES))
         value = rng.choice(RECORD_VALUES[name])
         about[key] = json.dumps({**json.loads(about[key]), name: value})
-    elif key != "model":
+    elif key not in ("model", "text_model"):
         about[key] = rng.choice(
             (
                 text_of(mutate_value(rng, json.loads(about[key]))),

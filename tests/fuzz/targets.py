@@ -5,6 +5,7 @@ from tests.fuzz import inputs_coco as coco
 from tests.fuzz import inputs_labels as labels
 from tests.fuzz import inputs_pictures as pictures
 from tests.fuzz import inputs_runs as runs
+from tests.fuzz import inputs_text as texts
 from tests.fuzz import inputs_yaml as options
 from tests.fuzz.damage import damage
 from tests.fuzz.damage_archives import ARCHIVES, PICKLES, SAFETENSORS, TARS
@@ -282,4 +283,20 @@ TARGETS = (
         runs.atoms,
         1,
     ),
+    Target(
+        "texts/released",
+        texts.make_released,
+        damage(["text.pt"], ARCHIVES, PICKLES, TENSORS),
+        texts.load,
+        8,
+    ),
+    Target(
+        "texts/ours",
+        texts.make_texts,
+        damage(["ours.safetensors"], SAFETENSORS, TENSORS),
+        texts.evaluate,
+        6,
+    ),
+    Target("texts/lines", texts.make_texts, damage(["*.jsonl"], JSON_LINES), texts.evaluate, 6),
+    Target("texts/vocabulary", texts.make_texts, damage(["words.json"], JSON), texts.evaluate, 6),
 )
