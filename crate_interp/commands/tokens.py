@@ -26,7 +26,7 @@ PICTURE_SIDE = 480  # longest side of an image in the figure, pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(ImageFilesCommand):
-    """Draw the tokens of each block as a matrix, tokens by channels."""
+    """Draw the tokens of each block: tokens by channels."""
 
     group: ClassVar[str] = "look inside"
     output_is_file: ClassVar[bool] = True

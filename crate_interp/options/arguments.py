@@ -81,8 +81,7 @@ def _listing(program: str, description: str, table: Mapping[str, Listed]) -> _Pa
         groups.setdefault(entry.group, []).append(f"  {name:{width}}  {entry.summary}")
     return _Parser(
         program,
-        f"{program} [--version] COMMAND [options]; {program} COMMAND --help",
-        description,
+        f"{program} [--version] COMMAND [options]; {program} COMMAND --help\n{description}",
         epilog="\n".join("\n".join([f"{group}:", *own]) for group, own in groups.items()),
         add_help=False,
         allow_abbrev=False,
