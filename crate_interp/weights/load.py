@@ -183,6 +183,8 @@ def _without_weights(
 
 def _recorded_name(checkpoint: Checkpoint) -> ModelName:
     with errors_of(checkpoint.path):
+        if "text_model" in checkpoint.metadata:
+            raise CheckpointError("holds a text model, which load_text_model reads")
         if checkpoint.record is None:
             raise CheckpointError(
                 "does not say which model it is; name it: load_backbone(NAME, weights=...)"

@@ -12,6 +12,7 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, model_entr
 
 from crate_interp.errors import InputError
 from crate_interp.models.families import ALIASES
+from crate_interp.models.text import TEXT_MODELS
 
 __all__ = [
     "ALIASES",
@@ -67,6 +68,11 @@ def resolve_name(name: str) -> ModelName:
     alias_target = {alias.lower(): target for alias, target in ALIASES.items()}.get(base)
     architecture, _, alias_tag = (alias_target or base).partition(".")
     # not timm.is_model: it knows deprecated names too, which have no weights of their own
+    if architecture in TEXT_MODELS:
+        raise InputError(
+            f"{architecture} is a text model: expected a model of images; evaluate-text and train, "
+            "and load_text_model in Python, take it"
+        )
     if architecture not in timm.list_models(architecture):
         offers = ", ".join(nearest_names(name)) or "none; `crate-interp models` lists them"
         raise InputError(f"unknown model {name!r}; nearest names: {offers}")

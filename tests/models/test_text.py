@@ -138,8 +138,12 @@ def test_our_file_knows_its_model(tmp_path):
     tokens = torch.arange(8)[None]
     assert torch.equal(again(tokens), model(tokens))
     assert stored == record
-    with pytest.raises(CheckpointError, match="does not say which model"):
+    with pytest.raises(CheckpointError, match=r"safetensors: holds a text model, which load_text"):
         load_backbone(path)
+    with pytest.raises(
+        InputError, match="gpt_text_mini is a text model: expected a model of images"
+    ):
+        load_backbone("gpt_text_mini")
 
 
 def test_random_weights_are_the_same_each_time():
