@@ -42,7 +42,9 @@ class EvaluateClassifier(Command, WeightsOptions):
 
     group: ClassVar[str] = "score"
 
-    model: str = option("model name, alias, our safetensors file, or hf-hub:USER/NAME; see `models`")
+    model: str = option(
+        "model name, alias, our safetensors file, or hf-hub:USER/NAME; see `models`"
+    )
     data: str = option(
         "folder of class folders (the split below it, or not), whose sorted names are the labels "
         "0, 1, ... (of `.in1k` heads: the 1000 WordNet ids of ImageNet-1K, sorted); or torch/NAME, "

@@ -102,7 +102,9 @@ class ModelOptions(WeightsOptions, FigureOptions):
 
     one_grid: ClassVar[str] = ""  # what needs one patch grid for all images, if anything does
 
-    model: str = option("model name, alias, our safetensors file, or hf-hub:USER/NAME; see `models`")
+    model: str = option(
+        "model name, alias, our safetensors file, or hf-hub:USER/NAME; see `models`"
+    )
     weights: Path | None = option(
         "weight file in any official layout, not the released one; `random`: untrained",
         None,
