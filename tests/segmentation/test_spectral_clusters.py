@@ -113,3 +113,9 @@ def test_the_segmenter_gives_a_mask_for_each_cluster_but_the_background():
     instances = segmenter(activations, geometry)
     assert len(instances) == 2
     np.testing.assert_array_equal((instances.masks * [[[1]], [[2]]]).sum(axis=0), labels)
+
+
+def test_the_segmenter_refuses_to_count_clusters_by_one_eigenvalue():
+    segmenter = SEGMENTERS["spectral"](clusters="auto", eigenvectors=1)
+    with pytest.raises(InputError, match="expected 2 or more"):
+        segmenter.for_model(load_backbone("demo_vit"))

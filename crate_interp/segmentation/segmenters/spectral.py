@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from crate_interp import segmentation, structures
+from crate_interp.errors import InputError
 from crate_interp.options import Range, option
 from crate_interp.segmentation.segmenter import FeatureSegmenter
 
 if TYPE_CHECKING:
+    from torch import nn
+    from typing_extensions import Self
+
     from crate_interp.structures import Activations, ImageGeometry, Instances
 
 __all__ = ["SpectralSegmenter"]
@@ -27,6 +31,16 @@ class SpectralSegmenter(FeatureSegmenter):
         "number of clusters, the background included; auto: by the largest gap of eigenvalues", 4
     )
     eigenvectors: Annotated[int, Range(1, 100)] = option("eigenvectors that k-means reads", 4)
+
+    def for_model(self, model: nn.Module) -> Self:
+        """Choose the feature that stands for `auto`.
+
+        Raises:
+            InputError: As `FeatureSegmenter`; there is no gap between eigenvalues to count by.
+        """
+        if self.clusters == "auto" and self.eigenvectors < 2:
+            raise InputError("eigenvectors: expected 2 or more to count clusters by, found 1")
+        return super().for_model(model)
 
     def __call__(self, activations: Activations, geometry: ImageGeometry) -> Instances:
         """Cluster the patches of one image; each cluster but the background is a mask of score 1.
