@@ -44,11 +44,8 @@ def ledger_page(runs: Sequence[tuple[ItemRun, ItemRun]]) -> str:
     """
     done = sum(small.is_done for small, _ in runs)
     full = sum(full.is_done for _, full in runs)
-    rows = [
-        [small.name, small.item.title, small.item.source, *(run.state for run in (small, full))]
-        for small, full in runs
-    ]
-    overview = visualization.PageTable(["item", "what", "where", "small", "full"], rows)
+    rows = [[small.item.title, small.name, small.state, full.state] for small, full in runs]
+    overview = visualization.PageTable(["what", "item", "small", "full"], rows)
     sections = [visualization.Section("Overview", [overview], "overview")]
     for small, of_paper in runs:
         item = small.item
@@ -86,10 +83,13 @@ def _pictures(run: ItemRun) -> Iterator[visualization.Picture]:
             yield visualization.Picture(f"{run.item.title}: {path.stem}", read_bytes(path))
 
 
-def _tables(run: ItemRun, version: Version) -> Iterator[visualization.PageTable]:
+def _tables(
+    run: ItemRun, version: Version
+) -> Iterator[visualization.PageTable | visualization.Words]:
     for name in version.tables:
         path = run.folder / name
         if is_file(path):
+            yield visualization.Words(name)
             yield _table(path)
 
 
@@ -99,7 +99,16 @@ def _table(path: Path) -> visualization.PageTable:
         header, *rows = islice(csv.reader(lines), _MOST_ROWS + 1)
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise InputError(f"{path}: expected a table as CSV, found another file: {error}") from None
-    return visualization.PageTable(header, [row for row in rows if len(row) == len(header)])
+    whole = [row for row in rows if len(row) == len(header)]
+    return visualization.PageTable(header, [list(map(_shortened, row)) for row in whole])
+
+
+def _shortened(cell: str) -> str:
+    """A fraction with four digits; everything else as it is."""
+    try:
+        return f"{float(cell):.4g}" if "." in cell else cell
+    except ValueError:
+        return cell
 
 
 def _open(item: PaperItem) -> Iterator[visualization.Facts]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from crate_interp import models, weights
+from crate_interp import models, visualization, weights
+from crate_interp.commands.published import published_top1
 from crate_interp.errors import InputError
 from crate_interp.options import Range, check_ranges, option
 from crate_interp.options.choices import Pictures, Precision
 from crate_interp.options.ranges import Side
 from crate_interp.runs.command import Command
+from crate_interp.runs.options import FigureOptions
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +42,7 @@ class _Row:
     multiply_adds: int
     flops: int
     activations: int
-    images_per_second: float
+    images_per_second: float | None
     peak_memory_bytes: int | None
 
     def cells(self) -> tuple[str, ...]:
@@ -50,7 +53,7 @@ class _Row:
             f"{self.multiply_adds / 1e9:.2f}",
             f"{self.flops / 1e9:.2f}",
             f"{self.activations / 1e6:.2f} M",
-            f"{self.images_per_second:.4g}",
+            "-" if self.images_per_second is None else f"{self.images_per_second:.4g}",
             "-" if memory is None else f"{memory / 1e6:.0f} MB",
         )
 
@@ -67,10 +70,18 @@ class Profile(Command):
     batch_size: Pictures = option("images in a forward pass, for speed and memory", 1)
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     precision: Precision = option("number type of the forward pass", "float32")
+    count_only: bool = option("count, but measure neither speed nor memory", False)
     output: Path | None = option("CSV file of the table", None, presentation=True)
+    figure: Path | None = option(
+        "NAME.png: published top-1 on ImageNet-1K against multiply-adds",
+        None,
+        presentation=True,
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.figure is not None and self.figure.suffix.lower() != ".png":
+            raise InputError(f"{self.figure}: expected a file name that ends in .png")
 
     def run(self) -> int:
         """Measure each model with random weights, print a table, and write it as CSV if asked.
@@ -89,14 +100,17 @@ class Profile(Command):
             sizes["num_classes"] = self.num_classes
         names = [weights.resolve_name(name) for name in self.models]
         costs = [_cost_of(name, sizes) for name in names]  # refuses before anything is measured
-        # What libraries load at the first forward pass of a process is no model's memory.
-        small = (self.batch_size, 3, 32, 32)
-        measure_speed(weights.resolve_name("demo"), {"img_size": 32}, small, self.precision, device)
+        if not self.count_only:
+            # What libraries load at the first forward pass of a process is no model's memory.
+            demo, small = weights.resolve_name("demo"), (self.batch_size, 3, 32, 32)
+            measure_speed(demo, {"img_size": 32}, small, self.precision, device)
         rows = []
+        speed, memory = None, None
         for name, cost in zip(names, costs, strict=True):
-            print(f"{name} ...", file=sys.stderr)
-            shape = (self.batch_size, 3, self.size, self.size)
-            speed, memory = measure_speed(name, sizes, shape, self.precision, device)
+            if not self.count_only:
+                print(f"{name} ...", file=sys.stderr)
+                shape = (self.batch_size, 3, self.size, self.size)
+                speed, memory = measure_speed(name, sizes, shape, self.precision, device)
             rows.append(
                 _Row(
                     model=str(name),
@@ -120,7 +134,23 @@ class Profile(Command):
             header = [column.name for column in fields(_Row)]
             write_table(self.output, header, map(astuple, rows), about)
             print(self.output)
+        if self.figure is not None:
+            self._draw(rows, self.figure)
         return 0
+
+    def _draw(self, rows: Sequence[_Row], path: Path) -> None:
+        from crate_interp.runs.figure_files import list_files, save_figure
+
+        points = [
+            (name, row.multiply_adds / 1e9, top1)
+            for name, row in zip(self.models, rows, strict=True)
+            if (top1 := published_top1(row.model.split(".")[0])) is not None
+        ]
+        if not points:
+            raise InputError("figure: expected a model with a published top-1, found none")
+        note = f"Multiply-adds of an image of {self.size} pixels; top-1 as published."
+        drawn = save_figure(visualization.accuracy_figure(points, note), path, FigureOptions())
+        print(list_files(drawn))
 
 
 def _cost_of(name: ModelName, sizes: dict[str, int]) -> ForwardCost:
@@ -146,16 +176,20 @@ def _print_table(rows: list[_Row], options: Profile, device: torch.device) -> No
     for name, *numbers in cells:
         aligned = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
         print("  ".join([name.ljust(widths[0]), *aligned]))
+    side = options.size
+    print(
+        f"\nOf one image of {side} x {side} pixels: multiply-adds (GMACs) and FLOPs, "
+        "two each, of\nconvolutions, linear layers and attention products; activations are what "
+        "convolutions and\nlinear layers put out."
+    )
+    if options.count_only:
+        return
     memory = {
         "cuda": "largest memory of tensors on the GPU (torch.cuda.max_memory_allocated)",
         "cpu": "growth of the process's resident memory, at its largest",
     }.get(device.type, "not measured on this device")
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    side = options.size
     print(
-        f"\nOf one image of {side} x {side} pixels: multiply-adds (GMACs) and FLOPs, "
-        "two each, of\nconvolutions, linear layers and attention products; activations are what "
-        "convolutions and\nlinear layers put out.\n"
         f"Images/s: median of {TIMED_RUNS} runs or more, random weights, batch "
         f"{options.batch_size}, {options.precision}, {device}{threads}.\nMemory: {memory}."
     )

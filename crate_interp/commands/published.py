@@ -12,6 +12,7 @@ __all__ = [
     "published_attention_miou",
     "published_maskcut",
     "published_saliency",
+    "published_top1",
 ]
 
 _CRATE = "Yu et al., arXiv 2308.16271: a head a class"
@@ -79,6 +80,21 @@ _MASKCUT = {
 }
 
 
+# Top-1 on ImageNet-1K, percent, by architecture; of CRATE-alpha after fine-tuning.
+_TOP1 = {
+    "crate_alpha_base_patch32_224": 76.5,
+    "crate_alpha_base_patch16_224": 81.2,
+    "crate_alpha_base_patch8_224": 83.2,
+    "crate_alpha_large_patch32_224": 80.2,
+    "crate_alpha_large_patch14_224": 83.9,
+    "crate_alpha_large_patch8_224": 85.1,
+    "crate_tiny_patch16_224": 66.7,
+    "crate_small_patch16_224": 69.2,
+    "crate_base_patch16_224": 70.8,
+    "crate_large_patch16_224": 71.3,
+}
+
+
 _WHOLE = {"ecssd": 1000, "duts": 5019, "omron": 5168}  # images; of DUTS, the test part
 
 
@@ -127,3 +143,12 @@ def published_maskcut(
         return None
     source, values = _MASKCUT[model]
     return dict(zip(_MASKCUT_METRICS, values, strict=True)), source
+
+
+def published_top1(architecture: str) -> float | None:
+    """Find the accuracy of a model on ImageNet-1K, in percent.
+
+    Args:
+        architecture: Name of the model as timm has it, without a tag.
+    """
+    return _TOP1.get(architecture)

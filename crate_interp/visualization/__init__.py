@@ -34,6 +34,7 @@ from crate_interp.visualization.page import (
 )
 from crate_interp.visualization.pca import component_figure, pca_figure
 from crate_interp.visualization.reconstruction import reconstruction_figure
+from crate_interp.visualization.scatter import accuracy_figure
 from crate_interp.visualization.sheet import comparison_figure, overlay_sheet
 from crate_interp.visualization.style import Figure, write_figure
 from crate_interp.visualization.svg_chart import Histogram, LineChart
@@ -58,6 +59,7 @@ __all__ = [
     "Section",
     "Thumbnail",
     "Words",
+    "accuracy_figure",
     "atlas_page",
     "atom_effects_figure",
     "atom_sheet",

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from crate_interp.cli import main
@@ -100,3 +101,28 @@ def test_profile_needs_a_model(capsys):
     with pytest.raises(SystemExit):
         main(["profile"])
     assert "usage" in capsys.readouterr().err
+
+
+def test_counting_alone_measures_nothing_and_draws_published_accuracies(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(speed, "measure_speed", lambda *_: pytest.fail("speed was measured"))
+    output, figure = tmp_path / "costs.csv", tmp_path / "accuracy.png"
+    files = ["--output", str(output), "--figure", str(figure)]
+    assert main(["profile", "crate_T16", "crate_alpha_B32", "--count-only", *files]) == 0
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["images_per_second"] for row in rows] == ["", ""]
+    assert [row["peak_memory_bytes"] for row in rows] == ["", ""]
+    assert int(rows[0]["multiply_adds"]) > 1e9
+    assert "Images/s" not in capsys.readouterr().out
+    with Image.open(figure) as drawn:
+        assert drawn.size[0] > 600
+
+
+def test_a_figure_without_published_accuracy_is_refused(tmp_path, capsys):
+    figure = tmp_path / "accuracy.png"
+    assert main(["profile", "demo", "--count-only", "--figure", str(figure)]) == 2
+    assert "expected a model with a published top-1" in capsys.readouterr().err
+    assert main(["profile", "demo", "--figure", "accuracy.jpg"]) == 2
+    assert "ends in .png" in capsys.readouterr().err

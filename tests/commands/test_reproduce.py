@@ -9,10 +9,16 @@ import pytest
 from crate_interp import cli
 from crate_interp.commands import find_commands, reproduce
 from crate_interp.commands.paper_items import PaperItem, Step, find_items, read_item
+from crate_interp.commands.published import (
+    published_attention_miou,
+    published_maskcut,
+    published_top1,
+)
 from crate_interp.errors import InputError
 from crate_interp.options.arguments import parse_arguments
 from crate_interp.options.pipelines import find_pipeline
 from crate_interp.training import read_recipe
+from crate_interp.weights import resolve_name
 
 ITEMS = find_items()
 VERSIONS = [
@@ -192,3 +198,23 @@ def test_every_item_says_where_it_is_published():
     for item in ITEMS.values():
         assert isinstance(item, PaperItem)
         assert "arXiv" in item.source or "page of" in item.source
+
+
+@pytest.mark.parametrize("name", ["alpha-top1", "crate-top1"])
+def test_accuracies_beside_costs_are_those_of_the_ledger(name):
+    for row, (value,) in ITEMS[name].published.items():
+        alias = row.replace("CRATE-alpha-", "crate_alpha_").replace("CRATE-", "crate_")
+        architecture = str(resolve_name(alias.replace("/", ""))).split(".")[0]
+        assert published_top1(architecture) == value
+
+
+@pytest.mark.parametrize(
+    ("row", "release"),
+    [("CRATE-B/8", "crate_base_patch8_224.in21k"), ("DINO ViT-S/8", "vit_small_patch8_224.dino")],
+)
+def test_published_scores_are_those_of_the_ledger(row, release):
+    item = ITEMS["emergence-maskcut"]
+    values, _ = published_maskcut(release, "val2017", 5000)
+    assert [values[name] for name in item.numbers] == item.published[row]
+    miou, _ = published_attention_miou(release, "entries", "val", 1449)
+    assert [miou] == ITEMS["emergence-voc"].published[row]
