@@ -14,6 +14,7 @@ from crate_interp.options import option
 from crate_interp.options.choices import Feature
 from crate_interp.options.ranges import Index
 from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.options import FeatureOptions
 from crate_interp.runs.outputs import Conclusion, Text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SUFFIXES = (".npz", ".parquet", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(ImageFilesCommand):
+class Features(FeatureOptions, ImageFilesCommand):
     """Write features of patches or images to a file.
 
     An npz, Parquet or safetensors file has them as float32, in the order of the images, with the

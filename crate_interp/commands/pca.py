@@ -14,6 +14,7 @@ from crate_interp.options import option
 from crate_interp.options.choices import Feature, Foreground
 from crate_interp.options.ranges import Index
 from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.options import FeatureOptions
 from crate_interp.runs.outputs import Arrays, Conclusion, Drawing
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ PICTURE_SIDE = 640  # longest side of an image in the figure, pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pca(ImageFilesCommand):
+class Pca(FeatureOptions, ImageFilesCommand):
     """Colour patches by principal components.
 
     The patches of all images are analysed together: alike parts get alike colours.

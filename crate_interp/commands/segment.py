@@ -26,7 +26,7 @@ from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
 from crate_interp.runs.command import Command, ImageCommand
 from crate_interp.runs.journal import Entry, JournalEntry
-from crate_interp.runs.options import PLACES
+from crate_interp.runs.options import PLACES, FeatureOptions
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture, Text
 from crate_interp.runs.picture_names import file_stems
 from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter, image_name
@@ -64,7 +64,7 @@ class _Entry(JournalEntry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentCommand(ImageCommand):
+class SegmentCommand(FeatureOptions, ImageCommand):
     """A command that segments images; its subclasses say by which segmenter."""
 
     entry: ClassVar[type] = _Entry

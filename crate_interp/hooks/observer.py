@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from crate_interp.data import preprocess
 from crate_interp.errors import InputError
 from crate_interp.hooks.argument_checks import check_arguments
+from crate_interp.hooks.feature_cleaning import (
+    fill_in,
+    have_high_norm,
+    positional_directions,
+    without_directions,
+)
 from crate_interp.hooks.own_passes import original_of
 from crate_interp.hooks.recorder import record
 from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
@@ -22,12 +28,13 @@ from crate_interp.models import inference_precision
 from crate_interp.models.backbones import patch_hw_of
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.options.choices import Precision
-from crate_interp.options.ranges import Noise
+from crate_interp.options.ranges import Noise, NormFactor
 from crate_interp.structures import Activations, ImageGeometry, InputSize
 
 __all__ = ["Observer"]
 
 PAPER_SIZE = 480
+_BLANK = (0.0, 0.25, 0.5, 0.75, 1.0)  # levels of grey of images without content
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Observer:
             one to the nearest multiple of the patch size, up to four times `size`. So do the
             programs of DINO and TokenCut; the papers of CRATE and CutLER squash, as is the default.
         noise: Standard deviation of Gaussian noise that the input gets, as for `preprocess`.
+        debias: Take out of the patches' features what depends on their position alone, as that of
+            blank images does: see `positional_directions`. Class and register tokens stay.
+        norm_filter: Give patches whose token, leaving the block, is longer than so many times the
+            median of the image the mean of their neighbours: see `fill_in`; `None`: none.
 
     Attributes:
         input_hw: Height and width of the model's input, pixels; derived from `size`. With
@@ -65,10 +76,16 @@ class Observer:
     precision: Precision = "float32"
     keep_aspect: bool = False
     noise: Noise | None = None
+    debias: bool = False
+    norm_filter: NormFactor | None = None
     input_hw: tuple[int, int] = field(init=False, repr=False)
+    _directions: dict[tuple[str, int, int, int], Tensor] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         check_arguments(self, "size", "stride", "precision", "keep_aspect", "noise")
+        check_arguments(self, "debias", "norm_filter")
         object.__setattr__(self, "model", original_of(self.model))
         check_resolution(self.model)
         patch_hw = self._patch_hw
@@ -105,6 +122,8 @@ class Observer:
         stride = "" if self.stride is None else f", stride={self.stride}"
         stride += ", keep_aspect=True" if self.keep_aspect else ""
         stride += f", noise={self.noise}" if self.noise else ""
+        stride += ", debias=True" if self.debias else ""
+        stride += f", norm_filter={self.norm_filter}" if self.norm_filter else ""
         return (
             f"{type(self.model).__name__}, size={self.size}{stride}, "
             f"precision={self.precision!r}, device={str(self.device)!r}"
@@ -158,6 +177,31 @@ class Observer:
         Raises:
             InputError: As `record`.
         """
+        pixels = self.pixels(images)
+        if not self.debias and self.norm_filter is None:
+            return self._seen(pixels, sites, blocks)
+        needs_tokens = self.norm_filter is not None and Site.TOKENS not in sites
+        seen = self._seen(pixels, [*sites, Site.TOKENS] if needs_tokens else sites, blocks)
+        first, (rows, columns) = seen.num_prefix_tokens, seen.grid_hw
+        tensors: dict[tuple[str, int], Tensor] = {}
+        asked = {key: seen[key] for key in seen if not needs_tokens or key[0] != Site.TOKENS.value}
+        for (site, block), values in asked.items():
+            if values.shape[1] == first + rows * columns and values.ndim == 3:
+                features = values[:, first:]
+                if self.debias:
+                    directions = self._positional(site, block, pixels)
+                    features = without_directions(features, directions.to(features))
+                if self.norm_filter is not None:
+                    lengths = seen[Site.TOKENS, block][:, first:]
+                    holes = have_high_norm(lengths, self.norm_filter)
+                    features = fill_in(features, holes, seen.grid_hw)
+                values = torch.cat([values[:, :first], features], dim=1)
+            tensors[site, block] = values
+        return replace(seen, tensors=tensors)
+
+    def _seen(
+        self, pixels: Float[Tensor, "B 3 H W"], sites: Sequence[Site | str], blocks: Sequence[int]
+    ) -> Activations:
         recorder = record(self.model, sites, blocks, stop_early=True)
         with (
             torch.inference_mode(),
@@ -165,11 +209,26 @@ class Observer:
             any_resolution(self.model, self.stride),
             inference_precision(self.precision, self.model),
         ):
-            self.model(self.pixels(images))
+            self.model(pixels)
         recorded = recorder.activations
         # Cuts and rates are computed in float64.
         tensors = {key: on_float64_device(value) for key, value in recorded.items()}
         return replace(recorded, tensors=tensors)
+
+    def _positional(
+        self, site: str, block: int, pixels: Float[Tensor, "B 3 H W"]
+    ) -> Float[Tensor, "C D"]:
+        """Directions of the position, for a size of input; computed once."""
+        height, width = pixels.shape[-2:]
+        key = (site, block, height, width)
+        if key not in self._directions:
+            levels = torch.tensor(_BLANK, dtype=pixels.dtype, device=pixels.device)
+            config = resolve_model_data_config(self.model)
+            mean, std = (levels.new_tensor(config[name]) for name in ("mean", "std"))
+            blank = ((levels[:, None] - mean) / std)[..., None, None].expand(-1, -1, height, width)
+            features = self._seen(blank, [site], [block]).patch_features(site, block)
+            self._directions[key] = positional_directions(features.transpose(1, 2))
+        return self._directions[key]
 
     def each(
         self,

@@ -17,6 +17,7 @@ __all__ = [
     "Index",
     "Natural",
     "Noise",
+    "NormFactor",
     "Range",
     "ReadProcesses",
     "Seed",
@@ -59,6 +60,7 @@ class Range:
 AtLeastOne = Annotated[int, Range(1, 1_000_000_000)]
 Natural = Annotated[int, Range(0, 1_000_000_000)]
 Noise = Annotated[float, Range(0, 100)]
+NormFactor = Annotated[float, Range(1, 1000)]
 Index = Annotated[int, Range(-1_000_000, 1_000_000)]  # the model knows better which it has
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy and scikit-learn take
 Side = Annotated[int, Range(1, 16_384)]  # of a square, pixels

@@ -20,7 +20,7 @@ from crate_interp.models import has_fast_bfloat16
 from crate_interp.models.backbones import Backbone
 from crate_interp.models.memory import usable_memory
 from crate_interp.options.choices import BatchSize, Feature, Precision, PrecisionChoice
-from crate_interp.runs.options import ImageOptions, ModelOptions, WeightsOptions
+from crate_interp.runs.options import FeatureOptions, ImageOptions, ModelOptions, WeightsOptions
 from crate_interp.weights import (
     RANDOM,
     load_backbone,
@@ -214,6 +214,7 @@ def load_observer(config: ModelOptions) -> Observer:
         *(model.to(device), config.size, config.stride, precision),
         keep_aspect=config.keep_aspect,
         noise=config.noise,
+        **({} if not isinstance(config, FeatureOptions) else config.cleaning()),
     )
     check_tokens(observer)
     return observer

@@ -14,9 +14,10 @@ from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
 from crate_interp.options import Range, check_ranges, option
 from crate_interp.options.choices import BatchSize, PrecisionChoice
-from crate_interp.options.ranges import AtLeastOne, Noise, ReadProcesses, Side
+from crate_interp.options.ranges import AtLeastOne, Noise, NormFactor, ReadProcesses, Side
 
 __all__ = [
+    "FeatureOptions",
     "FigureFormat",
     "FigureOptions",
     "FigureWidth",
@@ -162,6 +163,26 @@ class ModelOptions(WeightsOptions, FigureOptions):
                 f"--keep-aspect: {self.one_grid}, and images of different aspects have different "
                 "patch grids"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """Options of commands that compare patches by their features: what is taken out of these."""
+
+    debias: bool = option(
+        "take out of the features of patches what depends on their position alone, as it does in "
+        "blank images",
+        False,
+    )
+    norm_filter: NormFactor | None = option(
+        "fill in patches from their neighbours whose token is longer than so many times the median "
+        "of the image (models without registers have some)",
+        None,
+    )
+
+    def cleaning(self) -> dict[str, Any]:
+        """Give the options as arguments of `Observer`."""
+        return {"debias": self.debias, "norm_filter": self.norm_filter}
 
 
 @dataclass(frozen=True, kw_only=True)
