@@ -27,7 +27,7 @@ class OneCutSegmenter(FeatureSegmenter):
     tau: Cosine = option("patches are alike above this cosine similarity", 0.15)
     max_masks: Annotated[int, Range(1, 1000)] = option("masks an image, at most", 10)
     min_area: BelowOne = option("share of the grid that a mask covers more than", 0.01)
-    scores: Scores = option("what scores a mask, as for maskcut", "one")
+    scores: Scores = option("what scores a mask, as for maskcut; cut has the higher AP", "cut")
 
     def __call__(self, activations: Activations, geometry: ImageGeometry) -> Instances:
         """Cut one image; a constant one has no mask."""
