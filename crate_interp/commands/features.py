@@ -46,10 +46,15 @@ class Features(FeatureOptions, ImageFilesCommand):
     output: Path = option("the file, NAME.npz, NAME.parquet or NAME.safetensors", presentation=True)
 
     def check(self) -> None:
-        """Refuse another kind of file, and grids that an array cannot have side by side."""
+        """Refuse another kind of file, grids of several sizes, and options without effect."""
         suffix = self.output.suffix
         if suffix not in SUFFIXES:
             raise InputError(f"{self.output}: expected a name that ends in {', '.join(SUFFIXES)}")
+        # The mean over the patches is what --debias keeps.
+        idle = {"--debias": self.debias and self.pool != "none"}
+        idle["--norm-filter"] = self.norm_filter is not None and self.pool in ("class", "head")
+        for name in [name for name, is_idle in idle.items() if is_idle]:
+            raise InputError(f"{name}: has no effect on the feature of --pool {self.pool}")
         if suffix == ".parquet":
             from crate_interp.commands.feature_files import check_parquet
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from crate_interp.errors import InputError
 from crate_interp.files import read_yaml
 from crate_interp.options import option, part_of
+from crate_interp.options.choices import Feature
 from crate_interp.options.pipelines import find_pipeline
 from crate_interp.runs.command import Reading
+from crate_interp.runs.options import FeatureOptions
 from crate_interp.segmentation.segmenter import SEGMENTERS, Segmenter
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ def read_for_segmenter(
         pictures: Number of images, from the first on, whose own pixels are wanted as well.
 
     Raises:
-        InputError: The model lacks what the segmenter reads.
+        InputError: The model lacks what the segmenter reads; an option for features of patches, of
+            which the segmenter reads none.
     """
     model = run.observer.model
     if _has_tokens_of_high_norm(model):
@@ -75,6 +79,9 @@ def read_for_segmenter(
         )
     kind: Any = SEGMENTERS[method]
     segmenter = part_of(command, kind).for_model(model)
+    cleaning = command.cleaning() if isinstance(command, FeatureOptions) else {}
+    if any(cleaning.values()) and not set(segmenter.sites) & set(get_args(Feature)):
+        raise InputError(f"--debias, --norm-filter: {method} reads no feature of patches")
     chosen = {own.name: getattr(segmenter, own.name) for own in fields(kind)}
     return SegmenterReading(
         segmenter.sites, segmenter.blocks, pictures, settings=chosen, segmenter=segmenter

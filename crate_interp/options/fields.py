@@ -7,6 +7,8 @@ from copy import copy
 from dataclasses import MISSING, Field, field, fields, make_dataclass
 from typing import Any, TypeVar, get_type_hints
 
+from crate_interp.errors import InputError
+
 __all__ = ["option", "part_of", "with_options_of"]
 
 Part = TypeVar("Part")
@@ -45,7 +47,18 @@ def with_options_of(
         parts: Dataclasses whose fields become options.
         more: Other options: name, type and field.
         **attributes: Attributes of the class.
+
+    Raises:
+        InputError: An option of a part has the name of one that the command has itself.
     """
+    taken = {own.name for own in fields(command)}
+    for part in parts:
+        for own in fields(part):
+            if own.name in taken:
+                raise InputError(
+                    f"{part.__name__}: expected options of its own, found {own.name}, which "
+                    f"{command.__name__} has for something else"
+                )
     options = [
         (own.name, get_type_hints(part, include_extras=True)[own.name], _copied(own))
         for part in parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,10 +13,13 @@ from torch import Tensor
 
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import to_float64
-from crate_interp.segmentation.maskcut import maskcut
+from crate_interp.segmentation.maskcut import maskcut_batch
+from crate_interp.segmentation.partition import checked_grid
 from crate_interp.segmentation.segmenters.divide_and_conquer import DivideAndConquerSegmenter
 
 __all__ = ["Hierarchy", "divide_and_conquer", "merged_neighbours"]
+
+logger = logging.getLogger(__name__)
 
 _THRESHOLDS = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # least cosine of two neighbours that are merged
 _MIN_INSIDE = 0.9  # share of a part that lies in its object
@@ -42,6 +46,7 @@ def divide_and_conquer(
     tau: float = DivideAndConquerSegmenter.tau,
     max_masks: int = DivideAndConquerSegmenter.max_masks,
     min_patches: int = DivideAndConquerSegmenter.min_patches,
+    name: str = "image",
 ) -> Hierarchy:
     """Cut an image into objects, and these into parts of parts.
 
@@ -55,9 +60,10 @@ def divide_and_conquer(
         tau: Threshold on the cosine of two features for MaskCut, inside (-1, 1).
         max_masks: Number of objects, at most.
         min_patches: Least size of a part, patches.
+        name: Name of the image, for the log.
 
     Returns:
-        Objects and parts.
+        Objects and parts; none for a constant image, and the log says so.
 
     Raises:
         InputError: As `maskcut`; `min_patches` below 1.
@@ -70,7 +76,13 @@ def divide_and_conquer(
     """
     if min_patches < 1:
         raise InputError(f"min_patches: expected at least 1, found {min_patches}")
-    cut = maskcut(features, grid_size, tau, max_masks).masks.cpu().numpy()
+    checked_grid(features, grid_size)
+    (result,) = maskcut_batch(features[None], grid_size, tau, max_masks)
+    if result.is_constant:
+        logger.warning(
+            "%s: constant image: all pairs of patches are alike at tau %g, no mask", name, tau
+        )
+    cut = result.masks.cpu().numpy()
     objects = cut[cut.any(axis=(1, 2))]
     of_grid = to_float64(features.detach()).cpu().numpy().reshape(len(features), *cut.shape[1:])
     masks, parents = list(objects), [-1] * len(objects)

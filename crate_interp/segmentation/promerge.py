@@ -33,11 +33,11 @@ def promerge(
     features: Float[Tensor, "D n"],
     grid_size: Sequence[int],
     tau: float = ProMergeSegmenter.tau,
-    stride: int = ProMergeSegmenter.stride,
+    spacing: int = ProMergeSegmenter.spacing,
 ) -> Bool[np.ndarray, "M h w"]:
     """Find objects by merging the masks of prompts, without an eigenvector.
 
-    Every `stride`-th patch of every `stride`-th row is a prompt; its mask is the patches whose
+    Every `spacing`-th patch of every `spacing`-th row is a prompt; its mask is the patches whose
     features have a cosine above tau with it. A mask that covers more than half of two sides of the
     grid or more votes for the background; more than half of the votes make a patch background.
     Other masks fall into 4-connected parts; those of at least half the size of the part with the
@@ -51,14 +51,14 @@ def promerge(
         features: One feature per patch, row-major on the grid.
         grid_size: Rows and columns of patches.
         tau: Threshold on the cosine of two features, inside (-1, 1).
-        stride: Distance of prompts, patches.
+        spacing: Distance of prompts, patches.
 
     Returns:
         Masks, the largest first; they may overlap. None without a background of 10 % of the grid.
 
     Raises:
-        InputError: Features or tau as in `affinity`; a grid that does not fit them; a stride below
-            1.
+        InputError: Features or tau as in `affinity`; a grid that does not fit them; a spacing
+            below 1.
 
     Reference:
         Li and Shin, ProMerge (arXiv 2409.18961), section 3; thresholds of its release. Mean
@@ -66,14 +66,14 @@ def promerge(
         which the paper leaves open, is that of their prompts.
     """
     grid_hw = checked_grid(features, grid_size)
-    if stride < 1:
-        raise InputError(f"stride: expected at least 1 patch, found {stride}")
+    if spacing < 1:
+        raise InputError(f"spacing: expected at least 1 patch, found {spacing}")
     alike = affinity(features[None], tau)[0].cpu().numpy().reshape(-1, *grid_hw)
     unit = unit_columns(to_float64(features.detach())).cpu().numpy().reshape(-1, *grid_hw)
     candidates: list[Mask] = []
     votes: list[Mask] = []
-    for row in range(0, grid_hw[0], stride):
-        for column in range(0, grid_hw[1], stride):
+    for row in range(0, grid_hw[0], spacing):
+        for column in range(0, grid_hw[1], spacing):
             mask = alike[row * grid_hw[1] + column]
             if _sides_of(mask) > _MAX_SIDES:
                 votes.append(mask)

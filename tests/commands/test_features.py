@@ -133,6 +133,8 @@ def test_images_of_different_aspects_have_rows_of_their_grids(folder, tmp_path):
         ("f.npz", ["--pool", "head", "--block", "0"], "--pool head: is what leaves the last block"),
         ("f.npz", ["--site", "codes", "--model", "demo_vit"], "has no site codes"),
         ("f.npz", ["--block", "9"], "block 9 is out of range"),
+        ("f.npz", ["--pool", "mean", "--debias"], "--debias: has no effect"),
+        ("f.npz", ["--pool", "class", "--norm-filter", "2"], "--norm-filter: has no effect"),
     ],
 )
 def test_wrong_options_are_refused(folder, tmp_path, name, options, message, capsys):

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
+from crate_interp.errors import InputError
 from crate_interp.options import option, part_of, with_options_of
 from crate_interp.options.arguments import parse_arguments
 
@@ -62,3 +63,12 @@ def test_options_of_parts_are_checked(arguments, message, capsys):
     with pytest.raises(SystemExit):
         parsed(*arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_part_cannot_take_over_an_option_of_the_command():
+    @dataclass(frozen=True, kw_only=True)
+    class Clashing:
+        name: int = option("another thing", 4)
+
+    with pytest.raises(InputError, match="Clashing: expected options of its own, found name"):
+        with_options_of(Command, [Clashing])

@@ -86,11 +86,12 @@ def test_parts_lie_in_parts():
     assert parents[named[whole]] == -1
 
 
-def test_small_parts_are_left_out_and_alike_patches_have_no_object():
+def test_small_parts_are_left_out_and_alike_patches_have_no_object(caplog):
     features, _ = scene()
     masks, parents = divide_and_conquer(features, GRID, tau=0.1, min_patches=20)
     assert masks[parents >= 0].sum(axis=(1, 2)).tolist() == [24, 24]
-    masks, parents = divide_and_conquer(torch.ones(3, 168), GRID)
+    masks, parents = divide_and_conquer(torch.ones(3, 168), GRID, name="grey.png")
+    assert "grey.png: constant image" in caplog.text
     assert (masks.shape, parents.shape) == ((0, *GRID), (0,))
 
 

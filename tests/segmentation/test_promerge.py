@@ -35,7 +35,7 @@ def connected_sets(patches):
         yield frozenset(part)
 
 
-def by_sets(features, tau, stride):
+def by_sets(features, tau, spacing):
     """Objects as sets of patches, by the release's order of steps."""
     unit = dict(zip(PATCHES, (features / np.linalg.norm(features, axis=0)).T, strict=True))
 
@@ -48,7 +48,7 @@ def by_sets(features, tau, stride):
         *([(row, column) for column in columns] for row in (0, GRID[0] - 1)),
     ]
     votes, candidates = [], []
-    for prompt in [(row, column) for row in rows[::stride] for column in columns[::stride]]:
+    for prompt in [(row, column) for row in rows[::spacing] for column in columns[::spacing]]:
         mask = {patch for patch in PATCHES if unit[patch] @ unit[prompt] > tau}
         if sum(len(mask.intersection(side)) * 2 > len(side) for side in sides) > 1:
             votes.append(mask)
@@ -77,12 +77,12 @@ def by_sets(features, tau, stride):
     return objects
 
 
-@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("spacing", [2, 3])
 @pytest.mark.parametrize(("noise", "seed"), [(0.1, 0), (0.25, 1), (0.35, 2), (0.45, 3)])
-def test_objects_are_those_of_the_steps_by_sets(noise, seed, stride):
+def test_objects_are_those_of_the_steps_by_sets(noise, seed, spacing):
     features, _ = scene(noise, seed)
-    masks = promerge(features, GRID, tau=0.2, stride=stride)
-    expected = by_sets(features.numpy(), 0.2, stride)
+    masks = promerge(features, GRID, tau=0.2, spacing=spacing)
+    expected = by_sets(features.numpy(), 0.2, spacing)
     assert {frozenset(zip(*mask.nonzero(), strict=True)) for mask in masks} == expected
     areas = masks.sum(axis=(1, 2)).tolist()
     assert areas == sorted(areas, reverse=True)
@@ -90,7 +90,7 @@ def test_objects_are_those_of_the_steps_by_sets(noise, seed, stride):
 
 def test_objects_on_a_background_are_masks():
     features, labels = scene(0)
-    masks = promerge(features, GRID, stride=2)
+    masks = promerge(features, GRID, spacing=2)
     np.testing.assert_array_equal(masks, [labels == number for number in (2, 1, 3)])
 
 
@@ -102,7 +102,7 @@ def test_there_is_no_object_without_a_background_or_with_nothing_else(features):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stride": 0}, "stride"),
+        ({"spacing": 0}, "spacing"),
         ({"tau": 2}, "tau"),
         ({"grid_size": (3, 3)}, "9"),
         ({"features": torch.zeros(2, 0), "grid_size": (0, 0)}, "0 x 0"),
@@ -118,11 +118,11 @@ def test_the_segmenter_gives_the_masks_and_their_scores():
     observer = Observer(load_backbone("demo_vit"), size=48)
     rgb = np.random.default_rng(0).integers(0, 60, (60, 80, 3), np.uint8)
     rgb[10:40, 20:50] = (220, 180, 30)
-    segmenter = SEGMENTERS["promerge"](tau=0.8, stride=2).for_model(observer.model)
+    segmenter = SEGMENTERS["promerge"](tau=0.8, spacing=2).for_model(observer.model)
     (activations,) = observer.each([rgb], segmenter.sites, segmenter.blocks)
     geometry = observer.geometry(rgb.shape[:2])
     features = activations.patch_features("key")[0]
-    masks = promerge(features, geometry.grid_hw, tau=0.8, stride=2)
+    masks = promerge(features, geometry.grid_hw, tau=0.8, spacing=2)
     instances = segmenter(activations, geometry)
     np.testing.assert_array_equal(instances.masks, masks)
     expected = mask_scores(features, torch.from_numpy(masks), 0.8, "cut")

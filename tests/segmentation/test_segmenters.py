@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from crate_interp.cli import main
+from crate_interp.commands.segment import Segment
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer
 from crate_interp.segmentation import attention_masks, maskcut, principal_component, tokencut
@@ -95,3 +98,15 @@ def test_the_masks_of_all_heads_score_their_share_of_the_attention(observer, rgb
 def test_what_there_is_not_is_refused(name, options, message, observer):
     with pytest.raises(InputError, match=message):
         SEGMENTERS[name](**options).for_model(observer.model)
+
+
+@pytest.mark.parametrize("name", SEGMENTERS.names())
+def test_no_option_of_a_segmenter_is_one_of_the_command(name):
+    assert Segment.kind_for(["--method", name]).title == name
+
+
+def test_a_segmenter_of_attention_refuses_options_for_features(tmp_path, rgb, capsys):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    options = ["--model", "demo_vit", "--method", "attention", "--debias"]
+    assert main(["segment", "--images", str(tmp_path), *options]) == 2
+    assert "attention reads no feature of patches" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from crate_interp import segmentation, structures
 from crate_interp.options import Range, option
 from crate_interp.options.choices import Scores
 from crate_interp.options.ranges import AtLeastOne, Cosine
-from crate_interp.segmentation.segmenter import FeatureSegmenter
+from crate_interp.segmentation.segmenter import FeatureSegmenter, image_name
 
 if TYPE_CHECKING:
     from crate_interp.structures import Activations, ImageGeometry, Instances
@@ -38,7 +38,8 @@ class DivideAndConquerSegmenter(FeatureSegmenter):
 
         features = activations.patch_features(self.feature, self.block)[0].float()
         masks, _ = segmentation.divide_and_conquer(
-            features, geometry.grid_hw, self.tau, self.max_masks, self.min_patches
+            *(features, geometry.grid_hw, self.tau, self.max_masks, self.min_patches),
+            name=image_name.get(),
         )
         scores = segmentation.mask_scores(features, torch.from_numpy(masks), self.tau, self.scores)
         return structures.Instances(masks, scores, frame="grid")

@@ -26,7 +26,7 @@ class ProMergeSegmenter(FeatureSegmenter):
     """
 
     tau: Cosine = option("patches are alike above this cosine similarity", 0.2)
-    stride: AtLeastOne = option("distance of prompts, patches", 4)
+    spacing: AtLeastOne = option("distance of prompts, patches", 4)
     scores: Scores = option(
         "what scores a mask, as for maskcut; the paper has 1, cut has the higher AP", "cut"
     )
@@ -36,6 +36,6 @@ class ProMergeSegmenter(FeatureSegmenter):
         import torch
 
         features = activations.patch_features(self.feature, self.block)[0].float()
-        masks = segmentation.promerge(features, geometry.grid_hw, self.tau, self.stride)
+        masks = segmentation.promerge(features, geometry.grid_hw, self.tau, self.spacing)
         scores = segmentation.mask_scores(features, torch.from_numpy(masks), self.tau, self.scores)
         return structures.Instances(masks, scores, frame="grid")
