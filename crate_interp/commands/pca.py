@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from crate_interp import analysis, data, hooks, visualization
+from crate_interp.errors import InputError
 from crate_interp.options import option
 from crate_interp.options.choices import Feature, Foreground
 from crate_interp.options.ranges import Index
@@ -53,6 +54,16 @@ class Pca(FeatureOptions, ImageFilesCommand):
         "show every block: component 1 in grey, 2, 3 and 4 as colours, of all patches", False
     )
     output: Path = option("the figure, NAME.png; an npz goes with it", presentation=True)
+
+    def check(self) -> None:
+        """Refuse options that a figure of all blocks would not heed."""
+        super().check()
+        for name, value, default in (
+            ("--block", self.block, -1),
+            ("--foreground", self.foreground, "auto"),
+        ):
+            if self.by_block and value != default:
+                raise InputError(f"{name}: has no effect with --by-block, which shows all")
 
     def reading(self, run: Run) -> Reading:
         """Read the feature of the block."""

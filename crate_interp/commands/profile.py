@@ -99,6 +99,9 @@ class Profile(Command):
         if self.num_classes is not None:
             sizes["num_classes"] = self.num_classes
         names = [weights.resolve_name(name) for name in self.models]
+        top1 = [published_top1(str(name).split(".")[0]) for name in names]
+        if self.figure is not None and not any(top1):
+            raise InputError(f"{self.figure}: expected a model with a published top-1, found none")
         costs = [_cost_of(name, sizes) for name in names]  # refuses before anything is measured
         if not self.count_only:
             # What libraries load at the first forward pass of a process is no model's memory.
@@ -135,19 +138,17 @@ class Profile(Command):
             write_table(self.output, header, map(astuple, rows), about)
             print(self.output)
         if self.figure is not None:
-            self._draw(rows, self.figure)
+            self._draw(rows, top1, self.figure)
         return 0
 
-    def _draw(self, rows: Sequence[_Row], path: Path) -> None:
+    def _draw(self, rows: Sequence[_Row], top1: Sequence[float | None], path: Path) -> None:
         from crate_interp.runs.figure_files import list_files, save_figure
 
         points = [
-            (name, row.multiply_adds / 1e9, top1)
-            for name, row in zip(self.models, rows, strict=True)
-            if (top1 := published_top1(row.model.split(".")[0])) is not None
+            (name, row.multiply_adds / 1e9, value)
+            for name, row, value in zip(self.models, rows, top1, strict=True)
+            if value is not None
         ]
-        if not points:
-            raise InputError("figure: expected a model with a published top-1, found none")
         note = f"Multiply-adds of an image of {self.size} pixels; top-1 as published."
         drawn = save_figure(visualization.accuracy_figure(points, note), path, FigureOptions())
         print(list_files(drawn))

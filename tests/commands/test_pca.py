@@ -78,6 +78,13 @@ def test_pca_by_block_writes_the_components_of_each(folder, tmp_path, capsys):
     np.testing.assert_array_equal(numbers["rgb"][:, -1, ..., 0], expected["rgb"][..., 1])
 
 
+@pytest.mark.parametrize("option", [("--block", "1"), ("--foreground", "0.5")])
+def test_pca_by_block_refuses_what_it_does_not_heed(folder, tmp_path, option, capsys):
+    command = ["pca", str(folder), "--model", "demo", "--by-block", *option, *OPTIONS]
+    assert main([*command, "--output", str(tmp_path / "figure.png")]) == 2
+    assert f"{option[0]}: has no effect with --by-block" in capsys.readouterr().err
+
+
 def test_pca_twice_gives_the_same_bytes_and_leaves_no_other_file(folder, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for output in (first, second):

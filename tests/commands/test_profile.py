@@ -123,6 +123,8 @@ def test_counting_alone_measures_nothing_and_draws_published_accuracies(
 def test_a_figure_without_published_accuracy_is_refused(tmp_path, capsys):
     figure = tmp_path / "accuracy.png"
     assert main(["profile", "demo", "--count-only", "--figure", str(figure)]) == 2
-    assert "expected a model with a published top-1" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{figure}: expected a model with a published top-1" in printed.err
+    assert not printed.out  # before anything is measured
     assert main(["profile", "demo", "--figure", "accuracy.jpg"]) == 2
     assert "ends in .png" in capsys.readouterr().err

@@ -51,7 +51,9 @@ class VoteCutSegmenter(FeatureSegmenter):
         Raises:
             InputError: The model has no such feature, or not as many blocks.
         """
-        if self.block >= 0 > min(self.blocks):
+        depth = len(hooks.blocks_of(model))
+        last = self.block if self.block >= 0 else self.block + depth
+        if 0 <= last < self.voters - 1:
             raise InputError(
                 f"voters: {self.voters} blocks up to block {self.block} begin before block 0"
             )
