@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from crate_interp.errors import InputError
 from crate_interp.hooks import Site, check_classifier, record, scores_from
 from crate_interp.hooks.sites import blocks_of
+from crate_interp.models.backbones import has_class_token
 
 __all__ = [
     "IntegratedGradients",
@@ -164,7 +165,7 @@ def check_class_token(model: nn.Module) -> None:
     Raises:
         InputError: There is none, or the classifier reads the mean of the patches.
     """
-    if getattr(model, "cls_token", None) is None:
+    if not has_class_token(model):
         raise InputError(f"{type(model).__name__} has no class token, whose attention is asked for")
     pool = getattr(model, "global_pool", "token")
     if pool != "token":

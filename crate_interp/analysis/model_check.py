@@ -16,7 +16,7 @@ from crate_interp import hooks, segmentation, weights
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site, Target, ZeroEdit
 from crate_interp.models.anatomy import anatomy_of
-from crate_interp.models.backbones import lacking_in, patch_hw_of
+from crate_interp.models.backbones import embedding_of, lacking_in, patch_hw_of
 from crate_interp.structures import Activations
 
 __all__ = ["STEPS", "ModelCheck", "check_model"]
@@ -112,7 +112,7 @@ class _Patched:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        height, width = patch_hw_of(model.get_submodule("patch_embed"))
+        height, width = patch_hw_of(embedding_of(model))
         self.size = (_GRID[0] * height, _GRID[1] * width)
         noise = np.random.default_rng(0).integers(0, 256, (*self.size, 3), dtype=np.uint8)
         self.rgb: UInt8[np.ndarray, "H W 3"] = noise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crate_interp import hooks, training, weights
+from crate_interp import hooks, models, training, weights
 from crate_interp.errors import InputError
 from crate_interp.options import check_ranges, option
 from crate_interp.runs.command import Command
@@ -150,8 +150,8 @@ def _sizes_of(name: ModelName) -> dict[str, int]:
         "embed_dim": model.embed_dim,
         "depth": len(model.blocks),
         "num_heads": hooks.count_units(model, hooks.Site.HEADS, 0),
-        "patch_size": model.patch_embed.patch_size[0],
-        "img_size": model.patch_embed.img_size[0],
+        "patch_size": models.embedding_of(model).patch_size[0],
+        "img_size": models.input_hw_of(model)[0],
     }
 
 

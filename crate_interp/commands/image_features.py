@@ -39,6 +39,7 @@ def reading_of(run: Run, feature: Feature, block: int, pool: Pool) -> dict[str, 
         InputError: The model has no such feature, no such block or no class token; or options that
             do not go with one another.
     """
+    from crate_interp.models.backbones import has_class_token
     from crate_interp.runs.inference import feature_of
 
     model: Any = run.observer.model
@@ -48,7 +49,7 @@ def reading_of(run: Run, feature: Feature, block: int, pool: Pool) -> dict[str, 
                 "--pool head: is what leaves the last block; expected no --feature and no --block"
             )
         return {"sites": ["tokens"], "blocks": [-1], "settings": {"feature": "tokens"}}
-    if pool == "class" and getattr(model, "cls_token", None) is None:
+    if pool == "class" and not has_class_token(model):
         raise InputError(f"--pool class: {type(model).__name__} has no class token")
     site = feature_of(feature, block, run.observer).value
     return {"sites": [site], "blocks": [block], "settings": {"feature": site}}

@@ -158,13 +158,14 @@ def _cost_of(name: ModelName, sizes: dict[str, int]) -> ForwardCost:
     import torch
 
     model = weights.create_on_meta(name, **sizes).eval()
-    patches = models.patch_hw_of(model.patch_embed)
+    patches = models.patch_hw_of(models.embedding_of(model))
     if any(sizes["img_size"] % patch for patch in patches):
         raise InputError(
             f"size {sizes['img_size']}: expected a multiple of the patch of {patches[0]} pixels "
             f"of {name}"
         )
-    return models.forward_cost(model, torch.empty(1, 3, *model.patch_embed.img_size, device="meta"))
+    images = torch.empty(1, 3, sizes["img_size"], sizes["img_size"], device="meta")
+    return models.forward_cost(model, images)
 
 
 def _print_table(rows: list[_Row], options: Profile, device: torch.device) -> None:

@@ -25,7 +25,7 @@ from crate_interp.hooks.recorder import record
 from crate_interp.hooks.resolution import any_resolution, check_resolution, check_stride
 from crate_interp.hooks.sites import Site
 from crate_interp.models import inference_precision
-from crate_interp.models.backbones import patch_hw_of
+from crate_interp.models.backbones import embedding_of, patch_hw_of
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.options.choices import Precision
 from crate_interp.options.ranges import Noise, NormFactor
@@ -272,4 +272,4 @@ class Observer:
 
     @property
     def _patch_hw(self) -> tuple[int, int]:
-        return patch_hw_of(self.model.get_submodule("patch_embed"))
+        return patch_hw_of(embedding_of(self.model))

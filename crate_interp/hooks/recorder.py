@@ -17,7 +17,7 @@ from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import Site, available_sites, blocks_of
 from crate_interp.models.anatomy import DERIVED, Heads, Part, Place, anatomy_of
-from crate_interp.models.backbones import embedding_of
+from crate_interp.models.backbones import embedding_of, has_class_token
 from crate_interp.structures import Activations, AttentionTerms
 
 __all__ = ["Recorder", "record"]
@@ -74,7 +74,7 @@ class Recorder:
             num_heads=None if heads is None else heads.num_heads,
             arguments=dict(self._arguments),
             attention_terms=dict(self._terms),
-            has_class_token=getattr(self._model, "cls_token", None) is not None,
+            has_class_token=has_class_token(self._model),
         )
 
     def __enter__(self) -> Recorder:
@@ -156,6 +156,10 @@ class Recorder:
         self._terms.clear()
         if isinstance(embedding, nn.Embedding):  # of a text, whose tokens are one row
             self._grid_hw = (1, args[0].shape[-1])
+        elif args[0].ndim != 4:  # NaFlexViT takes patches, of a grid for each image
+            raise InputError(
+                f"expected images of shape (B, 3, H, W), found an input of {tuple(args[0].shape)}"
+            )
         else:
             self._grid_hw = grid_size_of(self._model, (args[0].shape[-2], args[0].shape[-1]))
 

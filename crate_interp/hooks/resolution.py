@@ -15,6 +15,7 @@ from crate_interp.hooks.own_passes import changed, hooked, original_of, seen_her
 from crate_interp.models.backbones import (
     RotaryOfAnyGrid,
     blocks_of,
+    embedding_of,
     has_absolute_positions,
     has_stem,
     patch_grid_of,
@@ -27,7 +28,7 @@ __all__ = ["any_resolution", "check_resolution", "check_stride", "grid_size_of"]
 
 def grid_size_of(model: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of patch tokens for an input of `input_hw` pixels."""
-    return patch_grid_of(seen_here(model.patch_embed), input_hw)
+    return patch_grid_of(seen_here(embedding_of(model)), input_hw)
 
 
 def check_resolution(model: Any) -> None:
@@ -52,9 +53,12 @@ def check_stride(model: Any, stride: int) -> None:
         InputError: The stride is not between 1 and the patch size, or the patches are not cut
             from the image.
     """
-    if has_stem(model.patch_embed):
+    patch_embed = embedding_of(model)
+    if has_stem(patch_embed):
         raise InputError(f"stride {stride}: the patches of a model with a stem cannot overlap")
-    patch_hw = model.patch_embed.patch_size
+    if not hasattr(patch_embed.proj, "stride"):
+        raise InputError(f"stride {stride}: patches that a linear layer projects cannot overlap")
+    patch_hw = patch_embed.patch_size
     if not 1 <= stride <= min(patch_hw):
         raise InputError(f"stride {stride}: expected 1 to the patch size {tuple(patch_hw)}")
 
@@ -80,11 +84,11 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
     """
     model = original_of(model)
     check_resolution(model)
-    patch_embed = seen_here(model.patch_embed)
+    embedding = embedding_of(model)
     attributes: dict[str, Any] = {}
     if stride is not None:
         check_stride(model, stride)
-        attributes["proj"] = dense = copy(patch_embed.proj)
+        attributes["proj"] = dense = copy(seen_here(embedding).proj)
         dense.stride = (stride, stride)
     with ExitStack() as changes:
         changes.enter_context(uncompiled())
@@ -103,7 +107,7 @@ def any_resolution(model: Any, stride: int | None = None) -> Iterator[None]:
             changes.enter_context(changed(model, ["_pos_embed"], **positions))
         if attributes:
             methods = ["forward", "dynamic_feat_size"]
-            changes.enter_context(changed(model.patch_embed, methods, **attributes))
+            changes.enter_context(changed(embedding, methods, **attributes))
         yield
 
 
@@ -123,7 +127,7 @@ def _fit_relative_positions(model: nn.Module, changes: ExitStack) -> None:
                 fitted.set_window_size(grid)
                 vars(seen).update(vars(fitted))
 
-    changes.enter_context(hooked(model.get_submodule("patch_embed"), fit, before=True))
+    changes.enter_context(hooked(embedding_of(model), fit, before=True))
 
 
 def _copy_of(module: nn.Module) -> Any:

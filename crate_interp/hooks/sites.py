@@ -6,7 +6,7 @@ from torch import nn
 
 from crate_interp.errors import InputError
 from crate_interp.models.anatomy import Anatomy, Atoms, Site, anatomy_of
-from crate_interp.models.backbones import blocks_of
+from crate_interp.models.backbones import blocks_of, has_class_token
 
 __all__ = [
     "Site",
@@ -40,7 +40,7 @@ def available_sites(model: nn.Module, block: int = -1) -> tuple[Site, ...]:
         InputError: As `anatomy_at`.
     """
     sites = anatomy_at(model, block).sites
-    if getattr(model, "cls_token", None) is not None:
+    if has_class_token(model):
         return sites
     return tuple(site for site in sites if site is not Site.CLS_ATTENTION)
 

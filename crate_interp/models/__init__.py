@@ -6,7 +6,7 @@ from crate_interp.models import timm_blocks  # noqa: F401  (fills the tables of 
 
 # isort: split
 from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (registers the timm models)
-from crate_interp.models.backbones import patch_hw_of
+from crate_interp.models.backbones import embedding_of, input_hw_of, patch_hw_of
 from crate_interp.models.clipa import CrateClip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.mae import CrateMaeAutoencoder
@@ -21,10 +21,12 @@ __all__ = [
     "ForwardCost",
     "draw_mask",
     "embed_classes",
+    "embedding_of",
     "fast_inference",
     "forward_cost",
     "has_fast_bfloat16",
     "inference_precision",
+    "input_hw_of",
     "patch_hw_of",
     "tokenize",
     "usable_memory",

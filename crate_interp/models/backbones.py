@@ -9,7 +9,6 @@ from typing import Any, TypeGuard
 from timm.layers import HybridEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
@@ -21,7 +20,9 @@ __all__ = [
     "blocks_of",
     "embedding_of",
     "has_absolute_positions",
+    "has_class_token",
     "has_stem",
+    "input_hw_of",
     "is_backbone",
     "lacking_in",
     "patch_grid_of",
@@ -33,6 +34,9 @@ __all__ = [
 
 Backbone = VisionTransformer | Eva
 """Classes of timm that everything here can look into; EVA and DINOv3 are of class `Eva`."""
+
+# Classes of timm that resample their positions by themselves; by name, as older releases lack some.
+_OF_ANY_GRID = {"NaFlexVit", "VisionTransformerSAM"}
 
 
 def is_backbone(model: nn.Module) -> TypeGuard[Backbone]:
@@ -46,7 +50,7 @@ def lacking_in(model: nn.Module) -> str:
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)):
         return "no blocks that all see one grid of patches"
-    if not hasattr(getattr(model, "patch_embed", None), "patch_size"):
+    if not hasattr(embedding_of(model), "patch_size"):
         return "no patch embedding of one patch size"
     if all(anatomy_of(block).heads is None for block in blocks):
         attentions = {
@@ -73,21 +77,35 @@ def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
     return blocks
 
 
-def embedding_of(model: nn.Module) -> nn.Module | None:
-    """The submodule that makes tokens of the input: patches of images, or words of texts."""
-    embedding = getattr(model, "patch_embed", None)
-    return getattr(model, "token_embedding", None) if embedding is None else embedding
+def embedding_of(model: nn.Module) -> Any:
+    """The submodule that makes tokens of the input, patches of images or words of texts, if any."""
+    names = ("patch_embed", "embeds", "token_embedding")  # `embeds` is NaFlexViT's
+    found = (getattr(model, name, None) for name in names)
+    return next((embedding for embedding in found if embedding is not None), None)
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether the first token of a model is a class token, the model's own or its embedding's."""
+    parts = (model, embedding_of(model))
+    return any(getattr(part, "cls_token", None) is not None for part in parts)
+
+
+def input_hw_of(model: Any) -> tuple[int, int]:
+    """Height and width of the images that a model is made for, pixels."""
+    size = getattr(embedding_of(model), "img_size", None) or model.pretrained_cfg["input_size"][1:]
+    return int(size[0]), int(size[1])
 
 
 def takes_any_grid(model: Any) -> bool:
     """Whether a model with blocks can resample its positions to the patch grid of an image.
 
-    timm's `VisionTransformer`, `Eva` and SAM can, and models whose positions are relative alone.
+    timm's `VisionTransformer`, `Eva`, NaFlexViT and SAM can, and models whose positions are
+    relative alone.
     """
-    embedding = getattr(model, "patch_embed", None)
+    embedding = embedding_of(model)
     return (
         has_absolute_positions(model)
-        or isinstance(model, VisionTransformerSAM)  # does it by itself
+        or any(kind.__name__ in _OF_ANY_GRID for kind in type(model).__mro__)
         or bool(relative_positions(model))
     ) and all(hasattr(embedding, name) for name in ("patch_size", "proj"))
 
@@ -157,10 +175,9 @@ def patch_grid_of(patch_embed: Any, input_hw: tuple[int, int]) -> tuple[int, int
         rows, columns = patch_embed.dynamic_feat_size(input_hw)
         return int(rows), int(columns)
     pads = getattr(patch_embed, "dynamic_img_pad", False)
+    strides = getattr(patch_embed.proj, "stride", patch_embed.patch_size)  # none of a linear layer
     rows, columns = (
         (size + (-size % patch if pads else 0) - patch) // stride + 1
-        for size, patch, stride in zip(
-            input_hw, patch_embed.patch_size, patch_embed.proj.stride, strict=True
-        )
+        for size, patch, stride in zip(input_hw, patch_embed.patch_size, strides, strict=True)
     )
     return rows, columns

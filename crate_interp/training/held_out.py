@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crate_interp.errors import InputError
 from crate_interp.files import checked_as, parse_json_as
-from crate_interp.models.backbones import Backbone
+from crate_interp.models.backbones import Backbone, embedding_of, input_hw_of
 from crate_interp.training.augmentation import validation_preparation
 from crate_interp.training.data import HELD_OUT, Pictures, Scenes
 from crate_interp.training.pictures import open_pictures
@@ -77,8 +77,7 @@ def preparation_of(
         InputError: The side is no whole number of patches.
     """
     own = resolve_model_data_config(model, use_test_size=True)
-    patches: Any = model.patch_embed
-    size = int(patches.img_size[-1])
+    size = input_hw_of(model)[-1]
     if size == getattr(model, "pretrained_cfg", {}).get("input_size", (0,))[-1]:
         size = int(own["input_size"][-1])  # the test size, which another training size has not
     preparation = {
@@ -91,10 +90,9 @@ def preparation_of(
     elif data == "scenes":
         preparation["crop_pct"] = 1.0
     size = side or size
-    if any(size % patch for patch in patches.patch_size):
-        raise InputError(
-            f"size {size}: expected a multiple of the patch of {patches.patch_size[0]} pixels"
-        )
+    patch_size = embedding_of(model).patch_size
+    if any(size % patch for patch in patch_size):
+        raise InputError(f"size {size}: expected a multiple of the patch of {patch_size[0]} pixels")
     return {**preparation, "input_size": (3, size, size)}
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from crate_interp.errors import InputError
 from crate_interp.files import is_file
-from crate_interp.models.backbones import Backbone
+from crate_interp.models.backbones import Backbone, embedding_of
 from crate_interp.training.data import TrainingData
 from crate_interp.training.recipe import Recipe
 from crate_interp.weights import (
@@ -75,7 +75,8 @@ def build_model(recipe: Recipe, num_classes: int) -> Backbone:
 
 def patch_size_of(recipe: Recipe) -> tuple[int, int]:
     """Give height and width of a patch of the recipe's model, pixels."""
-    height, width = create_on_meta(_name_of(recipe), **recipe.model_args).patch_embed.patch_size
+    model = create_on_meta(_name_of(recipe), **recipe.model_args)
+    height, width = embedding_of(model).patch_size
     return height, width
 
 

@@ -8,7 +8,12 @@ import timm
 import torch
 
 from crate_interp.errors import InputError, shorten
-from crate_interp.models.backbones import Backbone, has_absolute_positions, is_backbone
+from crate_interp.models.backbones import (
+    Backbone,
+    embedding_of,
+    has_absolute_positions,
+    is_backbone,
+)
 from crate_interp.models.memory import usable_memory
 from crate_interp.weights.model_arguments import check_arguments
 from crate_interp.weights.names import ModelName
@@ -72,11 +77,12 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> Backbone:
             "timm's VisionTransformer or Eva class (ViT, DeiT, DINO, DINOv2, DINOv3, CLIP, MAE, "
             "SigLIP, EVA), or its BEiT and ViTs of relative positions"
         )
-    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
+    patches = embedding_of(model)
+    grid = getattr(patches, "grid_size", None)
     if grid is not None and min(grid) < 1:
         raise InputError(
-            f"{refused}: expected images of a patch of {patch} pixels "
-            f"or more, found {model.patch_embed.img_size}"
+            f"{refused}: expected images of a patch of {patches.patch_size} pixels "
+            f"or more, found {patches.img_size}"
         )
     count = parameters_of(model)
     if count > _MOST_PARAMETERS:

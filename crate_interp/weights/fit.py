@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from crate_interp.errors import CheckpointError, errors_of
+from crate_interp.models.backbones import embedding_of
 from crate_interp.models.families import PretrainedFiles
 from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.files import read_checkpoint
@@ -124,7 +125,7 @@ def _fitted(renamed: Renamed, model: Any, way: Way = "preserving") -> Renamed:
 
 def _refuse_other_patches(renamed: Renamed, model: Any) -> None:
     side = patch_size_of(renamed.tensors, model.in_chans)
-    rows, columns = model.patch_embed.patch_size
+    rows, columns = embedding_of(model).patch_size
     if side is not None and (side, side) != (rows, columns):
         parts = ("patch_embed.proj.weight", "patch_embed.proj.norm.weight")
         key = renamed.key_of(next(part for part in parts if part in renamed.tensors))

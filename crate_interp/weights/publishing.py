@@ -11,6 +11,7 @@ import huggingface_hub
 
 from crate_interp.errors import InputError, errors_of
 from crate_interp.files import parse_json_as
+from crate_interp.models.backbones import input_hw_of
 from crate_interp.weights.create import create_on_meta
 from crate_interp.weights.files import read_checkpoint
 from crate_interp.weights.hub import CONFIG, HUB, WEIGHTS, asked, check_repository
@@ -100,7 +101,7 @@ def _config_of(path: Path) -> dict[str, Any]:
     heads, plain = _heads_of(model), create_on_meta(ModelName(architecture, None), **sizes)
     if _heads_of(plain) != heads:
         sizes["num_heads"] = heads
-    input_size = (model.in_chans, *model.patch_embed.img_size)
+    input_size = (model.in_chans, *input_hw_of(model))
     known = {key: model.pretrained_cfg[key] for key in _OF_INPUT if key in model.pretrained_cfg}
     config: dict[str, Any] = {
         "architecture": architecture,

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
+from crate_interp.models.backbones import embedding_of
 from crate_interp.models.patches import PatchProjection
 from crate_interp.weights.layout import Way
 
@@ -64,7 +65,7 @@ def patch_size_of(tensors: Mapping[str, Tensor], in_chans: int = 3) -> int | Non
 def resample_patches(tensors: dict[str, Tensor], model: Any, way: Way) -> bool:
     """Resample a patch embedding as `resample` does; return whether its patches were others."""
     side = patch_size_of(tensors, model.in_chans)
-    rows, columns = model.patch_embed.patch_size
+    rows, columns = embedding_of(model).patch_size
     if side is None or (side, side) == (rows, columns):
         return False
     for key in [key for key in tensors if key.startswith(STEM)]:

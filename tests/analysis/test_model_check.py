@@ -24,6 +24,7 @@ NAMES = [
     *("vit_dpwee_patch16_reg1_gap_256", "vit_small_patch14_reg4_dinov2", "vitamin_small_224"),
     *("vit_small_patch16_dinov3", "eva02_tiny_patch14_224", "vit_pe_core_tiny_patch16_384"),
     *("beit_base_patch16_224", "test_vit_relpos", "samvit_base_patch16_224"),
+    *("naflexvit_base_patch16_gap", "naflexvit_base_patch16_radio_v3"),
 ]
 LACKING = {
     "resnet18": "no blocks that all see one grid of patches",

@@ -18,8 +18,9 @@ from crate_interp.hooks import (
     scores_from,
     written_dictionary,
 )
+from crate_interp.hooks.resolution import check_stride
 from crate_interp.models.anatomy import anatomy_of
-from crate_interp.models.backbones import blocks_of, patch_hw_of
+from crate_interp.models.backbones import blocks_of, embedding_of, has_class_token, patch_hw_of
 
 # timm 1.0.31 resamples tables of relative positions in a way that PyTorch warns of.
 pytestmark = [
@@ -51,6 +52,9 @@ STRUCTURES = {
     "vit_pe_core_tiny_patch16_384": SIZES,
     "vit_base_patch16_rope_mixed_224": SIZES,
     "vit_small_patch16_224": SIZES | {"mlp_layer": GeGluMlp},  # ViTamin's
+    "naflexvit_base_patch16_parfac_gap": SIZES,
+    "naflexvit_base_patch16_siglip": SIZES | {"rope_type": "axial"},
+    "naflexvit_base_patch16_radio_v3": SIZES,
 }
 POST_NORM = {"vit_base_patch16_rpn_224", "vit_relpos_base_patch16_rpn_224"}
 POST_NORM |= {"eva02_enormous_patch14_clip_224"}
@@ -76,7 +80,7 @@ def made(name, **extra):
 
 def pixels_for(model, rows=3, columns=5):
     """Two images of a grid that is not the model's own."""
-    height, width = patch_hw_of(model.patch_embed)
+    height, width = patch_hw_of(embedding_of(model))
     generator = torch.Generator().manual_seed(1)
     size = (2, 3, rows * height, columns * width)
     return torch.randn(size, generator=generator, dtype=torch.float64)
@@ -121,7 +125,7 @@ def test_attention_is_what_the_model_multiplies_out(model):
     of_patch = attention_map(found, patch=(1, 2)).double().flatten(2)
     token = prefix + 1 * 5 + 2
     torch.testing.assert_close(of_patch, expected[:, :, token, prefix:], rtol=1e-4, atol=1e-5)
-    if getattr(model, "cls_token", None) is None:
+    if not has_class_token(model):
         with pytest.raises(InputError, match="no class token"):
             attention_map(found)
     else:
@@ -217,6 +221,25 @@ def test_a_pass_goes_on_with_its_relative_positions(name):
     passed = recorder.activations
     found = scores_from(model, passed["tokens_in", 1], 1, passed.arguments)
     torch.testing.assert_close(found, expected)
+
+
+def test_patches_of_naflexvit_do_not_overlap_and_its_patch_input_is_refused():
+    model = made("naflexvit_base_patch16_radio_v3")
+    assert has_class_token(model)
+    for stride in (4, 8):
+        with pytest.raises(InputError, match="a linear layer projects cannot overlap"):
+            check_stride(model, stride)
+    rows, columns = torch.meshgrid(torch.arange(2), torch.arange(3), indexing="ij")
+    patches = {
+        "patches": torch.zeros(1, 6, 3 * 8 * 8, dtype=torch.float64),
+        "patch_coord": torch.stack([rows, columns], dim=-1).reshape(1, 6, 2),
+        "patch_valid": torch.ones(1, 6, dtype=torch.bool),
+    }
+    with (
+        pytest.raises(InputError, match=r"images of shape \(B, 3, H, W\), found .*\(1, 6, 192\)"),
+        record(model, ["key"], [-1]),
+    ):
+        model(patches)
 
 
 @pytest.fixture
