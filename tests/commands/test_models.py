@@ -46,6 +46,12 @@ def test_models_prints_the_published_sizes(capsys):
     ]
 
 
+def test_models_lists_naflexvit_by_the_size_of_its_weights(capsys):
+    _, row = table(capsys, "naflexvit_base_patch16_gap")
+    assert row[0].partition(".")[0] == "naflexvit_base_patch16_gap"
+    assert row[1:4] == ["86.63 M", "16x16", "384x384"]  # no alias
+
+
 def test_models_lists_text_models_by_their_context(capsys):
     _, *rows = table(capsys, "*_text_base")
     assert [row[0] for row in rows] == [
