@@ -60,7 +60,9 @@ class EvaluateClassifier(Command, WeightsOptions):
     )
     split: str = option("part of the data", "validation")
     classes: Path | None = option(
-        "zero-shot (CLIPA models): file of the class names, one a line, in label order", None
+        "zero-shot (CLIPA models): file of the class names, one a line, in label order (scenes: "
+        "their own names)",
+        None,
     )
     templates: list[str] = option(
         "zero-shot: prompts, {} being the class name; their embeddings are averaged",
@@ -96,10 +98,13 @@ class EvaluateClassifier(Command, WeightsOptions):
         Raises:
             InputError: Model and data do not fit, or one of them cannot be had or read.
         """
+        from crate_interp.data import scene_categories
         from crate_interp.runs.inference import describe_model, describe_weights, device_of
 
         device = device_of(self.device)
         names = None if self.classes is None else _read_classes(self.classes)
+        if names is None and self.data == "scenes" and _is_clip_file(self):
+            names = [category.name for category in scene_categories.CATEGORIES]
         classifier = _head(self, device) if names is None else _zero_shot(self, names, device)
         recorded = training.recorded_recipe(classifier.path)
         preparation = training.preparation_of(
@@ -239,6 +244,16 @@ def _measure(
                     raise InputError(f"{options.weights or options.model}: {error}") from error
             progress.update(len(items))
     return evaluation.accuracy_score(ranks), skipped
+
+
+def _is_clip_file(options: EvaluateClassifier) -> bool:
+    """Whether the model's file holds a text tower, as our training writes one."""
+    if options.weights == weights.RANDOM:
+        return False
+    from crate_interp.weights.files import read_metadata
+
+    path = weights.resolve_weights(options.model, options.weights)
+    return "text_num_heads" in read_metadata(path)
 
 
 def _read_classes(path: Path) -> list[str]:

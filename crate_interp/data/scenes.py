@@ -48,6 +48,13 @@ class Scene:
     masks: Bool[np.ndarray, "M H W"]
     labels: Int64[np.ndarray, " M"]
 
+    @property
+    def labels_by_size(self) -> list[int]:
+        """The label of each object, that of the largest visible part first."""
+        order = np.argsort(-self.masks.sum(axis=(1, 2)), kind="stable")
+        labels: list[int] = self.labels[order].tolist()
+        return labels
+
 
 def draw_scene(
     rng: Generator,
@@ -125,7 +132,7 @@ def training_batch(
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, found {batch_size}")
     scenes = [draw_scene(rng, (size, size), object_count, object_size) for _ in range(batch_size)]
-    labels = [scene.labels[scene.masks.sum(axis=(1, 2)).argmax()] for scene in scenes]
+    labels = [scene.labels_by_size[0] for scene in scenes]
     return np.stack([scene.image for scene in scenes]), np.array(labels)
 
 

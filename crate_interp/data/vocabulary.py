@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +14,16 @@ from jaxtyping import Int
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import read_bytes
 
-__all__ = ["CharacterVocabulary", "Vocabulary", "open_vocabulary", "read_vocabulary"]
+__all__ = [
+    "CharacterVocabulary",
+    "Vocabulary",
+    "WordVocabulary",
+    "open_vocabulary",
+    "read_vocabulary",
+]
 
 _UTF32 = ("utf-32-le", "surrogatepass")
+_WORD = re.compile(r"\w+")
 
 
 class Vocabulary(Protocol):
@@ -87,6 +95,51 @@ class CharacterVocabulary:
     def decode(self, tokens: Sequence[int]) -> str:
         """As `Vocabulary.decode`."""
         return "".join(self.record["characters"][token] for token in tokens)
+
+
+class WordVocabulary:
+    """A token per word, whatever its case; what stands between words is not looked at.
+
+    Args:
+        words: The words in lower case, each once, parted by spaces. Number 0 is the end of a text,
+            1 the first word.
+    """
+
+    end: int | None = 0
+
+    def __init__(self, words: str) -> None:
+        listed = words.split()
+        if not listed or len({*listed}) < len(listed) or listed != _WORD.findall(words.lower()):
+            raise InputError(
+                f"vocabulary: expected words in lower case, each once, found {shorten(words)}"
+            )
+        self.record: Mapping[str, Any] = {"words": " ".join(listed)}
+        self.size = 1 + len(listed)
+        self._words = listed
+        self._numbers = {word: number for number, word in enumerate(listed, start=1)}
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> WordVocabulary:
+        """Make the vocabulary of some texts: their words in order."""
+        words: set[str] = set()
+        for text in texts:
+            words.update(_WORD.findall(text.lower()))
+        return cls(" ".join(sorted(words)))
+
+    def encode(self, text: str) -> Int[np.ndarray, " T"]:
+        """As `Vocabulary.encode`."""
+        words = _WORD.findall(text.lower())
+        for word in words:
+            if word not in self._numbers:
+                raise InputError(
+                    f"word {shorten(word)}: expected one of the {len(self._words)} words of the "
+                    f"model's vocabulary ({', '.join(self._words[:5])}, ...)"
+                )
+        return np.array([self._numbers[word] for word in words], np.int64)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """As `Vocabulary.decode`; the end of a text gives no word."""
+        return " ".join(self._words[token - 1] for token in tokens if token)
 
 
 class _FileVocabulary:
@@ -192,4 +245,5 @@ _KINDS: dict[str, Any] = {
     "characters": CharacterVocabulary,
     "name": _NamedVocabulary,
     "tokenizers": _FileVocabulary,
+    "words": WordVocabulary,
 }

@@ -6,7 +6,7 @@ CLIPA, arXiv 2305.07017.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,8 @@ from crate_interp.models.crate_alpha import HUGE, CrateAlpha, released
 from crate_interp.models.families import ALIASES, register_family
 
 __all__ = ["CrateClip", "TextTower", "tokenize"]
+
+Tokenizer = Callable[[Sequence[str], int], Int[Tensor, "T context"]]
 
 
 class TextTower(nn.Module):
@@ -54,6 +56,7 @@ class TextTower(nn.Module):
         norm_layer: Any = partial(LayerNorm, eps=1e-6)
         act_layer: Any = partial(nn.GELU, approximate="tanh")
         self.token_embedding = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
         self.pos_embed = nn.Parameter(torch.empty(context, width).normal_(std=0.01))
         self.blocks = nn.Sequential(
             *(
@@ -63,6 +66,7 @@ class TextTower(nn.Module):
         )
         self.norm = norm_layer(width)
         self.projection = nn.Linear(width, embedding, bias=False)
+        nn.init.normal_(self.projection.weight, std=width**-0.5)
 
     def forward(self, tokens: Int[Tensor, "T context"]) -> Float[Tensor, "T E"]:
         """Embed texts, each padded to the whole context; the embeddings are not normalised.
@@ -89,16 +93,36 @@ class CrateClip(nn.Module):
     Args:
         visual: The vision tower, with its projection as head.
         text: The text tower.
+        tokenizer: Turns texts into token numbers as `tokenize` does; `None`: that is `tokenize`.
 
     Attributes:
         logit_scale: Logarithm of the factor on cosines.
     """
 
-    def __init__(self, visual: CrateAlpha, text: TextTower) -> None:
+    def __init__(
+        self, visual: CrateAlpha, text: TextTower, tokenizer: Tokenizer | None = None
+    ) -> None:
         super().__init__()
         self.visual = visual
         self.text = text
+        self.tokenizer = tokenizer
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute activations of the vision tower twice to keep fewer of them, or not."""
+        self.visual.set_grad_checkpointing(enable)
+
+    def forward(
+        self, images: Float[Tensor, "B C H W"], tokens: Int[Tensor, "B context"]
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"], Float[Tensor, ""]]:
+        """Embed images and their texts.
+
+        Returns:
+            Embeddings of images and of texts, of unit length, float32; and the factor on cosines.
+        """
+        parts = (self.encode_image(images), self.encode_text(tokens))
+        image, text = (F.normalize(part.float(), dim=1) for part in parts)
+        return image, text, self.logit_scale.exp()
 
     def encode_image(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E"]:
         """Embed normalised images; the embeddings are not normalised."""
@@ -151,7 +175,7 @@ class CrateClip(nn.Module):
         Raises:
             InputError: No prompt, or no tokenizer to be had.
         """
-        tokens = tokenize(prompts, len(self.text.pos_embed)).to(images.device)
+        tokens = (self.tokenizer or tokenize)(prompts, len(self.text.pos_embed)).to(images.device)
         return self.zero_shot(self.encode_image(images), self.encode_text(tokens))
 
 

@@ -49,7 +49,8 @@ def embed_classes(
     context, device = len(model.text.pos_embed), model.logit_scale.device
     total = torch.zeros((), device=device)
     for template in templates:
-        tokens = tokenize([template.replace("{}", name) for name in classes], context).to(device)
+        prompts = [template.replace("{}", name) for name in classes]
+        tokens = (model.tokenizer or tokenize)(prompts, context).to(device)
         embeddings = torch.cat([model.encode_text(part) for part in tokens.split(_TEXTS)])
         total = total + F.normalize(embeddings.float(), dim=1)
     return F.normalize(total, dim=1)

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from crate_interp.data.scene_categories import CATEGORIES
-from crate_interp.data.scenes import training_batch
+from crate_interp.data.scenes import Scene, draw_scene
 from crate_interp.errors import InputError
 from crate_interp.training.pictures import DatasetPictures, open_pictures
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.sources import describe_data
 
-__all__ = ["Pictures", "TrainingData", "open_data"]
+__all__ = ["HELD_OUT", "TRAINING", "Pictures", "Scenes", "TrainingData", "open_data"]
 
 TRAINING, HELD_OUT = 1, 2  # streams of scenes
 _TEXT = ("utf-8", "surrogateescape")  # names of files need not be text
@@ -41,7 +41,7 @@ class Pictures(Protocol):
 class Scenes:
     """Built-in scenes, drawn when asked for; the label is the largest object's category."""
 
-    classes = tuple(category.name for category in CATEGORIES)
+    classes: tuple[str, ...] = tuple(category.name for category in CATEGORIES)
     endless = True
 
     def __init__(self, recipe: Recipe, stream: int, count: int) -> None:
@@ -50,15 +50,18 @@ class Scenes:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        scene = self.draw(index)
+        return Image.fromarray(scene.image), scene.labels_by_size[0]
+
+    def draw(self, index: int) -> Scene:
+        """Draw the scene of a number."""
         recipe = self._recipe
         rng = np.random.default_rng([self._stream, recipe.seed, index])
         if self._stream == TRAINING:
             recipe = recipe.at(index // recipe.batch_size, len(self) // recipe.batch_size)
-        images, labels = training_batch(
-            rng, 1, recipe.image_size, recipe.scene_objects, recipe.scene_object_size
-        )
-        return Image.fromarray(images[0]), int(labels[0])
+        size_hw = (recipe.image_size, recipe.image_size)
+        return draw_scene(rng, size_hw, recipe.scene_objects, recipe.scene_object_size)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ __all__ = ["Recipe"]
 _CLASSIFICATION = {"task": "classification"}
 _RECONSTRUCTION = {"task": "reconstruction"}
 _LANGUAGE = {"task": "language"}
+_CONTRASTIVE = {"task": "contrastive"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Recipe:
             anew if the patch size or the number of classes is another. `None`: random.
         task: Name of the objective: `classification` names what is in an image, `reconstruction`
             predicts its hidden patches, as a CRATE-MAE does, and does not look at classes;
-            `language` predicts the next token of texts. Keys that one objective alone has are
+            `language` predicts the next token of texts; `contrastive` tells which caption goes with
+            which image, as CLIP does. Keys that one objective alone has are
             refused in recipes of others.
         mask_ratio: Share of the patches that reconstruction hides.
         normalised_target: Whether reconstruction predicts each patch less its mean and over its
@@ -60,6 +62,9 @@ class Recipe:
         tokenizer: Vocabulary of `language`: a `tokenizer.json` of the package tokenizers, by its
             path, or a vocabulary of tiktoken by its name, `gpt2` for instance. `None`: the
             characters of the texts.
+        text_args: Sizes of the text tower of `contrastive`: `context` (tokens of a text), `width`,
+            `depth`, `num_heads`, and `embedding`, the number of dimensions that images and texts
+            share.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; `hfds/NAME` of the
@@ -159,6 +164,7 @@ class Recipe:
     mask_ratio: Hidden = field(default=0.75, metadata=_RECONSTRUCTION)
     normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
     tokenizer: str | None = field(default=None, metadata=_LANGUAGE)
+    text_args: dict[str, int] | None = field(default=None, metadata=_CONTRASTIVE)
 
     data: str | tuple[Source, ...] = "scenes"
     data_root: str | None = None

@@ -1,34 +1,39 @@
-"""Weight files of the whole CRATE-alpha-CLIPA, image and text towers."""
+"""Weight files of the whole CRATE-alpha-CLIPA, image and text towers: the release's and our own."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
-from crate_interp.errors import CheckpointError, InputError, errors_of
+from crate_interp.data.vocabulary import Vocabulary, open_vocabulary
+from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
+from crate_interp.files import parse_json_as
+from crate_interp.models.backbones import Backbone
 from crate_interp.models.clipa import CrateClip, TextTower
 from crate_interp.models.crate_alpha import CrateAlpha
+from crate_interp.models.memory import usable_memory
+from crate_interp.weights.checkpoint import Checkpoint
+from crate_interp.weights.create import parameters_of
 from crate_interp.weights.fit import load_part
-from crate_interp.weights.layout import depth_of, rename_part
-from crate_interp.weights.layouts.open_clip import TEXT_TOWER
+from crate_interp.weights.layout import Renamed, depth_of, rename_part
+from crate_interp.weights.layouts.open_clip import OUR_TEXT_PREFIX, OUR_TEXT_TOWER, TEXT_TOWER
 from crate_interp.weights.load import load_with_file
 
-__all__ = ["load_clip"]
+__all__ = ["clip_file_of", "create_clip", "load_clip", "load_text_tower_into", "tokens_of"]
 
-_DIMENSIONS = {
-    "token_embedding.weight": 2,
-    "positional_embedding": 2,
-    "text_projection": 2,
-    "logit_scale": 0,
-}
+_DIMENSIONS = {"token_embedding.weight": 2, "pos_embed": 2, "projection.weight": 2}
+_SIZES = {"context": 16_384, "width": 16_384, "depth": 256, "num_heads": 256, "embedding": 16_384}
 
 
 def load_clip(
-    name: str,
+    name: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     text_num_heads: int | None = None,
     *,
@@ -38,15 +43,16 @@ def load_clip(
     """Load CRATE-alpha-CLIPA with its text tower, whose sizes are read off the file.
 
     Args:
-        name: A CLIPA model, as for `load_backbone`.
-        weights: Weight file in the official layout; `None` for the published weights.
-        text_num_heads: Attention heads of the text tower; `None` for heads of 64 dimensions.
+        name: A CLIPA model, or the path of one of our safetensors files, as for `load_backbone`.
+        weights: Weight file in the official layout or ours; `None` for the published weights.
+        text_num_heads: Attention heads of the text tower; `None` for those that the file says, or
+            heads of 64 dimensions.
         allow_nonfinite: Take weights that are NaN or infinite, too. The text projection, which the
             release's code never sets in an untrained model, is taken anyway, with a warning.
         **timm_arguments: Arguments of the vision tower, as for `load_backbone`.
 
     Returns:
-        The model in evaluation mode.
+        The model in evaluation mode, with the tokenizer of the file if it has one.
 
     Raises:
         CheckpointError: The weights cannot be had, read, or do not fit.
@@ -58,31 +64,136 @@ def load_clip(
     if not isinstance(visual, CrateAlpha) or not visual.projection_head:
         raise InputError(f"{name}: expected a CRATE-alpha-CLIPA model")
     with errors_of(checkpoint.path):
-        _check_text_tower(checkpoint.state_dict)
-        renamed = rename_part(checkpoint.state_dict, TEXT_TOWER)
-    vocabulary, width = renamed.tensors["token_embedding.weight"].shape
+        tensors = _renamed_text_tower(checkpoint).tensors
+        stored = checkpoint.metadata.get("vocabulary")
+        vocabulary = None
+        if stored is not None:
+            record = parse_json_as(stored, dict[str, Any], "vocabulary")
+            vocabulary = open_vocabulary(record)
+    count, width = tensors["token_embedding.weight"].shape
+    if vocabulary is not None and vocabulary.size != count:
+        raise CheckpointError(
+            f"{checkpoint.path}: vocabulary: expected {count} tokens, found {vocabulary.size}"
+        )
     text = TextTower(
-        vocabulary=vocabulary,
-        context=len(renamed.tensors["pos_embed"]),
+        vocabulary=count,
+        context=len(tensors["pos_embed"]),
         width=width,
-        depth=depth_of(renamed.tensors),
-        num_heads=max(width // 64, 1) if text_num_heads is None else text_num_heads,
-        embedding=len(renamed.tensors["projection.weight"]),
+        depth=depth_of(tensors),
+        num_heads=_stored_heads(checkpoint, width) if text_num_heads is None else text_num_heads,
+        embedding=len(tensors["projection.weight"]),
     )
-    load_part(text, checkpoint, renamed)
-    with errors_of(checkpoint.path):
-        scale = {"logit_scale": checkpoint.state_dict["logit_scale"]}
-        checkpoint.check_numbers(scale)
-    model = CrateClip(visual, text)
-    with torch.no_grad():
-        model.logit_scale.copy_(scale["logit_scale"])
+    tokenizer = None if vocabulary is None else partial(tokens_of, vocabulary)
+    model = CrateClip(visual, text, tokenizer)
+    load_text_tower_into(model, checkpoint)
     return model.eval()
 
 
-def _check_text_tower(state_dict: Mapping[str, Tensor]) -> None:
-    for name, dims in _DIMENSIONS.items():
-        if name not in state_dict:
-            raise CheckpointError(f"no text tower in it: {name} is missing")
-        if state_dict[name].ndim != dims:
-            shape = tuple(state_dict[name].shape)
-            raise CheckpointError(f"{name}: expected {dims} dimensions, found shape {shape}")
+def create_clip(visual: Backbone, sizes: Mapping[str, int], vocabulary: Vocabulary) -> CrateClip:
+    """Give a vision tower a text tower with random weights.
+
+    Args:
+        visual: Vision tower, with a projection as its head.
+        sizes: Sizes of the text tower: `context`, `width`, `depth`, `num_heads`, and `embedding`,
+            which is that of the vision tower's head.
+        vocabulary: Vocabulary of the texts.
+
+    Raises:
+        InputError: It is no such vision tower, a size is missing, unknown or out of its range, the
+            heads do not divide the width, or the parameters do not fit into the memory.
+    """
+    if not isinstance(visual, CrateAlpha) or not visual.projection_head:
+        raise InputError(
+            f"expected a CRATE-alpha with projection_head, found a {type(visual).__name__}"
+        )
+    for name, value in sizes.items():
+        if name not in _SIZES:
+            raise InputError(f"unknown size {shorten(name)}; expected {', '.join(_SIZES)}")
+        if not 1 <= value <= _SIZES[name]:
+            raise InputError(f"{name}: expected 1 to {_SIZES[name]}, found {shorten(value)}")
+    if missing := [name for name in _SIZES if name not in sizes]:
+        raise InputError(f"expected {', '.join(_SIZES)}, found no {missing[0]}")
+    arguments: Any = {**sizes, "vocabulary": vocabulary.size}
+    with torch.device("meta"):
+        needed = 4 * parameters_of(TextTower(**arguments))
+    if needed > usable_memory():
+        raise InputError(
+            f"{dict(sizes)}: expected parameters that fit into the memory, "
+            f"{usable_memory() / 1e9:.1f} GB, found {needed / 1e9:.1f} GB"
+        )
+    return CrateClip(visual, TextTower(**arguments), partial(tokens_of, vocabulary))
+
+
+def load_text_tower_into(model: CrateClip, checkpoint: Checkpoint) -> None:
+    """Load the text tower of a file, and the factor on cosines; the vision tower stays as it is.
+
+    Raises:
+        CheckpointError: The file has no text tower, or one of other sizes.
+    """
+    with errors_of(checkpoint.path):
+        renamed = _renamed_text_tower(checkpoint)
+    load_part(model.text, checkpoint, renamed)
+    with errors_of(checkpoint.path):
+        scale = {"logit_scale": checkpoint.state_dict["logit_scale"]}
+        checkpoint.check_numbers(scale)
+    with torch.no_grad():
+        model.logit_scale.copy_(scale["logit_scale"])
+
+
+def clip_file_of(model: CrateClip, vocabulary: Vocabulary) -> tuple[dict[str, Tensor], Any]:
+    """Give what our file of a model holds: tensors, and metadata beside those of `ModelRecord`."""
+    text = {OUR_TEXT_PREFIX + key: value for key, value in model.text.state_dict().items()}
+    heads: Any = model.text.blocks[0]
+    metadata = {
+        "text_num_heads": json.dumps(heads.attn.num_heads),
+        "vocabulary": json.dumps(vocabulary.record),
+    }
+    return {**model.visual.state_dict(), **text, "logit_scale": model.logit_scale}, metadata
+
+
+def tokens_of(
+    vocabulary: Vocabulary, texts: Sequence[str], context: int
+) -> Int64[Tensor, "T context"]:
+    """Turn texts into token numbers; the end of a text fills the row, and stands last in it.
+
+    Args:
+        vocabulary: Vocabulary of the texts.
+        texts: The texts; longer ones are cut.
+        context: Number of tokens of a row.
+
+    Raises:
+        InputError: No text, or a part of one is no token.
+    """
+    if isinstance(texts, str) or not texts:
+        raise InputError(f"texts: expected a list of one text or more, found {texts!r}")
+    rows = torch.full((len(texts), context), vocabulary.end or 0)
+    for row, text in zip(rows, texts, strict=True):
+        tokens = torch.from_numpy(vocabulary.encode(text))[: context - 1]
+        row[: len(tokens)] = tokens
+    return rows
+
+
+def _renamed_text_tower(checkpoint: Checkpoint) -> Renamed:
+    is_ours = any(key.startswith(OUR_TEXT_PREFIX) for key in checkpoint.state_dict)
+    renamed = rename_part(checkpoint.state_dict, OUR_TEXT_TOWER if is_ours else TEXT_TOWER)
+    parts = [
+        (renamed.key_of(name), renamed.tensors.get(name), n) for name, n in _DIMENSIONS.items()
+    ]
+    for key, tensor, dims in [*parts, ("logit_scale", checkpoint.state_dict.get("logit_scale"), 0)]:
+        if tensor is None:
+            raise CheckpointError(f"no text tower in it: {key} is missing")
+        if tensor.ndim != dims:
+            shape = tuple(tensor.shape)
+            raise CheckpointError(f"{key}: expected {dims} dimensions, found shape {shape}")
+    return renamed
+
+
+def _stored_heads(checkpoint: Checkpoint, width: int) -> int:
+    stored = checkpoint.metadata.get("text_num_heads")
+    if stored is None:
+        return max(width // 64, 1)
+    with errors_of(checkpoint.path):
+        heads = parse_json_as(stored, int, "text_num_heads")
+        if not 1 <= heads <= width:
+            raise InputError(f"text_num_heads: expected 1 to {width}, found {shorten(heads)}")
+    return heads

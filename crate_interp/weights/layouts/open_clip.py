@@ -1,4 +1,8 @@
-"""CRATE-alpha-CLIPA's release, image and text towers under OpenCLIP's keys."""
+"""CRATE-alpha-CLIPA's release, under OpenCLIP's keys; and the text tower in our own files.
+
+Our own safetensors have the vision tower's tensors under the names of the model, and the text
+tower's with `text.` before them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from crate_interp.errors import CheckpointError
 from crate_interp.weights.layout import Layout, Rule, register_layout
 from crate_interp.weights.layouts.operations import transposed
 
-__all__ = ["TEXT_TOWER"]
+__all__ = ["OUR_TEXT_PREFIX", "OUR_TEXT_TOWER", "TEXT_TOWER"]
 
 _IMAGE_BLOCK = "visual.transformer.resblocks.{i}."
 _TEXT_BLOCK = "transformer.resblocks.{i}."
@@ -73,3 +77,5 @@ TEXT_TOWER = Layout(
     bias_free_norms=True,
     unset=("text_projection",),  # the release's code never sets it in an untrained model
 )
+OUR_TEXT_PREFIX = "text."
+OUR_TEXT_TOWER = Layout("text tower", (), (Rule(OUR_TEXT_PREFIX + "{any}", "{any}"),))

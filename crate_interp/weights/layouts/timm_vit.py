@@ -47,8 +47,8 @@ register_layout(
         "timm",
         ("blocks.{i}.norm1.weight",),
         _UNCHANGED,
-        # DINO's projection head; the decoder in our files of CRATE-MAE
-        aside=(r"head\.(mlp|last_layer)\..*", r"decoder\..*"),
+        # DINO's projection head; in our files, CRATE-MAE's decoder and CLIPA's text tower
+        aside=(r"head\.(mlp|last_layer)\..*", r"decoder\..*", r"text\..*|logit_scale"),
         fit=_fit,
     )
 )
