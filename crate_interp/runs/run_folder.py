@@ -95,14 +95,24 @@ def open_run_folder(
                 )
             if differing:
                 _empty(path)
-        if not settings_file.exists():
+        is_new = not settings_file.exists()
+        if is_new:
             folder.write_json("settings.json", settings)
-        yield folder
+        try:
+            yield folder
+        except InputError:
+            if is_new and _has_settings_alone(path):  # corrected options are no other run's
+                settings_file.unlink()
+            raise
         if not keep:
             _empty(path)
     if not keep:
         (path / ".lock").unlink(missing_ok=True)
         path.rmdir()
+
+
+def _has_settings_alone(path: Path) -> bool:
+    return {item.name for item in path.iterdir()} <= {"settings.json", ".lock"}
 
 
 @contextmanager

@@ -221,3 +221,19 @@ def test_an_image_that_was_done_twice_has_its_last_entry(folder):
         run.journal().append(entry_of(2, score=0.5))
     assert finished(folder)[2]["score"] == 0.5
     assert len(finished(folder)) == 3
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_run_that_is_refused_before_it_begins_keeps_no_folder_from_others(tmp_path, has_begun):
+    def refused():
+        with open_run_folder(tmp_path, {"tau": 9}, Entry) as run:
+            if has_begun:
+                run.journal().append(entry_of(1))
+            raise InputError("tau: expected less than 1")
+
+    with pytest.raises(InputError, match="tau"):
+        refused()
+    assert (tmp_path / "settings.json").exists() == has_begun
+    if not has_begun:
+        with open_run_folder(tmp_path, {"tau": 0.5}, Entry):
+            pass
