@@ -124,7 +124,7 @@ def columns(options: argparse.Namespace) -> list[Column]:
             Column("COCO", "MaskCut box AP50", "bbox", ap50),
             Column("COCO", "MaskCut mask AP50", "segm", ap50),
         ]
-    return chosen
+    return [column for column in chosen if column.title in (options.numbers or [column.title])]
 
 
 # --- Models ----------------------------------------------------------------------------------
@@ -224,6 +224,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--coco-split", default="val2017")
     parser.add_argument("--folders", type=Path, help="folder of class folders, for accuracy")
     parser.add_argument("--exclude", type=Path, help="file of names of pictures of ECSSD")
+    parser.add_argument("--numbers", nargs="+", help="titles of columns (default: all of the sets)")
     parser.add_argument("--rival", help="row that the others are compared with")
     parser.add_argument("--seeds", type=int, default=1, help="untrained models a row, 0 for none")
     parser.add_argument("--size", type=int, help="side of the input, pixels (default: the model's)")
