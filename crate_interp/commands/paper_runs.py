@@ -19,9 +19,22 @@ from crate_interp.errors import InputError, shorten
 from crate_interp.files import is_file, read_json_as
 from crate_interp.options.arguments import parse_arguments
 
-__all__ = ["Done", "ItemRun", "number_rows", "run_item"]
+__all__ = ["Done", "ItemRun", "StoppedError", "number_rows", "run_item"]
 
 STATE = "steps.json"
+_SIGNAL = 128  # exit codes above it are those of signals
+
+
+class StoppedError(Exception):
+    """A signal stopped a command, which says so itself and goes on when it is given again.
+
+    Attributes:
+        code: Exit code of the command.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class Done(msgspec.Struct):
@@ -114,6 +127,7 @@ def run_item(run: ItemRun, data: Mapping[str, str]) -> ItemRun:
 
     Raises:
         InputError: A command was refused, or failed.
+        StoppedError: A signal stopped a command.
     """
     from crate_interp.runs.number_files import write_json
     from crate_interp.runs.provenance import versions
@@ -128,6 +142,8 @@ def run_item(run: ItemRun, data: Mapping[str, str]) -> ItemRun:
         begun = time.perf_counter()
         configuration = _configured(arguments)
         code = configuration.run()
+        if code > _SIGNAL:
+            raise StoppedError(code)
         if code:
             raise InputError(f"{command}: expected exit code 0, found {code}; see above")
         values = _numbers_of(configuration, run.item) if step.row else []

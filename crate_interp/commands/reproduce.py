@@ -11,7 +11,7 @@ from typing import ClassVar
 from crate_interp.commands.benchmark.tables import format_table
 from crate_interp.commands.paper_items import PaperItem, find_items
 from crate_interp.commands.paper_page import item_page, ledger_page
-from crate_interp.commands.paper_runs import ItemRun, number_rows, run_item
+from crate_interp.commands.paper_runs import ItemRun, StoppedError, number_rows, run_item
 from crate_interp.errors import InputError, shorten
 from crate_interp.options import option
 from crate_interp.runs.command import Command
@@ -53,7 +53,8 @@ class Reproduce(Command):
         """List the items, or run some of them; what was run before is not run again.
 
         Returns:
-            0, or 1 if one failed; the others are run all the same.
+            0, or 1 if one failed; the others are run all the same. If a signal stopped a command,
+            its exit code: nothing more is run.
 
         Raises:
             InputError: There is no such item, or a place is not given as NAME=PLACE.
@@ -66,11 +67,14 @@ class Reproduce(Command):
             )
         chosen = list(items) if ALL in self.items else list(dict.fromkeys(self.items))
         data = dict(_place(text) for text in self.data or [])
-        failed = [
-            name
-            for number, name in enumerate(chosen, 1)
-            if not self._make(name, items[name], data, f"{number} of {len(chosen)}")
-        ]
+        try:
+            failed = [
+                name
+                for number, name in enumerate(chosen, 1)
+                if not self._make(name, items[name], data, f"{number} of {len(chosen)}")
+            ]
+        except StoppedError as stopped:
+            return stopped.code
         runs = [
             (self._opened(name, item, True), self._opened(name, item, False))
             for name, item in items.items()

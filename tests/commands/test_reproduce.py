@@ -124,6 +124,18 @@ def test_a_stopped_item_goes_on_behind_its_last_finished_command(
     assert ran == ["layers"]
 
 
+def test_a_signal_that_stops_a_command_stops_all_of_them(folder, tmp_path, capsys, monkeypatch):
+    from crate_interp.commands.maskcut import MaskCut
+
+    monkeypatch.setattr(MaskCut, "run", lambda self: cli.TERMINATED)
+    data = ["--data", f"missing_pictures={tmp_path / 'nowhere'}"]
+    command = ["reproduce", "masks", "failing", "--small", "--output", str(tmp_path / "out"), *data]
+    assert cli.main(command) == cli.TERMINATED
+    captured = capsys.readouterr()
+    assert "== failing" not in captured.out
+    assert "failed" not in captured.err
+
+
 def test_an_item_that_fails_is_named_and_the_others_are_run(folder, tmp_path, capsys):
     output = tmp_path / "out"
     data = ["--data", f"missing_pictures={tmp_path / 'nowhere'}"]
