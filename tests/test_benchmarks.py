@@ -142,5 +142,6 @@ def test_segmenters_are_all_in_the_table(monkeypatch, capsys):
 
 
 def test_segmenters_refuse_a_set_that_there_is_not(monkeypatch, tmp_path):
+    monkeypatch.setattr("logging.disable", lambda level: None)  # as above
     with pytest.raises(InputError, match="nowhere"):
         _run(monkeypatch, "--sets", str(tmp_path / "nowhere"), "--model", "demo", name="segmenters")

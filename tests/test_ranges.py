@@ -55,6 +55,7 @@ class Numbers:
     count: Annotated[int, Range(1, 9)] | None = 1
     share: Annotated[float, Range(0, 1, (0,), "a share in (0, 1]")] = 0.5
     pair: tuple[Annotated[float, Range(0, 2, (0,))], ...] = (1, 2)
+    named: dict[str, Annotated[int, Range(1, 9)]] | None = None
     word: Annotated[int, Range(1, 9)] | str = "auto"
     free: Any = 1e99
 
@@ -70,6 +71,7 @@ class Numbers:
         ({"share": -math.inf}, "share: .*found -inf"),
         ({"pair": (1, 0)}, "pair: expected more than 0, found 0"),
         ({"pair": (math.nan, 1)}, "pair: .*found nan"),
+        ({"named": {"one": 3, "two": 0}}, "named: expected at least 1, found 0"),
         ({"word": 99}, "word: expected a number of at most 9, found 99"),
     ],
 )

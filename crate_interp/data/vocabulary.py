@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -26,6 +26,7 @@ _UTF32 = ("utf-32-le", "surrogatepass")
 _WORD = re.compile(r"\w+")
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """Tokens by number.
 

@@ -108,6 +108,6 @@ def _ranges_in(hint: Any) -> Iterator[Range]:
 def _numbers(value: Any) -> Iterator[int | float]:
     if isinstance(value, (int, float)):
         yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
             yield from _numbers(part)
