@@ -164,7 +164,7 @@ class Recipe:
     mask_ratio: Hidden = field(default=0.75, metadata=_RECONSTRUCTION)
     normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
     tokenizer: str | None = field(default=None, metadata=_LANGUAGE)
-    text_args: dict[str, Positive] | None = field(default=None, metadata=_CONTRASTIVE)
+    text_args: dict[str, Index] | None = field(default=None, metadata=_CONTRASTIVE)
 
     data: str | tuple[Source, ...] = "scenes"
     data_root: str | None = None
