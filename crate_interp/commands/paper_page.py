@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from crate_interp import visualization
-from crate_interp.commands.paper_items import PaperItem, Version
+from crate_interp.commands.paper_items import PaperItem
 from crate_interp.commands.paper_runs import ItemRun, number_rows
 from crate_interp.errors import InputError
 from crate_interp.files import is_file, read_bytes
@@ -22,16 +22,15 @@ _MOST_BYTES = 1 << 20  # of a CSV file that is read
 def item_page(run: ItemRun) -> str:
     """Write the page of an item in one of its versions."""
     item = run.item
-    version = item.version(run.small) or Version([])
     return visualization.write_page(
         f"{run.name}: {item.title}",
         f"{item.source}. {item.about}",
         [
             visualization.Section("Numbers", list(_numbers(item, [run])), "numbers"),
             visualization.Section("Figures", list(_pictures(run)), "figures"),
-            visualization.Section("Tables", list(_tables(run, version)), "tables"),
+            visualization.Section("Tables", list(_tables(run)), "tables"),
             visualization.Section("What the sources leave open", list(_open(item)), "open"),
-            visualization.Section("Commands", list(_commands(run, version)), "commands"),
+            visualization.Section("Commands", list(_commands(run)), "commands"),
         ],
     )
 
@@ -50,8 +49,7 @@ def ledger_page(runs: Sequence[tuple[ItemRun, ItemRun]]) -> str:
     for small, of_paper in runs:
         item = small.item
         shown = of_paper if of_paper.is_done else small
-        version = item.version(shown.small)
-        notes = [item.missing, version.note if version else ""]
+        notes = [item.missing, shown.version.note]
         parts: list[visualization.Part] = [
             visualization.Words(f"{item.source}. {item.about}"),
             *_numbers(item, [small, of_paper]),
@@ -76,17 +74,14 @@ def _numbers(item: PaperItem, runs: Sequence[ItemRun]) -> Iterator[visualization
 
 
 def _pictures(run: ItemRun) -> Iterator[visualization.Picture]:
-    version = run.item.version(run.small)
-    for name in version.pictures if version else []:
+    for name in run.version.pictures:
         path = run.folder / name
         if is_file(path):
             yield visualization.Picture(f"{run.item.title}: {path.stem}", read_bytes(path))
 
 
-def _tables(
-    run: ItemRun, version: Version
-) -> Iterator[visualization.PageTable | visualization.Words]:
-    for name in version.tables:
+def _tables(run: ItemRun) -> Iterator[visualization.PageTable | visualization.Words]:
+    for name in run.version.tables:
         path = run.folder / name
         if is_file(path):
             yield visualization.Words(name)
@@ -124,13 +119,11 @@ def _open(item: PaperItem) -> Iterator[visualization.Facts]:
         )
 
 
-def _commands(
-    run: ItemRun, version: Version
-) -> Iterator[visualization.Facts | visualization.Words]:
-    if version.note:
-        yield visualization.Words(version.note)
+def _commands(run: ItemRun) -> Iterator[visualization.Facts | visualization.Words]:
+    if run.version.note:
+        yield visualization.Words(run.version.note)
     facts = []
-    for step in version.steps:
+    for step in run.steps:
         done = run.done.get(step.command)
         if done is None:
             facts.append(("not run", f"crate-interp {step.command}"))

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from crate_interp.commands import find_commands
-from crate_interp.commands.paper_items import PaperItem, Step
+from crate_interp.commands.paper_items import PaperItem, Step, Version
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import is_file, read_json_as
 from crate_interp.options.arguments import parse_arguments
@@ -95,10 +95,14 @@ class ItemRun:
         return cls(name, item, small, folder, kept)
 
     @property
+    def version(self) -> Version:
+        """Commands, and what they make; none of either if there is no such version."""
+        return self.item.version(self.small) or Version([])
+
+    @property
     def steps(self) -> list[Step]:
         """Its commands, in order."""
-        version = self.item.version(self.small)
-        return version.steps if version else []
+        return self.version.steps
 
     @property
     def is_done(self) -> bool:
