@@ -30,6 +30,7 @@ from crate_interp.analysis.layer_objective import (
 )
 from crate_interp.analysis.model_check import STEPS, ModelCheck, check_model
 from crate_interp.analysis.subspaces import SubspaceCoherence, subspace_coherence
+from crate_interp.analysis.token_atlas import TokenAtlas, build_token_atlas
 
 __all__ = [
     "STEPS",
@@ -41,9 +42,11 @@ __all__ = [
     "LayerObjective",
     "ModelCheck",
     "SubspaceCoherence",
+    "TokenAtlas",
     "attended_keys",
     "attention_relevance",
     "attention_statistics",
+    "build_token_atlas",
     "check_captum",
     "check_class_token",
     "check_model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -13,7 +13,7 @@ from crate_interp import analysis, data, evaluation, hooks, visualization, weigh
 from crate_interp.errors import InputError
 from crate_interp.options import Range, option
 from crate_interp.options.ranges import Index
-from crate_interp.runs.command import ImageFilesCommand, Reading
+from crate_interp.runs.command import Command, ImageFilesCommand, Reading
 from crate_interp.runs.outputs import Conclusion
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Atlas(ImageFilesCommand):
     """Catalogue a block's atoms: how often and where they fire.
 
     In a folder of class folders, and in the built-in scenes, classes are known: the atlas then says
-    for which classes an atom fires.
+    for which classes an atom fires. `crate-interp atlas --text shakespeare --help` lists the
+    options for text models.
     """
 
     group: ClassVar[str] = "look inside"
@@ -67,6 +68,14 @@ class Atlas(ImageFilesCommand):
         several=int,
         presentation=True,
     )
+
+    @classmethod
+    def kind_for(cls, arguments: Sequence[str]) -> type[Command]:
+        """Choose the atlas of a text model if there is a `--text`."""
+        from crate_interp.commands.text_atlas import TextAtlas
+
+        texts = any(argument.split("=")[0] == "--text" for argument in arguments)
+        return TextAtlas if texts else cls
 
     def check(self) -> None:
         """Refuse a folder that holds something else than an atlas."""

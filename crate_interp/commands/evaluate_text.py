@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from crate_interp import data, evaluation, weights
 from crate_interp.errors import InputError
-from crate_interp.options import check_ranges, option
-from crate_interp.options.choices import Pictures
+from crate_interp.options import option
 from crate_interp.runs.command import Command
 from crate_interp.runs.progress import progress_bar
+from crate_interp.runs.text_models import TextModelOptions, load_text_model_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class _Results(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateText(Command):
+class EvaluateText(TextModelOptions, Command):
     """Measure loss and perplexity of a text model.
 
     A `.jsonl` file has a text per line, under the key `text`, as LAMBADA; a `.bin` file token
@@ -54,21 +54,7 @@ class EvaluateText(Command):
     texts: list[str] = option(
         "text files, folders of them, or `shakespeare`", positional=True, several=str
     )
-    model: str = option("text model, crate_text_base for instance, or one of our safetensors files")
-    weights: Path | None = option(
-        "weight file of the release or ours, not the published one; `random`: untrained", None
-    )
-    model_args: dict[str, Any] = option("sizes that differ from the named model's (JSON)", {})
-    tokenizer: str | None = option(
-        "tokenizer.json, or a vocabulary of tiktoken, as gpt2 (default: the model's own)", None
-    )
-    allow_nonfinite: bool = option("load weights with NaN or infinity all the same", False)
-    batch_size: Pictures = option("windows of a text in a forward pass", 16)
-    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     output: Path | None = option("JSON file of the result", None, presentation=True)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     @classmethod
     def compared(cls, run: FinishedRun) -> Comparable:
@@ -87,18 +73,12 @@ class EvaluateText(Command):
             InputError: The model cannot be had, its vocabulary is not known, or a text cannot be
                 read or has no token to predict.
         """
-        from crate_interp.runs.inference import device_of
         from crate_interp.runs.number_files import write_json
         from crate_interp.runs.provenance import settings_of, versions
 
-        device = device_of(self.device)
         places = {name: data.find_texts(name) for name in self.texts}
         files = {name: data.list_texts(place) for name, place in places.items()}
-        model, record = weights.load_text_model_with_record(
-            self.model, self.weights, allow_nonfinite=self.allow_nonfinite, **self.model_args
-        )
-        vocabulary = self._open_vocabulary(model, record and record.vocabulary)
-        model = model.to(device)
+        model, vocabulary = load_text_model_of(self)
         if self.output is not None:
             self.output.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
         rows: dict[str, _Row] = {}
@@ -120,21 +100,6 @@ class EvaluateText(Command):
             write_json(self.output, result)
             print(self.output)
         return 0
-
-    def _open_vocabulary(self, model: TextTransformer, record: Any) -> Vocabulary:
-        if self.tokenizer is None and record is None:
-            raise InputError(f"{self.model}: its vocabulary is not known: give --tokenizer")
-        if self.tokenizer is None:
-            with weights.errors_of(self.weights or self.model):
-                vocabulary = data.open_vocabulary(record)
-        else:
-            vocabulary = data.read_vocabulary(self.tokenizer)
-        if vocabulary.size > model.vocabulary:
-            raise InputError(
-                f"{self.tokenizer or 'vocabulary'}: expected at most the {model.vocabulary} tokens "
-                f"of the model, found {vocabulary.size}"
-            )
-        return vocabulary
 
     def _measure(
         self, name: str, files: list[Path], model: TextTransformer, vocabulary: Vocabulary

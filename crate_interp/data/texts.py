@@ -13,7 +13,14 @@ from crate_interp.data.vocabulary import CharacterVocabulary, Vocabulary
 from crate_interp.errors import InputError
 from crate_interp.files import opened, parse_json_as, read_bytes
 
-__all__ = ["TEXT_SUFFIXES", "find_texts", "list_texts", "read_texts", "read_tokens"]
+__all__ = [
+    "TEXT_SUFFIXES",
+    "find_texts",
+    "join_tokens",
+    "list_texts",
+    "read_texts",
+    "read_tokens",
+]
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".tokens", ".raw", ".bin")
 _BUILT_IN = {"shakespeare": Path(__file__).parent / "shakespeare" / "shakespeare.txt"}
@@ -110,6 +117,25 @@ def read_tokens(path: Path, vocabulary: Vocabulary) -> Iterator[Int[np.ndarray, 
             yield vocabulary.encode(text)
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def join_tokens(path: Path, vocabulary: Vocabulary) -> Int[np.ndarray, " T"]:
+    """Read the texts of a file as one row of tokens, the end of a text after each of them.
+
+    Args:
+        path: A file, as for `read_tokens`; `.bin` has its ends already.
+        vocabulary: The vocabulary; if it has no end, texts follow one another without.
+
+    Raises:
+        InputError: As `read_tokens`.
+    """
+    kind = np.uint16 if vocabulary.size <= np.iinfo(np.uint16).max else np.int32
+    parts: list[Int[np.ndarray, " T"]] = []
+    for tokens in read_tokens(path, vocabulary):
+        parts.append(tokens.astype(kind, copy=False))
+        if vocabulary.end is not None and path.suffix.lower() != ".bin":
+            parts.append(np.array([vocabulary.end], kind))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)  # one text is not copied
 
 
 def _read_numbers(path: Path, vocabulary: Vocabulary) -> Int[np.ndarray, " T"]:

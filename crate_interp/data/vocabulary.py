@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ __all__ = [
     "WordVocabulary",
     "open_vocabulary",
     "read_vocabulary",
+    "split_text",
 ]
 
 _UTF32 = ("utf-32-le", "surrogatepass")
@@ -231,6 +233,22 @@ def read_vocabulary(name: str) -> Vocabulary:
         raise InputError(f"{name}: {error}") from None
     except InputError as error:
         raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
+
+
+def split_text(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[str]:
+    """Give the text of each token, which together are the text of all.
+
+    A token that ends within a character has the text before it, and the token that completes the
+    character has the whole of it.
+
+    Args:
+        vocabulary: The vocabulary.
+        tokens: Numbers of tokens.
+    """
+    ends = [""]
+    for count in range(1, len(tokens) + 1):
+        ends.append(vocabulary.decode(tokens[:count]).rstrip("\ufffd"))
+    return [after[len(before) :] for before, after in pairwise(ends)]
 
 
 def _import_optional(package: str) -> Any:

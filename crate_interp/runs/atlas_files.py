@@ -31,6 +31,7 @@ from crate_interp.structures import ImageGeometry
 from crate_interp.visualization import Thumbnail
 
 __all__ = [
+    "INDEX",
     "AtlasSource",
     "StoredAtlas",
     "check_atlas_folder",
@@ -148,8 +149,9 @@ def _was_begun(folder: Path) -> bool:
 
 
 def _take_its_place(folder: Path, new: Path) -> None:
-    (folder / THUMBNAILS).mkdir(exist_ok=True)
     thumbnails = [path.name for path in (new / THUMBNAILS).iterdir()]
+    if thumbnails:  # the atlas of a text model has none
+        (folder / THUMBNAILS).mkdir(exist_ok=True)
     for name in thumbnails:
         (new / THUMBNAILS / name).replace(folder / THUMBNAILS / name)
     files = [path.name for path in new.iterdir() if path.is_file()]

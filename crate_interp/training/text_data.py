@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from crate_interp.data.texts import find_texts, list_texts, read_texts, read_tokens
+from crate_interp.data.texts import find_texts, join_tokens, list_texts, read_texts
 from crate_interp.data.vocabulary import CharacterVocabulary, Vocabulary, read_vocabulary
 from crate_interp.errors import InputError
 from crate_interp.training.data import TrainingData
@@ -110,7 +110,7 @@ def open_text_data(recipe: Recipe, context: int) -> TextData:
     else:
         vocabulary = read_vocabulary(recipe.tokenizer)
     trained, measured = (
-        [_tokens_of(path, vocabulary) for path in part] for part in (training, validation)
+        [join_tokens(path, vocabulary) for path in part] for part in (training, validation)
     )
     if recipe.held_out is not None:
         ends = [len(part) - int(len(part) * recipe.held_out) for part in trained]
@@ -140,17 +140,6 @@ def _files_of(recipe: Recipe) -> tuple[list[Path], list[Path]]:
             "validation_split: null"
         )
     return list_texts(place, recipe.train_split), list_texts(place, recipe.validation_split)
-
-
-def _tokens_of(path: Path, vocabulary: Vocabulary) -> Tokens:
-    """Tokens of a file, in the smallest type; the token of the end stands after each text."""
-    kind = np.uint16 if vocabulary.size <= np.iinfo(np.uint16).max else np.int32
-    parts: list[Tokens] = []
-    for tokens in read_tokens(path, vocabulary):
-        parts.append(tokens.astype(kind, copy=False))
-        if vocabulary.end is not None and path.suffix.lower() != ".bin":
-            parts.append(np.array([vocabulary.end], kind))
-    return _concatenated(parts)
 
 
 def _concatenated(parts: Sequence[Tokens]) -> Tokens:

@@ -38,6 +38,7 @@ from crate_interp.visualization.scatter import accuracy_figure
 from crate_interp.visualization.sheet import comparison_figure, overlay_sheet
 from crate_interp.visualization.style import Figure, write_figure
 from crate_interp.visualization.svg_chart import Histogram, LineChart
+from crate_interp.visualization.token_atlas_page import TokenCard, TokenContext, token_atlas_page
 
 __all__ = [
     "WHITE",
@@ -58,6 +59,8 @@ __all__ = [
     "PictureStrip",
     "Section",
     "Thumbnail",
+    "TokenCard",
+    "TokenContext",
     "Words",
     "accuracy_figure",
     "atlas_page",
@@ -83,6 +86,7 @@ __all__ = [
     "overlay_sheet",
     "pca_figure",
     "reconstruction_figure",
+    "token_atlas_page",
     "token_figure",
     "write_figure",
     "write_page",

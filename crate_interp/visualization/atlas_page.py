@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -17,7 +17,7 @@ from crate_interp.errors import InputError
 from crate_interp.structures import ImageGeometry
 from crate_interp.visualization.atlas import CONTEXT_PATCHES, CONTEXT_SHARE
 
-__all__ = ["AtomCard", "Thumbnail", "atlas_page"]
+__all__ = ["AtomCard", "Thumbnail", "atlas_page", "fill_page", "short_number"]
 
 _MAP_SIDE = 16  # at most, of a mean map on the page
 
@@ -101,6 +101,12 @@ def atlas_page(
     data = {
         "about": about,
         "seen": num_images,
+        "words": {
+            "parts": "patches",
+            "wholes": "images",
+            "selectivity": "class selectivity",
+            "search": "number, class or image",
+        },
         "grid": (rows, columns),
         "patch": {
             name: [length / side for length, side in zip(hw, geometry.input_hw, strict=True)]
@@ -114,6 +120,16 @@ def atlas_page(
         "colours": palette.tolist(),
         "atoms": [_entry(card, map_hw) for card in cards],
     }
+    return fill_page(title, data)
+
+
+def fill_page(title: str, data: Mapping[str, object]) -> str:
+    """Put the data of an atlas into the page that draws it.
+
+    Args:
+        title: Heading of the page.
+        data: What the script of the page reads, as JSON has it.
+    """
     # A class named "</script>" must not end the script.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     template = files("crate_interp.visualization").joinpath("atlas_page.html")
@@ -128,15 +144,16 @@ def _entry(card: AtomCard, map_hw: tuple[int, int]) -> dict[str, object]:
     levels = np.rint(255 * small / max(float(small.max()), 1e-30)).astype(np.uint8)
     return {
         "atom": card.atom,
-        "frequency": _short(card.frequency),
+        "frequency": short_number(card.frequency),
         "images": card.images,
-        "mean": _short(card.mean),
-        "selectivity": _short(card.selectivity),
+        "mean": short_number(card.mean),
+        "selectivity": short_number(card.selectivity),
         "class": card.best_class,
         "map": levels.tobytes().hex(),
-        "patches": [(image, patch, _short(value)) for image, patch, value in card.patches],
+        "patches": [(image, patch, short_number(value)) for image, patch, value in card.patches],
     }
 
 
-def _short(value: float) -> float:
+def short_number(value: float) -> float:
+    """Round a number to three digits, which a page needs no more of."""
     return float(f"{value:.3g}")

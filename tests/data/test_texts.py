@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from crate_interp.data.texts import find_texts, list_texts, read_texts, read_tokens
-from crate_interp.data.vocabulary import CharacterVocabulary, open_vocabulary, read_vocabulary
+from crate_interp.data.vocabulary import (
+    CharacterVocabulary,
+    open_vocabulary,
+    read_vocabulary,
+    split_text,
+)
 from crate_interp.errors import InputError
 
 ABC = CharacterVocabulary("abc")
@@ -64,6 +69,23 @@ def test_a_vocabulary_of_tokenizers_is_read_and_goes_with_its_record(tokenizer_f
     again = open_vocabulary(json.loads(json.dumps(vocabulary.record)))
     assert again.encode("to be or not").tolist() == [1, 2, 3, 0]
     assert again.decode([1, 2]) == "to be"
+
+
+class Bytes:
+    """A token per byte."""
+
+    def decode(self, tokens):
+        return bytes(tokens).decode(errors="replace")
+
+
+def test_each_token_has_its_text_and_a_character_of_several_is_the_last_ones():
+    assert split_text(ABC, [2, 0]) == ["c", "a"]
+    assert split_text(ABC, []) == []
+    assert split_text(Bytes(), "a\u00e9b".encode()) == ["a", "", "\u00e9", "b"]
+
+
+def test_text_of_words_keeps_the_spaces_between_them(tokenizer_file):
+    assert split_text(read_vocabulary(str(tokenizer_file)), [1, 2, 1]) == ["to", " be", " to"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "no JSON", b"\xff"])

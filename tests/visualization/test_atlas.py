@@ -13,9 +13,12 @@ from crate_interp.visualization import (
     AtomCard,
     AtomRow,
     Thumbnail,
+    TokenCard,
+    TokenContext,
     atlas_page,
     atom_sheet,
     context_window,
+    token_atlas_page,
 )
 
 GEOMETRY = ImageGeometry((40, 40), (40, 40), (8, 8), stride_hw=(4, 4))
@@ -197,3 +200,20 @@ def test_large_maps_are_averaged():
 def test_page_of_no_atom_is_refused():
     with pytest.raises(InputError, match="expected one atom or more"):
         page_of([])
+
+
+def test_page_of_tokens_shades_them_by_value_and_keeps_markup_out():
+    context = TokenContext("window 1, token 3", ["</script>", "a", "\n"], [0.0, 2.0, 1.0], 1)
+    weaker = TokenContext("window 0, token 0", ["b"], [1.0], 0)
+    card = TokenCard(4, 0.25, 2, 1.0, 0.5, 1, [context, weaker])
+    page = token_atlas_page("A <title>", "about", [card, TokenCard(5, 0, 0, 0, 0, -1, [])], "a ", 2)
+    assert "A &lt;title&gt;" in page
+    assert page.count("</script>") == 2
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["classes"] == ["a", "\u2423"]
+    first, dead = data["atoms"]
+    assert first["contexts"][0] == ["window 1, token 3", 2, 1, ["</script>", "a", "\n"], "094"]
+    assert first["contexts"][1][-1] == "4"
+    assert dead["contexts"] == []
+    with pytest.raises(InputError, match="expected one atom or more on the page, found none"):
+        token_atlas_page("title", "about", [], [], 2)
