@@ -20,9 +20,10 @@ from crate_interp.options import option
 from crate_interp.runs.command import Command
 
 if TYPE_CHECKING:
+    from crate_interp.evaluation import Bootstrap
     from crate_interp.runs.finished_run import Comparable, FinishedRun
 
-__all__ = ["Compare"]
+__all__ = ["Compare", "paired_scores", "read_run"]
 
 # Settings that follow from the model, or that change no number.
 _OF_THE_MODEL = {"model", "model_args", "weights_sha256", "mean", "std", "batch_size"}
@@ -61,7 +62,7 @@ class Compare(Command):
         """
         from crate_interp.runs.number_files import write_file
 
-        comparison = _compare([_read(place) for place in self.runs])
+        comparison = _compare([read_run(place) for place in self.runs])
         if self.output is None:
             print(plain_table(comparison), end="")
             return 0
@@ -70,7 +71,15 @@ class Compare(Command):
         return 0
 
 
-def _read(place: Path) -> tuple[FinishedRun, Comparable]:
+def read_run(place: Path) -> tuple[FinishedRun, Comparable]:
+    """Read a finished run, and the numbers that its command gives.
+
+    Args:
+        place: Folder of the run, or the file that its command wrote.
+
+    Raises:
+        InputError: There is no finished run of a command.
+    """
     from crate_interp.runs.finished_run import opened_run
 
     with opened_run(place) as run:
@@ -114,22 +123,15 @@ def _differences(
     """Differences of a run to the first one, with intervals where the images of both are known."""
     from crate_interp.runs.finished_run import is_defined
 
-    if not first.records or not other.records or first.bootstrap is None:
+    resampled = paired_scores(first, other)
+    if resampled is None:
         differences = {
             name: Difference(other.metrics[name] - first.metrics[name])
             for name in metrics
             if is_defined(first.metrics[name]) and is_defined(other.metrics[name])
         }
         return differences, "no intervals, as the runs keep no numbers of single images"
-    common = [name for name in first.records if name in other.records]
-    if not common:
-        raise InputError(
-            f"compare: expected images in common, found {len(first.records)} and "
-            f"{len(other.records)} images and none of one name"
-        )
-    resampled = [
-        first.bootstrap([numbers.records[name] for name in common]) for numbers in (first, other)
-    ]
+    common = first.records.keys() & other.records.keys()
     differences = {}
     for name in metrics:
         one, two = (of_run.get(name) for of_run in resampled)
@@ -142,6 +144,35 @@ def _differences(
     return differences, (
         f"95 % intervals of {len(common)} images in common ({words}), resampled 2,000 times"
     )
+
+
+def paired_scores(
+    first: Comparable, other: Comparable
+) -> tuple[Mapping[str, Bootstrap], Mapping[str, Bootstrap]] | None:
+    """Score two runs on resamples of the images that both have.
+
+    Args:
+        first: Numbers of a run.
+        other: Numbers of another one of the same kind.
+
+    Returns:
+        Scores of each by name; `None` where the runs keep no numbers of single images.
+
+    Raises:
+        InputError: The runs have no image in common.
+    """
+    if not first.records or not other.records or first.bootstrap is None:
+        return None
+    common = [name for name in first.records if name in other.records]
+    if not common:
+        raise InputError(
+            f"compare: expected images in common, found {len(first.records)} and "
+            f"{len(other.records)} images and none of one name"
+        )
+    of_first, of_other = (
+        first.bootstrap([numbers.records[name] for name in common]) for numbers in (first, other)
+    )
+    return of_first, of_other
 
 
 def _names(runs: Sequence[tuple[FinishedRun, Comparable]]) -> list[str]:

@@ -17,7 +17,7 @@ from crate_interp.errors import InputError, shorten
 from crate_interp.files import checked_as, read_yaml
 from crate_interp.options.pipelines import pipeline_folder
 
-__all__ = ["Choice", "PaperItem", "Step", "Version", "find_items", "read_item"]
+__all__ = ["Choice", "Other", "PaperItem", "Step", "Version", "find_items", "read_item"]
 
 _PLACE = re.compile(r"\{(\w*)\}")
 FOLDER = "folder"  # place of the files of an item; other places are data that the user names
@@ -78,17 +78,31 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str = ""
 
 
+class Other(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another choice, of which `reproduce choices` measures what it changes.
+
+    Attributes:
+        arguments: Arguments that are added to the first command of the item that has a row.
+        number: Its number, if it is another one of the same command.
+    """
+
+    arguments: str = ""
+    number: str = ""
+
+
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Something that the sources leave open.
 
     Attributes:
         question: What is open.
         chosen: What was chosen.
-        effect: What another choice changes, as it was measured.
+        others: Other choices by a word or two.
+        effect: What others change, or why that is not measured, where `others` does not say it.
     """
 
     question: str
     chosen: str
+    others: dict[str, Other] = {}
     effect: str = ""
 
 
@@ -157,6 +171,15 @@ def read_item(path: Path) -> PaperItem:
         raise InputError(f"{path}: expected either small or missing, found both or neither")
     for version in filter(None, (item.small, item.full)):
         _check_steps(path, version.steps, item)
+    for choice in item.open:
+        if choice.others and not item.numbers:
+            raise InputError(
+                f"{path}: others of {shorten(choice.question)}: expected numbers, found none"
+            )
+        for words, other in choice.others.items():
+            if not (other.arguments or other.number):
+                raise InputError(f"{path}: {shorten(words)}: expected arguments or a number")
+            _check_words(path, other.arguments)
     return item
 
 
@@ -166,7 +189,11 @@ def _check_steps(path: Path, steps: Sequence[Step], item: PaperItem) -> None:
     for step in steps:
         if step.row and not item.numbers:
             raise InputError(f"{path}: row: expected numbers for {shorten(step.row)}, found none")
-        try:
-            shlex.split(step.command)
-        except ValueError as error:
-            raise InputError(f"{path}: command: {error} in {shorten(step.command)}") from None
+        _check_words(path, step.command)
+
+
+def _check_words(path: Path, command: str) -> None:
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"{path}: command: {error} in {shorten(command)}") from None

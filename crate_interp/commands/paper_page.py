@@ -15,7 +15,7 @@ from crate_interp.files import is_file, read_bytes
 
 __all__ = ["item_page", "ledger_page"]
 
-_MOST_ROWS = 40  # of a CSV file that are shown
+_MOST_ROWS = 80  # of a CSV file that are shown
 _MOST_BYTES = 1 << 20  # of a CSV file that is read
 
 
@@ -54,14 +54,16 @@ def ledger_page(runs: Sequence[tuple[ItemRun, ItemRun]]) -> str:
             visualization.Words(f"{item.source}. {item.about}"),
             *_numbers(item, [small, of_paper]),
             *_pictures(shown),
+            *_tables(shown),
             *(visualization.Words(note) for note in notes if note),
             *_open(item),
         ]
         sections.append(visualization.Section(f"{small.name}: {item.title}", parts, small.name))
     return visualization.write_page(
         "The papers, made again",
-        f"{len(runs)} tables and figures of the CRATE papers. Made in small, with the shipped "
-        f"models: {done}. Made in full, with released weights and the papers' data: {full}.",
+        f"{len(runs)} tables and figures of the CRATE papers, and of what these leave open. Made "
+        f"in small, with the shipped models: {done}. Made in full, with released weights and the "
+        f"papers' data: {full}.",
         sections,
     )
 

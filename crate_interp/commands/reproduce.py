@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from crate_interp.commands.benchmark.tables import format_table
+from crate_interp.commands.paper_choices import CHOICES, choices_of, write_effects
 from crate_interp.commands.paper_items import PaperItem, find_items
 from crate_interp.commands.paper_page import item_page, ledger_page
 from crate_interp.commands.paper_runs import ItemRun, StoppedError, number_rows, run_item
@@ -30,7 +31,8 @@ class Reproduce(Command):
     continues: ClassVar[bool] = True
 
     items: list[str] = option(
-        "names of tables and figures, or `all` (default: list them)",
+        "names of tables and figures, `choices` (what papers leave open, and what each choice "
+        "changes), or `all` (default: list them)",
         [],
         positional=True,
         several=str,
@@ -60,6 +62,7 @@ class Reproduce(Command):
             InputError: There is no such item, or a place is not given as NAME=PLACE.
         """
         items = find_items()
+        items |= choices_of(items)
         unknown = [name for name in self.items if name not in items and name != ALL]
         if unknown:
             raise InputError(
@@ -71,7 +74,7 @@ class Reproduce(Command):
             failed = [
                 name
                 for number, name in enumerate(chosen, 1)
-                if not self._make(name, items[name], data, f"{number} of {len(chosen)}")
+                if not self._make(name, items, data, f"{number} of {len(chosen)}")
             ]
         except StoppedError as stopped:
             return stopped.code
@@ -91,8 +94,11 @@ class Reproduce(Command):
             print(f"failed: {', '.join(failed)}; see above", file=sys.stderr)
         return int(bool(failed))
 
-    def _make(self, name: str, item: PaperItem, data: dict[str, str], number: str) -> bool:
+    def _make(
+        self, name: str, items: dict[str, PaperItem], data: dict[str, str], number: str
+    ) -> bool:
         """Run an item and write its page; tell what fails."""
+        item = items[name]
         run = self._opened(name, item, self.small)
         if not run.steps:
             print(f"{name}: {item.missing or 'there is a small version only'}", file=sys.stderr)
@@ -100,6 +106,8 @@ class Reproduce(Command):
         print(f"== {name} ({number}): {item.title}", flush=True)
         try:
             run = run_item(run, data)
+            if name == CHOICES:
+                write_effects(run, items)
             write_file(run.folder / "report.html", item_page(run))
         except (InputError, OSError) as error:
             print(f"error: {name}: {InputError(str(error))}", file=sys.stderr)
