@@ -44,15 +44,23 @@ class _Results(TypedDict):
 class EvaluateText(TextModelOptions, Command):
     """Measure loss and perplexity of a text model.
 
-    A `.jsonl` file has a text per line, under the key `text`, as LAMBADA; a `.bin` file token
-    numbers of two bytes, as nanoGPT prepares OpenWebText; any other file is one text, as those of
-    WikiText and PTB. A folder counts as one row, of all text files in it.
+    A `.jsonl` file has a text per line, under the key `text`, as LAMBADA; a `.parquet` or `.arrow`
+    file of Hugging Face a text per row, in the column `text`; a `.bin` file token numbers of two
+    bytes, as nanoGPT prepares OpenWebText; any other file is one text, as those of WikiText and
+    PTB. A folder counts as one row, of all text files in it.
     """
 
     group: ClassVar[str] = "score"
 
     texts: list[str] = option(
-        "text files, folders of them, or `shakespeare`", positional=True, several=str
+        "text files, folders of them, hf:USER/NAME[/FOLDER][:SPLIT] of the hub, or `shakespeare`",
+        positional=True,
+        several=str,
+    )
+    join_rows: bool = option(
+        "take lines of .jsonl files and rows of tables as lines of one text, as the hub has "
+        "WikiText and PTB",
+        False,
     )
     output: Path | None = option("JSON file of the result", None, presentation=True)
 
@@ -76,8 +84,7 @@ class EvaluateText(TextModelOptions, Command):
         from crate_interp.runs.number_files import write_json
         from crate_interp.runs.provenance import settings_of, versions
 
-        places = {name: data.find_texts(name) for name in self.texts}
-        files = {name: data.list_texts(place) for name, place in places.items()}
+        files = {name: data.text_files(name) for name in self.texts}
         model, vocabulary = load_text_model_of(self)
         if self.output is not None:
             self.output.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
@@ -108,7 +115,7 @@ class EvaluateText(TextModelOptions, Command):
 
             def tokens() -> Iterator[Int[np.ndarray, " T"]]:
                 for path in files:
-                    yield from data.read_tokens(path, vocabulary)
+                    yield from data.read_tokens(path, vocabulary, self.join_rows)
                     progress.update()
 
             try:

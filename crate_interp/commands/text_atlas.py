@@ -41,7 +41,9 @@ class TextAtlas(TextModelOptions, Command):
     not read.
     """
 
-    text: list[str] = option("text files, folders of them, or `shakespeare`", several=str)
+    text: list[str] = option(
+        "text files, folders of them, hf:USER/NAME:SPLIT of the hub, or `shakespeare`", several=str
+    )
     output: Path = option("folder of the atlas: index.html, atlas.npz", presentation=True)
     block: Index = option("block to read, from 0; negative counts from the last", -1)
     strongest: Strongest = option("tokens to keep of each atom, each of another window", 10)
@@ -63,7 +65,7 @@ class TextAtlas(TextModelOptions, Command):
         from crate_interp.runs import atlas_files
 
         atlas_files.check_atlas_folder(self.output)
-        files = [file for name in self.text for file in data.list_texts(data.find_texts(name))]
+        files = [file for name in self.text for file in data.text_files(name)]
         model, vocabulary = load_text_model_of(self)
         hooks.atom_site(model, self.block)  # or fail before the texts are read
         windows = self._windows(files, model, vocabulary)

@@ -46,10 +46,9 @@ from .scenes import write_scenes as write_scenes
 from .stored import StoredImage as StoredImage
 from .stored import is_url as is_url
 from .stored import plain_place as plain_place
-from .texts import find_texts as find_texts
 from .texts import join_tokens as join_tokens
-from .texts import list_texts as list_texts
 from .texts import read_tokens as read_tokens
+from .texts import text_files as text_files
 from .vocabulary import Vocabulary as Vocabulary
 from .vocabulary import open_vocabulary as open_vocabulary
 from .vocabulary import read_vocabulary as read_vocabulary

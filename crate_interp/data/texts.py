@@ -9,6 +9,8 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Int
 
+from crate_interp.data.hub_texts import fetch_hub_texts, is_hub_text, is_of_split
+from crate_interp.data.text_tables import TABLE_SUFFIXES, read_rows
 from crate_interp.data.vocabulary import CharacterVocabulary, Vocabulary
 from crate_interp.errors import InputError
 from crate_interp.files import opened, parse_json_as, read_bytes
@@ -20,9 +22,11 @@ __all__ = [
     "list_texts",
     "read_texts",
     "read_tokens",
+    "text_files",
 ]
 
-TEXT_SUFFIXES = (".txt", ".jsonl", ".tokens", ".raw", ".bin")
+TEXT_SUFFIXES = (".txt", ".jsonl", ".tokens", ".raw", ".bin", *TABLE_SUFFIXES)
+_INDICES = "cache-"  # begins the names of Arrow files that hold an order of rows, and no texts
 _BUILT_IN = {"shakespeare": Path(__file__).parent / "shakespeare" / "shakespeare.txt"}
 
 
@@ -51,6 +55,22 @@ def find_texts(name: str, root: str | None = None) -> Path:
     return place
 
 
+def text_files(name: str, root: str | None = None, split: str | None = None) -> list[Path]:
+    """Find the text files that a name stands for; those of the hub are fetched.
+
+    Args:
+        name: As for `find_texts`; or a data set on the hub, as for `fetch_hub_texts`.
+        root: Folder of a relative path.
+        split: Part to find, as for `list_texts`.
+
+    Raises:
+        InputError: There is none, or the hub cannot be reached.
+    """
+    if is_hub_text(name):
+        return fetch_hub_texts(name, split)
+    return list_texts(find_texts(name, root), split)
+
+
 def list_texts(place: Path, split: str | None = None) -> list[Path]:
     """Find the text files of a file or a folder, in the order of their names.
 
@@ -58,7 +78,8 @@ def list_texts(place: Path, split: str | None = None) -> list[Path]:
         place: A text file of any name; or a folder of files that end as `TEXT_SUFFIXES`, in folders
             of their own, too.
         split: Part to find: a folder of this name in `place`, or the files of `place` of which a
-            part of the name between dots is this, such as `wiki.train.tokens`. `None`: all.
+            part of the name between dots is this, such as `wiki.train.tokens`; or, in folders, too,
+            those named as `train-00000-of-00004.parquet`. `None`: all.
 
     Raises:
         InputError: There is none.
@@ -67,9 +88,18 @@ def list_texts(place: Path, split: str | None = None) -> list[Path]:
         return [place]
     inner = place / split if split else place
     files = [path for path in (inner if inner.is_dir() else place).rglob("*") if path.is_file()]
-    if not inner.is_dir():
-        files = [path for path in files if path.parent == place and split in path.name.split(".")]
-    texts = sorted(path for path in files if path.suffix.lower() in TEXT_SUFFIXES)
+    if split and not inner.is_dir():
+        files = [
+            path
+            for path in files
+            if (path.parent == place and split in path.name.split("."))
+            or (path.suffix.lower() in TABLE_SUFFIXES and is_of_split(path.name, split))
+        ]
+    texts = sorted(
+        path
+        for path in files
+        if path.suffix.lower() in TEXT_SUFFIXES and not path.name.startswith(_INDICES)
+    )
     if not texts:
         part = f"a folder {split}, or files such as {split}.txt," if split else "files"
         raise InputError(
@@ -78,12 +108,24 @@ def list_texts(place: Path, split: str | None = None) -> list[Path]:
     return texts
 
 
-def read_texts(path: Path) -> Iterator[str]:
-    """Read the texts of a file: one, or in a `.jsonl` file one per line, under the key `text`.
+def read_texts(path: Path, join_rows: bool = False) -> Iterator[str]:
+    """Read the texts of a file: one; or in a `.jsonl` file one per line, in a table one per row.
+
+    Args:
+        path: The file; a text is under the key, or in the column, `text`.
+        join_rows: Take lines of `.jsonl` and rows of tables as lines of one text.
 
     Raises:
         InputError: The file cannot be read, is empty, or is no UTF-8; or a line is not JSON.
     """
+    texts = read_rows(path) if path.suffix.lower() in TABLE_SUFFIXES else _read_lines(path)
+    if join_rows:
+        yield "".join(text if text.endswith("\n") else f"{text}\n" for text in texts)
+    else:
+        yield from texts
+
+
+def _read_lines(path: Path) -> Iterator[str]:
     try:
         content = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -98,13 +140,16 @@ def read_texts(path: Path) -> Iterator[str]:
             yield parse_json_as(line, _Line, f"{path}: line {number}")["text"]
 
 
-def read_tokens(path: Path, vocabulary: Vocabulary) -> Iterator[Int[np.ndarray, " T"]]:
+def read_tokens(
+    path: Path, vocabulary: Vocabulary, join_rows: bool = False
+) -> Iterator[Int[np.ndarray, " T"]]:
     """Read the texts of a file as token numbers.
 
     Args:
         path: A file of texts, or `.bin`: token numbers, little-endian and of two bytes each, as
             nanoGPT prepares OpenWebText; it is not read into the memory.
         vocabulary: The vocabulary.
+        join_rows: As for `read_texts`.
 
     Raises:
         InputError: As `read_texts`, or a part of a text is no token of the vocabulary.
@@ -113,7 +158,7 @@ def read_tokens(path: Path, vocabulary: Vocabulary) -> Iterator[Int[np.ndarray, 
         if path.suffix.lower() == ".bin":
             yield _read_numbers(path, vocabulary)
             return
-        for text in read_texts(path):
+        for text in read_texts(path, join_rows):
             yield vocabulary.encode(text)
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None

@@ -70,8 +70,9 @@ class Recipe:
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; `hfds/NAME` of the
             Hugging Face hub; or a list of sources, each with the keys of `Source`: `name` and
             `data`, and, if need be, `classes`, `data_args` and splits of its own. Of `language`: a
-            text file (`.jsonl`: a text per line, under the key `text`), or a folder of them whose
-            splits are folders or parts of names, as in `wiki.train.tokens`.
+            text file (`.jsonl`: a text per line, under the key `text`; `.parquet` and `.arrow`: a
+            text per row), a folder of them whose splits are folders or parts of names, as in
+            `wiki.train.tokens`, or `hf:USER/NAME` of the hub.
         data_root: Folder of a named data set, and of `data` that is a relative path.
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.

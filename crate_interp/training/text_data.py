@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from crate_interp.data.texts import find_texts, join_tokens, list_texts, read_texts
+from crate_interp.data.hub_texts import has_split, is_hub_text
+from crate_interp.data.texts import find_texts, join_tokens, read_texts, text_files
 from crate_interp.data.vocabulary import CharacterVocabulary, Vocabulary, read_vocabulary
 from crate_interp.errors import InputError
 from crate_interp.training.data import TrainingData
@@ -129,17 +130,19 @@ def _files_of(recipe: Recipe) -> tuple[list[Path], list[Path]]:
     """Files to train on, and files to validate on, if these are others."""
     if not isinstance(recipe.data, str):
         raise InputError("data: expected a text file, or a folder of them, found several sources")
-    place = find_texts(recipe.data, recipe.data_root)
+    name, root, split = recipe.data, recipe.data_root, recipe.validation_split
     if recipe.held_out is not None:
-        return list_texts(place), []
-    if recipe.validation_split is None:
-        return list_texts(place, recipe.train_split), []
-    if place.is_file():
+        return text_files(name, root), []
+    if split is None:
+        return text_files(name, root, recipe.train_split), []
+    on_hub = is_hub_text(name)
+    if has_split(name) if on_hub else find_texts(name, root).is_file():
+        where = name if on_hub else find_texts(name, root)
         raise InputError(
-            f"data {place}: a file has no split {recipe.validation_split}: give held_out, or "
-            "validation_split: null"
+            f"data {where}: a {'split' if on_hub else 'file'} has no split {split}: give held_out, "
+            "or validation_split: null"
         )
-    return list_texts(place, recipe.train_split), list_texts(place, recipe.validation_split)
+    return text_files(name, root, recipe.train_split), text_files(name, root, split)
 
 
 def _concatenated(parts: Sequence[Tokens]) -> Tokens:

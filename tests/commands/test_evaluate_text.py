@@ -82,6 +82,22 @@ def test_files_lines_and_folders_are_rows_of_a_table(model, model_file, tmp_path
     assert "ptb.test.txt loss" in capsys.readouterr().out
 
 
+def test_rows_are_joined_to_one_text_if_asked(model, tmp_path, capsys):
+    lines = tmp_path / "wiki.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("ab\n", "", "ba")))
+    path, result = tmp_path / "model.safetensors", tmp_path / "result.json"
+    record = TextRecord("crate_alpha_text_mini", TINY, {"characters": "ab\n "})
+    write_safetensors(path, model.state_dict(), record.to_metadata())
+    options = ["--model", str(path), "--device", "cpu", "--output", str(result)]
+    counts = []
+    for joined in ([], ["--join-rows"]):
+        assert main(["evaluate-text", str(lines), *options, *joined]) == 0
+        row = json.loads(result.read_text())["texts"][str(lines)]
+        counts.append((row["texts"], row["tokens"]))
+    assert counts == [(3, 3), (1, 6)]  # "ab\n" + "\n" + "ba\n"
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [

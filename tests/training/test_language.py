@@ -122,6 +122,20 @@ def test_the_end_of_each_file_is_held_out_and_splits_are_found(settings, tmp_pat
     assert open_text_data(Recipe(**{**split, "validation_split": None}), 8).validation is None
 
 
+def test_tables_of_hugging_face_are_texts_by_their_splits(settings, tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="reads Parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="reads Parquet")
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    for split, texts in (("train", ["a" * 9, "b" * 9]), ("validation", ["ab" * 9])):
+        path = tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet"
+        parquet.write_table(pa.table({"text": texts}), path)
+    changes = {"data": str(tmp_path / "set"), "held_out": None}
+    data = open_text_data(Recipe(**{**settings, **changes}), 8)
+    assert data.training.tokens.tolist() == [0] * 9 + [1] * 9
+    assert data.validation.tokens.tolist() == [0, 1] * 9
+    assert data.files == 2
+
+
 def test_texts_of_a_file_are_parted_by_the_token_of_the_end(settings, tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     words = {"<unk>": 0, "a": 1, "<|endoftext|>": 2}
@@ -148,6 +162,11 @@ def test_texts_of_a_file_are_parted_by_the_token_of_the_end(settings, tmp_path):
         ({"data": "scenes"}, "scenes: expected a text file, a folder"),
         ({"data": (Source("a", "a"),)}, "found several sources"),
         ({"held_out": None}, "a file has no split validation: give held_out"),
+        (
+            {"held_out": None, "data": "hf:me/one:train"},
+            "data hf:me/one:train: a split has no split validation: give held_out",
+        ),
+        ({"data": "hf:one"}, r"expected hf:USER/NAME\[/FOLDER\]\[:SPLIT\], found 'hf:one'"),
         ({"probe_every": 2}, "probe_every: expected it left out .* task language, found 2"),
         ({"steps": None, "epochs": 1.0}, r"epochs: expected it left out .* found 1\.0"),
         ({"tokenizer": "none.json"}, r"none\.json: "),

@@ -7,6 +7,7 @@ import re
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import unquote
 
 
 class Hub(ThreadingHTTPServer):
@@ -67,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         return self._answer(200, {"success": True, "commitOid": oid, "commitUrl": address})
 
     def do_GET(self):
+        if self.path.startswith(("/api/datasets/", "/datasets/")):
+            return self._give_data_set()
         place = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
         files = self.server.repositories.get(place[1]) if place else None
         if files is None:
@@ -74,6 +77,24 @@ class Handler(BaseHTTPRequestHandler):
         if place[2] not in files:
             return self._answer(404, X_Error_Code="EntryNotFound", X_Error_Message="no such file")
         content = files[place[2]]
+        tag = hashlib.sha1(content).hexdigest()
+        return self._answer(200, content, ETag=f'"{tag}"', X_Repo_Commit=tag)
+
+    def _give_data_set(self):
+        """Files of a data set, whose repository is named `datasets/USER/NAME@BRANCH`."""
+        path = unquote(self.path.partition("?")[0])
+        listing = re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)(?:/revision/(.+))?", path)
+        place = re.fullmatch(r"/(datasets/[^/]+/[^/]+)/resolve/(main|branch-\w+)/(.+)", path)
+        repositories = self.server.repositories
+        if listing is not None:
+            branch = "main" if listing[2] is None else "branch-" + listing[2].rpartition("/")[2]
+            files = repositories.get(f"{listing[1]}@{branch}")
+            if files is None:
+                return self._answer(401, X_Error_Code="RepoNotFound", X_Error_Message="no such one")
+            siblings = [{"rfilename": name} for name in files]
+            name = listing[1].removeprefix("datasets/")
+            return self._answer(200, {"id": name, "sha": branch, "siblings": siblings})
+        content = repositories[f"{place[1]}@{place[2]}"][place[3]]
         tag = hashlib.sha1(content).hexdigest()
         return self._answer(200, content, ETag=f'"{tag}"', X_Repo_Commit=tag)
 
