@@ -1,23 +1,32 @@
-"""Captioned images that a run trains on: the built-in scenes, with what they hold in words."""
+"""Captioned images that a run trains on: built-in scenes, WebDataset's shards, or a table."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from crate_interp.data.image_files import opened_image
 from crate_interp.data.scene_captions import caption_vocabulary, write_caption
-from crate_interp.data.vocabulary import Vocabulary
-from crate_interp.errors import InputError
+from crate_interp.data.vocabulary import Vocabulary, WordVocabulary, read_vocabulary
+from crate_interp.errors import InputError, shorten
+from crate_interp.training.caption_readers import CaptionReader, CaptionShards, CaptionTable
 from crate_interp.training.data import HELD_OUT, TRAINING, Scenes, TrainingData
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.sources import describe_data
 
 __all__ = ["CaptionData", "open_caption_data"]
 
+_logger = logging.getLogger(__name__)
+
 _CAPTIONS = 3  # stream of random numbers, beside those of the scenes
+_TEXT = ("utf-8", "surrogateescape")  # names of files need not be text
 
 
 class CaptionedScenes(Scenes):
@@ -29,6 +38,40 @@ class CaptionedScenes(Scenes):
         scene = self.draw(index)
         rng = np.random.default_rng([_CAPTIONS, self._recipe.seed, index])
         return (Image.fromarray(scene.image), write_caption(scene.labels_by_size, rng)), -1
+
+
+class CaptionedPictures:
+    """Images of a reader, each with its caption; unreadable ones are named, not skipped silently.
+
+    Args:
+        recipe: Recipe, which names the data and says what an unreadable image does.
+        reader: Reader of the images and the captions.
+    """
+
+    classes: tuple[str, ...] = ()
+    endless = False
+
+    def __init__(self, recipe: Recipe, reader: CaptionReader) -> None:
+        self._recipe, self.reader = recipe, reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[tuple[Image.Image, str], int]:
+        for number in (at % len(self) for at in range(index, index + len(self))):
+            try:
+                with self.reader.image(number) as file, opened_image(file, "") as opened:
+                    image = opened.convert("RGB")
+            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
+                name = f"{describe_data(self._recipe)}: {self.reader.path(number)}"
+                if self._recipe.on_error == "raise":
+                    raise InputError(
+                        f"{name}: not a readable image ({error}); on_error: skip goes on"
+                    ) from error
+                _logger.warning("%s: skipped, not a readable image (%s)", name, error)
+                continue
+            return (image, self.reader.caption(number)), -1
+        raise InputError(f"{describe_data(self._recipe)}: no image can be read")
 
 
 @dataclass(frozen=True)
@@ -44,6 +87,16 @@ class CaptionData(TrainingData):
 
     vocabulary: Vocabulary
 
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """Number of pictures, and the SHA-256 of their names and the vocabulary; `None`: scenes."""
+        if not isinstance(self.training, CaptionedPictures):
+            return None
+        digest = hashlib.sha256(str(self.vocabulary.record).encode(errors="surrogatepass"))
+        for index in range(len(self.training)):
+            digest.update(f"\n{self.training.reader.path(index)}".encode(*_TEXT))
+        return {"pictures": len(self.training), "names_sha256": digest.hexdigest()}
+
 
 def open_caption_data(recipe: Recipe, embedding: int) -> CaptionData:
     """Open the captioned images of a recipe.
@@ -53,14 +106,50 @@ def open_caption_data(recipe: Recipe, embedding: int) -> CaptionData:
         embedding: Number of dimensions that images and texts share.
 
     Raises:
-        InputError: The data have no captions.
+        InputError: The data have no captions or cannot be read, or the recipe asks for what
+            captioned images do not have.
     """
-    if recipe.data != "scenes":
+    if recipe.data == "scenes":
+        return _open_scenes(recipe, embedding)
+    reader = _open_reader(recipe)
+    for key in ("validation_split", "held_out", "exclude"):
+        if getattr(recipe, key) is not None:
+            raise InputError(
+                f"{key}: captioned images have no classes to validate by, and all are trained on: "
+                f"expected null, found {shorten(getattr(recipe, key))}"
+            )
+    if len(reader) < recipe.batch_size:
         raise InputError(
-            f"data: expected scenes, which alone have captions, found {describe_data(recipe)}"
+            f"{describe_data(recipe)}: {len(reader)} images are fewer than batch_size "
+            f"{recipe.batch_size}"
+        )
+    if recipe.tokenizer is None:
+        vocabulary: Vocabulary = WordVocabulary.of(map(reader.caption, range(len(reader))))
+    else:
+        vocabulary = read_vocabulary(recipe.tokenizer)
+    return CaptionData(CaptionedPictures(recipe, reader), None, embedding, vocabulary)
+
+
+def _open_scenes(recipe: Recipe, embedding: int) -> CaptionData:
+    if recipe.tokenizer is not None:
+        raise InputError(
+            "tokenizer: captions of scenes have a vocabulary of their own: expected null, found "
+            f"{shorten(recipe.tokenizer)}"
         )
     training = CaptionedScenes(recipe, TRAINING, (recipe.steps or 0) * recipe.batch_size)
     validation = None
     if recipe.validation_split is not None:
         validation = Scenes(recipe, HELD_OUT, recipe.validation_scenes)
     return CaptionData(training, validation, embedding, caption_vocabulary())
+
+
+def _open_reader(recipe: Recipe) -> CaptionReader:
+    data, root = recipe.data, Path(recipe.data_root or "")
+    if isinstance(data, str) and data.lower().endswith((".csv", ".tsv")):
+        return CaptionTable(root / data)
+    if isinstance(data, str) and data.lower().startswith("wds/"):
+        return CaptionShards(root / data.partition("/")[2], recipe.train_split)
+    raise InputError(
+        "data: expected scenes, wds/FOLDER of shards, or a .csv or .tsv file, which have "
+        f"captions, found {describe_data(recipe)}"
+    )

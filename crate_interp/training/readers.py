@@ -83,7 +83,7 @@ def open_reader(source: Source, root: str | None, part: str, only: bool = True) 
             "expected a folder, a tar file, wds/FOLDER, torch/NAME or hfds/NAME"
         )
     if kind == "wds":
-        return _open_shards(Path(root or "", name), part, arguments)
+        return ShardReader(Path(root or "", name), part, **arguments)
     if kind == "torch" and name.lower() in TORCHVISION:
         dataset = getattr(torchvision.datasets, TORCHVISION[name.lower()])
         return DatasetReader(dataset(root, split=part, **arguments), source.data, part)
@@ -100,20 +100,6 @@ def open_reader(source: Source, root: str | None, part: str, only: bool = True) 
     if not only and not (folder / part).is_dir():
         raise InputError(f"expected a folder {part!r} in {folder}, found {_entries_of(folder)}")
     return FolderReader(folder, part, **arguments)
-
-
-def _open_shards(folder: Path, pattern: str, arguments: dict[str, Any]) -> ShardReader:
-    if not folder.is_dir():
-        raise InputError(
-            f"no folder {folder}; the names of the shards in it belong in train_split and "
-            "validation_split"
-        )
-    if not pattern.endswith(".tar"):
-        raise InputError(
-            f"expected the names of shards in {folder}, for instance "
-            f"train-{{0000..0010}}.tar, found {pattern!r}"
-        )
-    return ShardReader(folder, pattern, **arguments)
 
 
 class FolderReader:

@@ -37,7 +37,7 @@ __all__ = ["Recipe"]
 # Metadata of the keys that one objective alone has.
 _CLASSIFICATION = {"task": "classification"}
 _RECONSTRUCTION = {"task": "reconstruction"}
-_LANGUAGE = {"task": "language"}
+_TEXTS = {"task": "language or contrastive"}
 _CONTRASTIVE = {"task": "contrastive"}
 
 
@@ -59,9 +59,9 @@ class Recipe:
         mask_ratio: Share of the patches that reconstruction hides.
         normalised_target: Whether reconstruction predicts each patch less its mean and over its
             standard deviation.
-        tokenizer: Vocabulary of `language`: a `tokenizer.json` of the package tokenizers, by its
-            path, or a vocabulary of tiktoken by its name, `gpt2` for instance. `None`: the
-            characters of the texts.
+        tokenizer: Vocabulary of `language` and of captions: a `tokenizer.json` of the package
+            tokenizers, by its path, or a vocabulary of tiktoken by its name, `gpt2` for instance.
+            `None`: the characters of the texts, or the words of the captions.
         text_args: Sizes of the text tower of `contrastive`: `context` (tokens of a text), `width`,
             `depth`, `num_heads`, and `embedding`, the number of dimensions that images and texts
             share.
@@ -72,7 +72,9 @@ class Recipe:
             `data`, and, if need be, `classes`, `data_args` and splits of its own. Of `language`: a
             text file (`.jsonl`: a text per line, under the key `text`; `.parquet` and `.arrow`: a
             text per row), a folder of them whose splits are folders or parts of names, as in
-            `wiki.train.tokens`, or `hf:USER/NAME` of the hub.
+            `wiki.train.tokens`, or `hf:USER/NAME` of the hub. Of `contrastive`: `scenes`,
+            `wds/FOLDER` of shards with a `.txt` for each image, or a `.csv` or `.tsv` file with the
+            columns `filepath` and `title`, or `path` and `caption`.
         data_root: Folder of a named data set, and of `data` that is a relative path.
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
@@ -164,7 +166,7 @@ class Recipe:
     task: str = "classification"
     mask_ratio: Hidden = field(default=0.75, metadata=_RECONSTRUCTION)
     normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
-    tokenizer: str | None = field(default=None, metadata=_LANGUAGE)
+    tokenizer: str | None = field(default=None, metadata=_TEXTS)
     text_args: dict[str, Index] | None = field(default=None, metadata=_CONTRASTIVE)
 
     data: str | tuple[Source, ...] = "scenes"

@@ -74,7 +74,7 @@ def check_recipe(recipe: Recipe) -> None:
         )
     for option in dataclasses.fields(recipe):
         task, value = option.metadata.get("task", recipe.task), getattr(recipe, option.name)
-        if task != recipe.task and value != option.default:
+        if recipe.task not in task.split(" or ") and value != option.default:
             raise InputError(
                 f"{option.name}: is for the task {task}; expected it left out of one of "
                 f"{recipe.task}, found {shorten(value)}"

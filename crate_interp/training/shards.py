@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -21,7 +21,7 @@ from crate_interp.data.stored import read_part
 from crate_interp.data.tars import expand_braces, tar_members
 from crate_interp.errors import InputError
 
-__all__ = ["ShardReader"]
+__all__ = ["ShardReader", "find_shards", "picture_of", "samples_of"]
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
@@ -46,14 +46,11 @@ class ShardReader:
     classes: ClassVar[dict[int, str]] = {}
 
     def __init__(self, folder: Path, pattern: str, target_key: str = "label") -> None:
-        self.shards = [folder / name for name in expand_braces(pattern)]
-        missing = [str(shard) for shard in self.shards if not shard.is_file()]
-        if missing:
-            raise InputError(f"{len(missing)} of {len(self.shards)} shards missing: {missing[:3]}")
+        self.shards = find_shards(folder, pattern)
         # An array, not a list: worker processes share it instead of copying it.
         self._rows: Int64[np.ndarray, "N 4"] = np.concatenate(
             [
-                np.array([(number, *row) for row in _samples(shard, target_key)], dtype=np.int64)
+                np.array([(number, *row) for row in _labelled(shard, target_key)], dtype=np.int64)
                 for number, shard in enumerate(self.shards)
             ]
         )
@@ -86,8 +83,35 @@ class ShardReader:
         return f"{self.shards[number]}: {name}" if absolute else name
 
 
-def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
-    """Offset and size of each image of a shard, bytes, and its label."""
+def find_shards(folder: Path, pattern: str) -> list[Path]:
+    """Find shards by their names, with braces; see `expand_braces`.
+
+    Raises:
+        InputError: The folder or a shard is missing, or these are no names of shards.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"no folder {folder}; the names of the shards in it belong in train_split and "
+            "validation_split"
+        )
+    if not pattern.endswith(".tar"):
+        raise InputError(
+            f"expected the names of shards in {folder}, for instance "
+            f"train-{{0000..0010}}.tar, found {pattern!r}"
+        )
+    shards = [folder / name for name in expand_braces(pattern)]
+    missing = [str(shard) for shard in shards if not shard.is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} of {len(shards)} shards missing: {missing[:3]}")
+    return shards
+
+
+def samples_of(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Give the samples of a shard: their keys, and their files by suffix without the dot.
+
+    Raises:
+        InputError: The shard cannot be read or is empty, or a name occurs twice.
+    """
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     for member in tar_members(str(path)):
         name = _KEY.fullmatch(member.name)
@@ -96,14 +120,28 @@ def _samples(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
         files = samples.setdefault(name[1], {})
         if files.setdefault(name[2].lower(), member) is not member:
             raise InputError(f"{path}: {member.name}: occurs twice")
-    for key, files in samples.items():
-        picture = next((files[kind] for kind in PICTURES if kind in files), None)
-        if picture is None:
-            kinds = ", ".join(files)
-            raise InputError(f"{path}: {key}: no image, found {kinds}")
-        yield picture.offset_data, picture.size, _label(path, key, files, target_key)
     if not samples:
         raise InputError(f"{path}: no images")
+    yield from samples.items()
+
+
+def picture_of(path: Path, key: str, files: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo:
+    """Choose the image of a sample.
+
+    Raises:
+        InputError: It has none.
+    """
+    picture = next((files[kind] for kind in PICTURES if kind in files), None)
+    if picture is None:
+        raise InputError(f"{path}: {key}: no image, found {', '.join(files)}")
+    return picture
+
+
+def _labelled(path: Path, target_key: str) -> Iterator[tuple[int, int, int]]:
+    """Offset and size of each image of a shard, bytes, and its label."""
+    for key, files in samples_of(path):
+        picture = picture_of(path, key, files)
+        yield picture.offset_data, picture.size, _label(path, key, files, target_key)
 
 
 def _label(path: Path, key: str, files: dict[str, tarfile.TarInfo], target_key: str) -> int:
