@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,8 @@ def _small_sizes(whole: nn.Module) -> dict[str, Any]:
     keys: list[Any] = [
         getattr(getattr(block, "attn", None), "num_kv_heads", None) for block in blocks
     ]
-    if None not in keys:  # a number for each block of the whole model; one for all is taken as well
+    # A number for each block of the whole model, where the model takes it; one for all will do.
+    if None not in keys and "num_kv_heads" in signature(type(whole)).parameters:
         sizes["num_kv_heads"] = min(keys)
     return sizes
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.models.anatomy import anatomy_of
-from crate_interp.models.backbones import blocks_of
+from crate_interp.models.backbones import blocks_of, trunk_of
 
 __all__ = ["check_classifier", "choose_classes", "head_input", "scores_from"]
 
@@ -70,10 +70,8 @@ def head_input(model: nn.Module, tokens: Float[Tensor, "B N D"]) -> Float[Tensor
         InputError: The model pools no tokens, as autoencoders do not.
     """
     vit: Any = model
-    if not hasattr(vit, "forward_head") or not hasattr(vit, "norm"):
-        raise InputError(f"{type(model).__name__}: expected a model with a head, found none")
     parameter = next(model.parameters())
-    pooled: Tensor = vit.forward_head(vit.norm(tokens.to(parameter)), pre_logits=True)
+    pooled: Tensor = vit.forward_head(_leaving_trunk(vit, tokens.to(parameter)), pre_logits=True)
     return pooled
 
 
@@ -93,7 +91,8 @@ def scores_from(
             blocks with rotary position need it.
 
     Raises:
-        InputError: As `check_classifier`; arguments of a block that needs them are missing.
+        InputError: As `check_classifier`; arguments of a block that needs them are missing; a head
+            that reads no tokens, as that of SAM.
     """
     check_classifier(model)
     arguments = arguments or {}
@@ -106,5 +105,15 @@ def scores_from(
             )
         tokens = module(tokens, **arguments.get(number, {}))
     vit: Any = model
-    scores: Tensor = vit.forward_head(vit.norm(tokens))
+    scores: Tensor = vit.forward_head(_leaving_trunk(vit, tokens))
     return scores
+
+
+def _leaving_trunk(vit: Any, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    """Tokens as the head gets them; a classifier around an encoder has a norm in its head."""
+    trunk: Any = trunk_of(vit)
+    needed = ("forward_head", "head", *(["norm"] if trunk is vit else []))
+    if not all(hasattr(vit, name) for name in needed):
+        raise InputError(f"{type(vit).__name__}: expected a model with a head, found none")
+    normalised: Tensor = trunk.norm(tokens) if hasattr(trunk, "norm") else tokens
+    return normalised

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from inspect import signature
 from numbers import Integral
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from crate_interp.hooks.own_passes import hooked, original_of, uncompiled
 from crate_interp.hooks.resolution import grid_size_of
 from crate_interp.hooks.sites import Site, available_sites, blocks_of
 from crate_interp.models.anatomy import DERIVED, Heads, Part, Place, anatomy_of
-from crate_interp.models.backbones import embedding_of, has_class_token
+from crate_interp.models.backbones import embedding_of, has_class_token, prefix_tokens_of
 from crate_interp.structures import Activations, AttentionTerms
 
 __all__ = ["Recorder", "record"]
@@ -69,7 +70,7 @@ class Recorder:
         return Activations(
             tensors={key: self._tensors[key] for key in keys},
             num_blocks=len(blocks),
-            num_prefix_tokens=int(getattr(self._model, "num_prefix_tokens", 0)),
+            num_prefix_tokens=prefix_tokens_of(self._model),
             grid_hw=self._grid_hw,
             num_heads=None if heads is None else heads.num_heads,
             arguments=dict(self._arguments),
@@ -139,16 +140,16 @@ class Recorder:
     ) -> None:
         module = block.get_submodule(place.path)
         if place.enters:
-            self._hook(module, lambda _, args, kwargs: keep(args[0], kwargs), before=True)
+            self._hook(module, lambda *call: keep(call[1][0], _by_name(*call)), before=True)
         else:
-            self._hook(module, lambda _, __, kwargs, output: keep(output, kwargs))
+            self._hook(module, lambda *call: keep(call[-1], _by_name(*call[:-1])))
 
     def _hook_arguments(self) -> None:
         for number, block in enumerate(blocks_of(self._model)):
             heads = anatomy_of(block).heads
             if heads is not None and heads.arguments:
                 keep = partial(self._keep_arguments, heads.arguments, number)
-                self._hook(block, lambda _, __, kwargs, keep=keep: keep(kwargs), before=True)
+                self._hook(block, lambda *call, keep=keep: keep(_by_name(*call)), before=True)
 
     def _start(self, embedding: nn.Module, args: tuple[Tensor], _: Any, __: Tensor) -> None:
         self._tensors.clear()
@@ -193,8 +194,15 @@ class Recorder:
         }
 
 
-def _refuse_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if len(args) > 1 or kwargs.get("attn_mask") is not None or kwargs.get("is_causal"):
+def _by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call but the first, by their names; Gemma's rotary position has no keyword."""
+    names = list(signature(type(module).forward).parameters)[2:] if args[1:] else ()
+    return {**dict(zip(names, args[1:], strict=False)), **kwargs}
+
+
+def _refuse_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    arguments = _by_name(module, args, kwargs)
+    if arguments.get("attn_mask") is not None or arguments.get("is_causal"):
         raise InputError("attention with a mask cannot be recorded")
 
 

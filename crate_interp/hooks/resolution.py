@@ -19,6 +19,7 @@ from crate_interp.models.backbones import (
     has_absolute_positions,
     has_stem,
     patch_grid_of,
+    projection_of,
     relative_positions,
     takes_any_grid,
 )
@@ -56,7 +57,7 @@ def check_stride(model: Any, stride: int) -> None:
     patch_embed = embedding_of(model)
     if has_stem(patch_embed):
         raise InputError(f"stride {stride}: the patches of a model with a stem cannot overlap")
-    if not hasattr(patch_embed.proj, "stride"):
+    if not hasattr(projection_of(patch_embed), "stride"):
         raise InputError(f"stride {stride}: patches that a linear layer projects cannot overlap")
     patch_hw = patch_embed.patch_size
     if not 1 <= stride <= min(patch_hw):

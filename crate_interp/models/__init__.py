@@ -2,7 +2,7 @@
 
 import timm.models  # noqa: F401  (first: what it makes us register needs this room importable)
 
-from crate_interp.models import timm_blocks  # noqa: F401  (fills the tables of anatomy)
+from crate_interp.models import gemma_blocks, timm_blocks  # noqa: F401  (fill tables of anatomy)
 
 # isort: split
 from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (registers the timm models)

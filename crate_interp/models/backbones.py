@@ -27,27 +27,50 @@ __all__ = [
     "lacking_in",
     "patch_grid_of",
     "patch_hw_of",
+    "prefix_tokens_of",
+    "projection_of",
     "relative_positions",
     "takes_any_grid",
+    "trunk_of",
+    "without_projector",
 ]
 
 
 Backbone = VisionTransformer | Eva
 """Classes of timm that everything here can look into; EVA and DINOv3 are of class `Eva`."""
 
-# Classes of timm that resample their positions by themselves; by name, as older releases lack some.
-_OF_ANY_GRID = {"NaFlexVit", "VisionTransformerSAM"}
+# Vision encoders of language models; by name, as older releases of timm lack some. Each has a
+# classifier around it in timm, too, which keeps it in `encoder`.
+_ENCODERS = {"DeepseekVitEncoder", "Gemma4VitEncoder", "Qwen3VitEncoder"}
+# Classes of timm that resample their positions by themselves.
+_OF_ANY_GRID = {"NaFlexVit", "VisionTransformerSAM", *_ENCODERS}
+
+
+def trunk_of(model: nn.Module) -> nn.Module:
+    """The module that holds embedding and blocks: the model, or the encoder in a classifier."""
+    encoder: nn.Module = getattr(model, "encoder", model)
+    return encoder if type(encoder).__name__ in _ENCODERS else model
+
+
+def without_projector(model: nn.Module) -> dict[str, str]:
+    """Give the argument that leaves out the projector to words which encoders have at their end.
+
+    It joins neighbouring patches, and so refuses most grids; no block is behind it.
+    """
+    if type(trunk_of(model)).__name__ not in _ENCODERS:
+        return {}
+    return {"global_pool" if trunk_of(model) is model else "encoder_pool": ""}
 
 
 def is_backbone(model: nn.Module) -> TypeGuard[Backbone]:
     """Whether a model is a `Backbone`, or of another class with the same parts."""
-    blocks = getattr(model, "blocks", None)
+    blocks = getattr(trunk_of(model), "blocks", None)
     return isinstance(blocks, (nn.Sequential, nn.ModuleList)) and takes_any_grid(model)
 
 
 def lacking_in(model: nn.Module) -> str:
     """Say in one line what a model lacks to be a backbone, by its parts; empty if it is one."""
-    blocks = getattr(model, "blocks", None)
+    blocks = getattr(trunk_of(model), "blocks", None)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)):
         return "no blocks that all see one grid of patches"
     if not hasattr(embedding_of(model), "patch_size"):
@@ -68,7 +91,7 @@ def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
     Raises:
         InputError: The model has none.
     """
-    blocks = getattr(model, "blocks", None)
+    blocks = getattr(trunk_of(model), "blocks", None)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or embedding_of(model) is None:
         raise InputError(
             f"expected a vision transformer with `patch_embed` and `blocks`, found "
@@ -80,7 +103,7 @@ def blocks_of(model: nn.Module) -> nn.Sequential | nn.ModuleList:
 def embedding_of(model: nn.Module) -> Any:
     """The submodule that makes tokens of the input, patches of images or words of texts, if any."""
     names = ("patch_embed", "embeds", "token_embedding")  # `embeds` is NaFlexViT's
-    found = (getattr(model, name, None) for name in names)
+    found = (getattr(trunk_of(model), name, None) for name in names)
     return next((embedding for embedding in found if embedding is not None), None)
 
 
@@ -88,6 +111,11 @@ def has_class_token(model: nn.Module) -> bool:
     """Whether the first token of a model is a class token, the model's own or its embedding's."""
     parts = (model, embedding_of(model))
     return any(getattr(part, "cls_token", None) is not None for part in parts)
+
+
+def prefix_tokens_of(model: nn.Module) -> int:
+    """Number of tokens before the patches: class, distillation and register tokens."""
+    return int(getattr(trunk_of(model), "num_prefix_tokens", 0))
 
 
 def input_hw_of(model: Any) -> tuple[int, int]:
@@ -99,15 +127,16 @@ def input_hw_of(model: Any) -> tuple[int, int]:
 def takes_any_grid(model: Any) -> bool:
     """Whether a model with blocks can resample its positions to the patch grid of an image.
 
-    timm's `VisionTransformer`, `Eva`, NaFlexViT and SAM can, and models whose positions are
-    relative alone.
+    timm's `VisionTransformer`, `Eva`, NaFlexViT, SAM and encoders of language models can, and
+    models whose positions are relative alone.
     """
     embedding = embedding_of(model)
+    patch_size = getattr(embedding, "patch_size", None)
     return (
         has_absolute_positions(model)
-        or any(kind.__name__ in _OF_ANY_GRID for kind in type(model).__mro__)
+        or any(kind.__name__ in _OF_ANY_GRID for kind in type(trunk_of(model)).__mro__)
         or bool(relative_positions(model))
-    ) and all(hasattr(embedding, name) for name in ("patch_size", "proj"))
+    ) and all(part is not None for part in (patch_size, projection_of(embedding)))
 
 
 def has_absolute_positions(model: Any) -> bool:
@@ -169,13 +198,19 @@ def patch_hw_of(patch_embed: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def projection_of(patch_embed: Any) -> Any:
+    """The layer that makes a token of a patch, if any; Gemma's has a name of its own."""
+    return getattr(patch_embed, "proj", getattr(patch_embed, "input_proj", None))
+
+
 def patch_grid_of(patch_embed: Any, input_hw: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of patch tokens for an input of `input_hw` pixels."""
     if has_stem(patch_embed):
         rows, columns = patch_embed.dynamic_feat_size(input_hw)
         return int(rows), int(columns)
     pads = getattr(patch_embed, "dynamic_img_pad", False)
-    strides = getattr(patch_embed.proj, "stride", patch_embed.patch_size)  # none of a linear layer
+    # A linear layer has no stride.
+    strides = getattr(projection_of(patch_embed), "stride", patch_embed.patch_size)
     rows, columns = (
         (size + (-size % patch if pads else 0) - patch) // stride + 1
         for size, patch, stride in zip(input_hw, patch_embed.patch_size, strides, strict=True)

@@ -32,7 +32,7 @@ from crate_interp.models.anatomy import (
 )
 from crate_interp.structures import AttentionTerms
 
-__all__: list[str] = []
+__all__ = ["refuse_dictionary"]
 
 # Blocks that normalise what attention and MLP write, not what they read.
 _POST_NORM = (
@@ -169,12 +169,13 @@ def _neurons(block: Any, mlp: Any, last: str = "fc2") -> Atoms:
         Site.NEURONS,
         layer.in_features,
         Place(f"mlp.{last}", enters=True),
-        _refuse_dictionary if type(block) in _POST_NORM else dictionary,
+        refuse_dictionary if type(block) in _POST_NORM else dictionary,
         rectified=type(mlp) is Mlp,
     )
 
 
-def _refuse_dictionary() -> NoReturn:
+def refuse_dictionary() -> NoReturn:
+    """Say why a block that normalises what its MLP writes has no dictionary of neurons."""
     raise InputError(
         "expected a block that adds what its MLP writes, found one that normalises it first: a "
         "neuron adds no vector of its own"

@@ -17,7 +17,7 @@ from crate_interp.data import ImageSet, built_in_name, open_coco, open_images
 from crate_interp.errors import InputError
 from crate_interp.hooks import Observer, Site, default_feature, record
 from crate_interp.models import has_fast_bfloat16
-from crate_interp.models.backbones import Backbone
+from crate_interp.models.backbones import Backbone, prefix_tokens_of
 from crate_interp.models.memory import usable_memory
 from crate_interp.options.choices import BatchSize, Feature, Precision, PrecisionChoice
 from crate_interp.runs.options import FeatureOptions, ImageOptions, ModelOptions, WeightsOptions
@@ -129,7 +129,7 @@ def batch_size_of(asked: BatchSize, observer: Observer) -> int:
         memory = torch.cuda.get_device_properties(device).total_memory
         bytes_per_token = 4 * _NUMBERS_PER_TOKEN * model.embed_dim
         tokens = min(tokens, int(memory * _MEMORY_SHARE) // bytes_per_token)
-    return max(1, tokens // (rows * columns + int(model.num_prefix_tokens)))
+    return max(1, tokens // (rows * columns + prefix_tokens_of(model)))
 
 
 def precision_of(asked: PrecisionChoice, device: torch.device) -> Precision:

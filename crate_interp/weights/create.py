@@ -13,6 +13,8 @@ from crate_interp.models.backbones import (
     embedding_of,
     has_absolute_positions,
     is_backbone,
+    lacking_in,
+    without_projector,
 )
 from crate_interp.models.memory import usable_memory
 from crate_interp.weights.model_arguments import check_arguments
@@ -75,7 +77,8 @@ def create_on_meta(name: ModelName, **timm_arguments: Any) -> Backbone:
         raise InputError(
             f"{name} is a {type(model).__name__}; expected CRATE, CRATE-alpha, or another model of "
             "timm's VisionTransformer or Eva class (ViT, DeiT, DINO, DINOv2, DINOv3, CLIP, MAE, "
-            "SigLIP, EVA), or its BEiT and ViTs of relative positions"
+            "SigLIP, EVA), or its BEiT and ViTs of relative positions; this one has "
+            f"{lacking_in(model)}"
         )
     patches = embedding_of(model)
     grid = getattr(patches, "grid_size", None)
@@ -99,17 +102,17 @@ def parameters_of(model: torch.nn.Module) -> int:
 
 def _defaults_of(model: torch.nn.Module) -> dict[str, Any]:
     # Models whose positions are relative alone have no such argument.
-    return {"dynamic_img_size": True} if has_absolute_positions(model) else {}
+    return {"dynamic_img_size": True} if has_absolute_positions(model) else without_projector(model)
 
 
 def _create_again(
     model: Backbone, name: ModelName, timm_arguments: dict[str, Any], error: Exception
 ) -> Any:
     """Make a backbone without the argument that its class lacks, or say what timm refused."""
+    arguments = {**_defaults_of(model), **timm_arguments}
     try:
-        if not _defaults_of(model):
-            return timm.create_model(str(name), **timm_arguments)
+        if not has_absolute_positions(model):
+            return timm.create_model(str(name), **arguments)
     except TIMM_REFUSALS as again:
         error = again
-    arguments = {**_defaults_of(model), **timm_arguments}
     raise InputError(f"{name} cannot be made with {arguments}: {error}") from error

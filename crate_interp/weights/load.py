@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
 from crate_interp.files import is_file
@@ -232,7 +233,8 @@ def names_a_file(name: Pathlike) -> bool:
 def _refuse_another_size(model: Backbone, checkpoint: Checkpoint) -> None:
     """Refuse a file that a model is far too large for, before there is memory for the model."""
     there = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
-    needed = parameters_of(model) - parameters_of(model.get_classifier())
+    get_head = getattr(model, "get_classifier", nn.Identity)  # encoders have none
+    needed = parameters_of(model) - parameters_of(get_head())
     if needed > 2 * there + _MOST_BEYOND_THE_FILE:
         raise CheckpointError(
             f"{checkpoint.path}: expected the {needed} weights of {type(model).__name__}, "

@@ -27,10 +27,10 @@ __all__ = [
 VIT_MODULES = (  # where timm keeps its backbones of our kind
     *("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos"),
     *("vision_transformer_hybrid", "vision_transformer_sam", "vitamin", "naflexvit"),
+    *("deepseek_vit", "gemma4_vit", "qwen3_vit"),
 )
-_ALIKE_MODULES = (  # and transformers that are not, or not yet
-    *("deepseek_vit", "gemma4_vit", "qwen3_vit", "cait", "convit", "crossvit"),
-    *("tnt", "volo", "xcit", "hiera"),
+_ALIKE_MODULES = (  # and transformers that are not
+    *("cait", "convit", "crossvit", "tnt", "volo", "xcit", "hiera"),
 )
 
 

@@ -25,6 +25,7 @@ NAMES = [
     *("vit_small_patch16_dinov3", "eva02_tiny_patch14_224", "vit_pe_core_tiny_patch16_384"),
     *("beit_base_patch16_224", "test_vit_relpos", "samvit_base_patch16_224"),
     *("naflexvit_base_patch16_gap", "naflexvit_base_patch16_radio_v3"),
+    *("qwen3_vit_88m_enc", "gemma4_vit_167m"),
 ]
 LACKING = {
     "resnet18": "no blocks that all see one grid of patches",

@@ -20,7 +20,13 @@ from crate_interp.hooks import (
 )
 from crate_interp.hooks.resolution import check_stride
 from crate_interp.models.anatomy import anatomy_of
-from crate_interp.models.backbones import blocks_of, embedding_of, has_class_token, patch_hw_of
+from crate_interp.models.backbones import (
+    blocks_of,
+    embedding_of,
+    has_class_token,
+    patch_hw_of,
+    prefix_tokens_of,
+)
 
 # timm 1.0.31 resamples tables of relative positions in a way that PyTorch warns of.
 pytestmark = [
@@ -55,9 +61,12 @@ STRUCTURES = {
     "naflexvit_base_patch16_parfac_gap": SIZES,
     "naflexvit_base_patch16_siglip": SIZES | {"rope_type": "axial"},
     "naflexvit_base_patch16_radio_v3": SIZES,
+    "deepseek_vit_412m": SIZES,
+    "qwen3_vit_88m": SIZES,
+    "gemma4_vit_167m": SIZES | {"head_dim": 12, "intermediate_size": 80, "num_kv_heads": 1},
 }
 POST_NORM = {"vit_base_patch16_rpn_224", "vit_relpos_base_patch16_rpn_224"}
-POST_NORM |= {"eva02_enormous_patch14_clip_224"}
+POST_NORM |= {"eva02_enormous_patch14_clip_224", "gemma4_vit_167m"}
 RELATIVE = [name for name in STRUCTURES if "relpos" in name or name.startswith("beit")]
 
 
@@ -74,6 +83,9 @@ def made(name, **extra):
     model = timm.create_model(name, **STRUCTURES[name], **extra).eval().double()
     for parameter in model.parameters():  # away from the initial zeros and ones
         parameter.data += 0.1 * torch.randn_like(parameter)
+    for bound, buffer in model.named_buffers():  # that clip what enters and leaves Gemma's layers
+        if bound.endswith(("_min", "_max")):
+            buffer.fill_(-0.3 if bound.endswith("_min") else 0.3)
     model.name = name
     return model.requires_grad_(False)
 
@@ -121,7 +133,7 @@ def test_attention_is_what_the_model_multiplies_out(model):
     torch.testing.assert_close(found["attention", -1], expected)
     rows = torch.cat([part for _, part in attention_chunks(found, rows=4)], dim=2)
     torch.testing.assert_close(rows.double(), expected, rtol=1e-4, atol=1e-5)
-    prefix = model.num_prefix_tokens
+    prefix = prefix_tokens_of(model)
     of_patch = attention_map(found, patch=(1, 2)).double().flatten(2)
     token = prefix + 1 * 5 + 2
     torch.testing.assert_close(of_patch, expected[:, :, token, prefix:], rtol=1e-4, atol=1e-5)
@@ -140,11 +152,13 @@ def test_a_silenced_unit_is_one_that_is_not_read(model, site):
     with intervene(model, {Target(site, -1, unit): ZeroEdit()}), any_resolution(model):
         found = model(pixels)
     deaf = deepcopy(model)
-    block = deaf.blocks[-1]
+    block = blocks_of(deaf)[-1]
     weights = {
         "heads": ["attn.proj", "attn_out_proj", "attns.1.attn.proj", "out_proj"],
         "neurons": ["mlp.fc2", "mlp.w2", "mlp_out_proj", "ffns.1.mlp.fc2", "out_proj"],
     }
+    weights["heads"].append("attn.o_proj.linear")
+    weights["neurons"].append("mlp.down_proj.linear")
     layers = dict(block.named_modules())
     layer = next(layers[path] for path in weights[site] if isinstance(layers.get(path), nn.Linear))
     width = 1 if site == "neurons" else anatomy_width(model)
@@ -159,7 +173,7 @@ def test_a_silenced_unit_is_one_that_is_not_read(model, site):
 
 
 def anatomy_width(model):
-    return anatomy_of(model.blocks[-1]).heads.head_dim
+    return anatomy_of(blocks_of(model)[-1]).heads.head_dim
 
 
 def test_neurons_write_their_vectors(model):

@@ -11,6 +11,7 @@ import numpy as np
 
 from crate_interp import analysis, visualization
 from crate_interp.commands.attention_figure import AttendedImage, AttentionFigure, note_of
+from crate_interp.models.backbones import prefix_tokens_of
 from crate_interp.runs.outputs import Conclusion, Drawing, Output, Table
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def _outputs(run: Run) -> Iterator[Output]:
     geometry = run.observer.geometry(run.observer.input_hw)
     spacing_hw = geometry.stride_hw or geometry.patch_hw
     patches = geometry.grid_hw[0] * geometry.grid_hw[1]
-    model: Any = run.observer.model
+    prefix = prefix_tokens_of(run.observer.model)
     measured = {key: np.stack([entry[key] for entry in run.entries]) for key in MEASURED}
     uniform = analysis.uniform_distance(geometry.grid_hw, spacing_hw)
     figure = visualization.attention_curves(
         **measured,
-        uniform=(uniform, log(patches + model.num_prefix_tokens), log(patches)),
+        uniform=(uniform, log(patches + prefix), log(patches)),
         note=note_of(
             run,
             f"mean over images: {len(run.entries)}",

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from crate_interp.errors import CheckpointError
+from crate_interp.models.backbones import trunk_of
 from crate_interp.weights.create import TIMM_REFUSALS
 from crate_interp.weights.layout import LAYOUTS, Layout, Rule, Way, register_layout, unknown_layout
 from crate_interp.weights.resampling import resample
@@ -20,8 +21,11 @@ def _conversion_of(model: Any) -> Callable[[dict[str, Tensor], Any], dict[str, T
     """The function that timm has beside the class of a model, if it is timm's."""
     if not type(model).__module__.startswith("timm."):
         return None
+    # Beside the encoders of language models there are two, for the encoder and its classifier.
+    part = "encoder" if trunk_of(model) is model else "classifier"
+    names = ("checkpoint_filter_fn", f"checkpoint_filter_fn_{part}")
     modules = (vars(sys.modules[kind.__module__]) for kind in type(model).__mro__)
-    return next((m["checkpoint_filter_fn"] for m in modules if "checkpoint_filter_fn" in m), None)
+    return next((module[name] for module in modules for name in names if name in module), None)
 
 
 def _fit(tensors: dict[str, Tensor], model: Any, way: Way) -> dict[str, Tensor]:
