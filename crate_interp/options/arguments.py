@@ -79,10 +79,11 @@ def _listing(program: str, description: str, table: Mapping[str, Listed]) -> _Pa
     groups: dict[str, list[str]] = {}
     for name, entry in table.items():
         groups.setdefault(entry.group, []).append(f"  {name:{width}}  {entry.summary}")
+    lines = [description, *(line for name, own in groups.items() for line in (f"{name}:", *own))]
+    usage = f"{program} [--version] COMMAND [options]; {program} COMMAND --help"
     return _Parser(
         program,
-        f"{program} [--version] COMMAND [options]; {program} COMMAND --help\n{description}",
-        epilog="\n".join("\n".join([f"{group}:", *own]) for group, own in groups.items()),
+        "\n".join([usage, *lines]).replace("%", "%%"),  # no epilog, before which a line is empty
         add_help=False,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,0 +1,81 @@
+"""A page in the browser for looking into models with one's own pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from crate_interp.errors import InputError
+from crate_interp.options import Range, check_ranges, option
+from crate_interp.options.ranges import Side
+from crate_interp.runs.command import Command
+from crate_interp.runs.options import PLACES, ModelOptions
+
+if TYPE_CHECKING:
+    from crate_interp.explorer.explorer import Explorer
+
+__all__ = ["Explore"]
+
+Port = Annotated[int, Range(1, 65_535)]
+Megabytes = Annotated[float, Range(0, 1000, (0,))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explore(Command):
+    """Look at pictures in the browser, live.
+
+    The page shows what models do with a picture: attention, masks, components, atoms. It needs the
+    extra app, and no network.
+    """
+
+    group: ClassVar[str] = "look inside"
+
+    model: list[str] = option(
+        "models that the page offers: names or files; see `models`",
+        ["photo", "vit_photo", "demo"],
+        several=str,
+    )
+    images: list[str] = option(
+        f"pictures that the page offers beside the built-in sets: {PLACES}",
+        [],
+        several=str,
+        metavar="PATH",
+    )
+    atlas: Path | None = option("folder of an atlas, made by `atlas`, for the view of atoms", None)
+    size: Side | None = option("side of the models' input (default: each model's own)", None)
+    device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
+    host: str = option("address to listen at; 0.0.0.0 for the whole network", "127.0.0.1")
+    port: Port | None = option("port (default: the first free one from 7860)", None)
+    most_megabytes: Megabytes = option("largest picture that may be uploaded, 10^6 bytes", 20.0)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.model:
+            raise InputError("model: expected one or more, found none")
+
+    def run(self) -> int:
+        """Serve the page until Ctrl-C.
+
+        Raises:
+            InputError: gradio is not installed; a model, the pictures or the atlas cannot be had,
+                or the port is taken.
+        """
+        from crate_interp.explorer.serve import launch
+
+        def tell(address: str) -> None:
+            print(f"{address} (Ctrl-C ends it)", flush=True)
+
+        launch(self.explorer(), self.host, self.port, round(self.most_megabytes * 1e6), tell)
+        return 0
+
+    def explorer(self) -> Explorer:
+        """Gather models, pictures and atlas."""
+        from crate_interp.explorer.explorer import Explorer
+        from crate_interp.explorer.models import Models
+        from crate_interp.explorer.pictures import Pictures
+
+        options = [
+            ModelOptions(model=name, size=self.size, device=self.device) for name in self.model
+        ]
+        return Explorer(Models(options), Pictures(self.images))

@@ -1,0 +1,141 @@
+"""What a page asks: views of pictures by models, without anything that draws the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from crate_interp.errors import InputError
+from crate_interp.explorer.controls import Control, Sizes, controls_of, view_of
+from crate_interp.explorer.models import SIZES, Models
+from crate_interp.explorer.passes import Passes
+from crate_interp.explorer.pictures import Pictures
+from crate_interp.explorer.scene import Scene, ShownAtlas
+from crate_interp.explorer.selection import Selection
+from crate_interp.explorer.view import VIEWS, Answer, View
+from crate_interp.options.numbers import pixel_of
+
+__all__ = ["Explorer"]
+
+
+@dataclass(eq=False)
+class Explorer:
+    """Models, pictures and views of a page.
+
+    Args:
+        models: The models.
+        pictures: The pictures.
+        atlas: An atlas of one of the models, if there is one.
+    """
+
+    models: Models
+    pictures: Pictures
+    atlas: ShownAtlas | None = None
+    passes: Passes = field(init=False, default_factory=Passes)
+
+    @cached_property
+    def views(self) -> dict[str, type[View]]:
+        """Views by name, in the order of the page."""
+        views = {name: VIEWS[name] for name in VIEWS.names()}
+        return dict(sorted(views.items(), key=lambda item: (item[1].place, item[0])))
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Sizes of the models, which are loaded for that."""
+        models = [self.models.get(name) for name in self.models.names()]
+        return Sizes(max(model.depth for model in models), max(model.num_heads for model in models))
+
+    @cached_property
+    def controls(self) -> dict[tuple[str, str], list[Control]]:
+        """Controls of each view and kind."""
+        return {
+            (name, kind): controls_of(own, self.sizes)
+            for name, view in self.views.items()
+            for kind, own in view.kinds().items()
+        }
+
+    @property
+    def start(self) -> Selection:
+        """What a page shows at first."""
+        view = next(iter(self.views))
+        kind = next(iter(self.views[view].kinds()))
+        picture = self.pictures.keys(self.pictures.sets()[0])[0]
+        return Selection(picture, self.models.names()[0], view, kind)
+
+    def checked(self, selection: Selection) -> Selection:
+        """Bring the options of a selection to their types, and refuse what there is not.
+
+        Raises:
+            InputError: There is no such view, model or size, or an option does not fit.
+        """
+        kinds = self._kinds(selection.view)
+        kind = selection.kind or next(iter(kinds))
+        if kind not in kinds:
+            raise InputError(f"kind: expected one of {', '.join(kinds)}")
+        controls = {control.name: control for control in self.controls[selection.view, kind]}
+        for name in selection.options:
+            if name not in controls:
+                raise InputError(f"option: expected one of {', '.join(controls) or 'none'}")
+        options = {
+            name: control.value_of(selection.options.get(name, control.default))
+            for name, control in controls.items()
+        }
+        for model in selection.models:
+            if model not in self.models.names():
+                raise InputError(f"model: expected one of {', '.join(self.models.names())}")
+        if selection.size not in (None, *SIZES):
+            raise InputError(f"size: expected one of {', '.join(map(str, SIZES))}")
+        if selection.patch:
+            pixel_of("patch", selection.patch)
+        return Selection(
+            selection.picture,
+            selection.model,
+            selection.view,
+            kind,
+            selection.beside,
+            selection.size,
+            selection.patch,
+            options,
+        )
+
+    def defaults(self, selection: Selection) -> Mapping[str, Any]:
+        """Values at the start of the controls of the view."""
+        controls = self.controls[selection.view, selection.kind]
+        return {control.name: control.default for control in controls}
+
+    def scene(self, selection: Selection, model: str) -> Scene:
+        """Give what one model looks at.
+
+        Raises:
+            InputError: There is no such picture, or the pixel lies outside it.
+        """
+        pixel_yx = pixel_of("patch", selection.patch) if selection.patch else None
+        return Scene(
+            self.pictures.get(selection.picture),
+            self.models.get(model),
+            self.passes,
+            selection.size,
+            pixel_yx,
+            self.atlas,
+        )
+
+    def look(self, selection: Selection) -> list[tuple[Scene, Answer]]:
+        """Look at the picture with each model.
+
+        Args:
+            selection: As `checked` gives it.
+
+        Raises:
+            InputError: The view cannot look at this picture with this model.
+        """
+        kind = self._kinds(selection.view)[selection.kind]
+        view = view_of(kind, selection.options)
+        scenes = [self.scene(selection, model) for model in selection.models]
+        return [(scene, view.look(scene)) for scene in scenes]
+
+    def _kinds(self, view: str) -> Mapping[str, type[View]]:
+        if view not in self.views:
+            raise InputError(f"view: expected one of {', '.join(self.views)}")
+        return self.views[view].kinds()

@@ -1,0 +1,92 @@
+"""Serves the page of an explorer, on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from crate_interp.errors import InputError
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+try:
+    import gradio  # noqa: F401
+    from starlette.middleware import Middleware
+except ImportError as error:
+    raise InputError("explore needs gradio: pip install 'crate-interp[app]'") from error
+
+from crate_interp.explorer.explorer import Explorer
+from crate_interp.explorer.gate import Gate
+from crate_interp.explorer.page import build_page, style
+
+__all__ = ["LOOPBACK", "launch"]
+
+_logger = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_WAITING = 64  # events, at most
+_SESSIONS = 256  # pages whose choices are remembered
+_BASE64 = 4 / 3
+_BESIDES = 1_000_000  # bytes of a request beside the picture in it
+
+
+def launch(
+    explorer: Explorer,
+    host: str,
+    port: int | None,
+    most_bytes: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        explorer: Models, pictures and views.
+        host: Address to listen at.
+        port: Port; `None` for the first free one from 7860.
+        most_bytes: Largest file that may be uploaded.
+        tell: Is told the address of the page as soon as it can be opened.
+
+    Raises:
+        InputError: The port is taken, or the address is not of this machine.
+    """
+    if host not in LOOPBACK:
+        _logger.warning("%s: others in the network can see the pictures and use the models", host)
+    page = build_page(explorer, most_bytes)
+    page.queue(max_size=_WAITING, default_concurrency_limit=1)
+    gate: Any = Middleware(Gate, most_bytes=int(most_bytes * _BASE64) + _BESIDES)
+    with tempfile.TemporaryDirectory(prefix="explore-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                app_kwargs={"middleware": [gate]},
+                max_file_size=most_bytes,
+                state_session_capacity=_SESSIONS,
+                **_QUIET,
+                **style(),
+            )
+        except OSError as error:
+            raise InputError(f"port: cannot listen at {host}: {error}") from error
+        tell(str(address))
+        try:
+            threading.Event().wait()
+        finally:
+            page.close()
+
+
+_QUIET: dict[str, Any] = {
+    "share": False,
+    "quiet": True,
+    "show_error": False,
+    "footer_links": [],
+    "ssr_mode": False,
+    "enable_monitoring": False,
+    "pwa": False,
+    "mcp_server": False,
+}

@@ -1,0 +1,1 @@
+"""The views of the explorer, a file each."""
