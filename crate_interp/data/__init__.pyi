@@ -1,4 +1,5 @@
 from .built_in import built_in_name as built_in_name
+from .built_in_labels import open_built_in_classes as open_built_in_classes
 from .built_in_labels import open_labelled_scenes as open_labelled_scenes
 from .built_in_labels import open_largest_objects as open_largest_objects
 from .class_folders import ClassFolders as ClassFolders

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.data.built_in import BUILT_IN_SETS, built_in_name, scenes_folder
+from crate_interp.data.class_folders import ClassFolders, classes_by_name
 from crate_interp.data.coco import ImageRecord, ImageSet, open_coco, open_split
 from crate_interp.data.coco_masks import check_segmentation, draw_segmentation
 from crate_interp.data.label_maps import VOID, LabelledKind, LabelledSet
@@ -19,7 +20,13 @@ from crate_interp.errors import InputError, shorten
 
 Drawn = list[tuple[dict[str, Any], int | None]]  # annotations with their labels
 
-__all__ = ["built_in_kinds", "open_built_in_labels", "open_labelled_scenes", "open_largest_objects"]
+__all__ = [
+    "built_in_kinds",
+    "open_built_in_classes",
+    "open_built_in_labels",
+    "open_labelled_scenes",
+    "open_largest_objects",
+]
 
 
 def built_in_kinds() -> dict[str, LabelledKind]:
@@ -79,17 +86,43 @@ def open_largest_objects(name: str) -> LabelledSet:
         InputError: As `open_coco`.
     """
     images = open_coco(name)
-    objects = {
-        image_id: max(things, key=_area)
-        for image_id, entries in _annotations_of(images).items()
-        if (things := [entry for entry in entries if not _is_crowd(entry)])
-    }
+    objects = _largest_objects(images)
     return LabelledSet(
         ImageSet(name, tuple(each for each in images.records if each.image_id in objects)),
         ("background", "salient object"),
         0,
         partial(_draw, {image_id: [(entry, 1)] for image_id, entry in objects.items()}),
     )
+
+
+def open_built_in_classes(name: str, split: str) -> ClassFolders:
+    """Open the images of a built-in set that have an object; the largest one says the class.
+
+    Args:
+        name: Name of the set.
+        split: Part of the set.
+
+    Raises:
+        InputError: No such part, or as `open_coco`.
+    """
+    images = open_split(BUILT_IN_SETS[name].find_folder(split, None), name)
+    objects = _largest_objects(images)
+    categories = (images.annotations or {})["categories"]
+    names = {category["id"]: str(category.get("name", category["id"])) for category in categories}
+    by_class: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in images.records:
+        if record.image_id in objects:
+            by_class[names[objects[record.image_id]["category_id"]]].append(record)
+    return classes_by_name(f"{BUILT_IN_SETS[name].title}-{split}", by_class)
+
+
+def _largest_objects(images: ImageSet) -> dict[int, dict[str, Any]]:
+    """Annotation of the largest object of each image that has one, crowds aside."""
+    return {
+        image_id: max(things, key=_area)
+        for image_id, entries in _annotations_of(images).items()
+        if (things := [entry for entry in entries if not _is_crowd(entry)])
+    }
 
 
 def _is_named(name: str, data: Path) -> bool:

@@ -17,17 +17,17 @@ from crate_interp.data.stored import StoredImage
 from crate_interp.errors import InputError
 from crate_interp.files import is_folder
 
-__all__ = ["ClassFolders", "classes_by_folder", "open_class_folders"]
+__all__ = ["ClassFolders", "classes_by_folder", "classes_by_name", "open_class_folders"]
 
 Image = TypeVar("Image", ImageFile, ImageRecord)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolders(ImageSet):
-    """Images whose class is known by their folder: the first of each class, then the second, ...
+    """Images of one class each, such as their folder: the first of each class, then the second, ...
 
     Attributes:
-        classes: Names of the class folders, sorted.
+        classes: Names of the classes, sorted.
         labels: Index into `classes` of each image, by its id.
     """
 
@@ -85,9 +85,19 @@ def classes_by_folder(images: ImageSet) -> ClassFolders:
     for record in images.records:
         path = record.path.whole_path if isinstance(record.path, StoredImage) else record.path
         by_class.setdefault(path.absolute().parent.name, []).append(record)
+    return classes_by_name(images.name, by_class)
+
+
+def classes_by_name(name: str, by_class: Mapping[str, Sequence[ImageRecord]]) -> ClassFolders:
+    """Make a set of images whose classes are known.
+
+    Args:
+        name: Name of the set.
+        by_class: Images of each class, by the name of the class.
+    """
     by_class = dict(sorted(by_class.items()))
     return ClassFolders(
-        images.name,
+        name,
         tuple(_in_turn(by_class)),
         classes=tuple(by_class),
         labels={

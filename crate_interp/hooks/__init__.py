@@ -5,6 +5,7 @@ from crate_interp.hooks.classifier import (
     check_classifier,
     choose_classes,
     head_input,
+    patch_classes,
     scores_from,
 )
 from crate_interp.hooks.dictionary import (
@@ -61,6 +62,7 @@ __all__ = [
     "grid_size_of",
     "head_input",
     "intervene",
+    "patch_classes",
     "record",
     "scores_from",
     "written_dictionary",

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
 from crate_interp.models.anatomy import anatomy_of
 from crate_interp.models.backbones import blocks_of, trunk_of
+from crate_interp.models.patch_head import scores_of_patches
+from crate_interp.structures import Activations
 
-__all__ = ["check_classifier", "choose_classes", "head_input", "scores_from"]
+__all__ = ["check_classifier", "choose_classes", "head_input", "patch_classes", "scores_from"]
 
 
 def check_classifier(model: nn.Module, number: int | None = None) -> None:
@@ -73,6 +76,21 @@ def head_input(model: nn.Module, tokens: Float[Tensor, "B N D"]) -> Float[Tensor
     parameter = next(model.parameters())
     pooled: Tensor = vit.forward_head(_leaving_trunk(vit, tokens.to(parameter)), pre_logits=True)
     return pooled
+
+
+@torch.inference_mode()
+def patch_classes(model: nn.Module, output: Activations) -> Int64[np.ndarray, " n"]:
+    """Class of each patch of an image: the one to which the head gives its token most.
+
+    Args:
+        model: A CRATE family model or a timm vision transformer, with a classifier.
+        output: Activations of the image, a batch of one, with the tokens that leave the last block.
+    """
+    vit: Any = model
+    tokens = output["tokens", -1][:, output.num_prefix_tokens :]
+    normed = vit.norm(tokens.to(next(model.parameters())))
+    classes: Int64[np.ndarray, " n"] = scores_of_patches(model, normed)[0].argmax(1).cpu().numpy()
+    return classes
 
 
 def scores_from(

@@ -39,6 +39,7 @@ _CLASSIFICATION = {"task": "classification"}
 _RECONSTRUCTION = {"task": "reconstruction"}
 _TEXTS = {"task": "language or contrastive"}
 _CONTRASTIVE = {"task": "contrastive"}
+_SEGMENTATION = {"task": "segmentation"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Recipe:
         task: Name of the objective: `classification` names what is in an image, `reconstruction`
             predicts its hidden patches, as a CRATE-MAE does, and does not look at classes;
             `language` predicts the next token of texts; `contrastive` tells which caption goes with
-            which image, as CLIP does. Keys that one objective alone has are
-            refused in recipes of others.
+            which image, as CLIP does; `segmentation` classes pixels by the tokens of their patches.
+            Keys that one objective alone has are refused in recipes of others.
         mask_ratio: Share of the patches that reconstruction hides.
         normalised_target: Whether reconstruction predicts each patch less its mean and over its
             standard deviation.
@@ -65,6 +66,7 @@ class Recipe:
         text_args: Sizes of the text tower of `contrastive`: `context` (tokens of a text), `width`,
             `depth`, `num_heads`, and `embedding`, the number of dimensions that images and texts
             share.
+        frozen: Whether `segmentation` trains the head alone, on a backbone that stays as it is.
         data: `scenes`; a folder of class folders (with `train` and `validation` below it, or not);
             a folder of `train.tar` and `validation.tar` with class folders, or such a tar file;
             `wds/FOLDER` of WebDataset's shards; `torch/NAME` of torchvision; `hfds/NAME` of the
@@ -74,7 +76,8 @@ class Recipe:
             text per row), a folder of them whose splits are folders or parts of names, as in
             `wiki.train.tokens`, or `hf:USER/NAME` of the hub. Of `contrastive`: `scenes`,
             `wds/FOLDER` of shards with a `.txt` for each image, or a `.csv` or `.tsv` file with the
-            columns `filepath` and `title`, or `path` and `caption`.
+            columns `filepath` and `title`, or `path` and `caption`. Of `segmentation`: a folder as
+            VOC or ADE20K has it, or a built-in set.
         data_root: Folder of a named data set, and of `data` that is a relative path.
         data_args: More arguments of what reads the data, for instance `{download: true}`, or
             `{target_key: label}` for shards whose labels are in `.json`.
@@ -168,6 +171,7 @@ class Recipe:
     normalised_target: bool = field(default=True, metadata=_RECONSTRUCTION)
     tokenizer: str | None = field(default=None, metadata=_TEXTS)
     text_args: dict[str, Index] | None = field(default=None, metadata=_CONTRASTIVE)
+    frozen: bool = field(default=False, metadata=_SEGMENTATION)
 
     data: str | tuple[Source, ...] = "scenes"
     data_root: str | None = None

@@ -16,6 +16,7 @@ from torch import nn
 from crate_interp.errors import InputError
 from crate_interp.files import is_file
 from crate_interp.models.backbones import Backbone, embedding_of
+from crate_interp.training.augmentation import Normalisation
 from crate_interp.training.data import TrainingData
 from crate_interp.training.recipe import Recipe
 from crate_interp.weights import (
@@ -36,6 +37,7 @@ __all__ = [
     "build_schedule",
     "export_record",
     "find_initial_weights",
+    "normalisation_of",
     "patch_size_of",
     "updates_of",
 ]
@@ -78,6 +80,12 @@ def patch_size_of(recipe: Recipe) -> tuple[int, int]:
     model = create_on_meta(_name_of(recipe), **recipe.model_args)
     height, width = embedding_of(model).patch_size
     return height, width
+
+
+def normalisation_of(recipe: Recipe) -> Normalisation:
+    """Give mean and standard deviation of RGB in [0, 1] for the recipe's model."""
+    config: Any = create_on_meta(_name_of(recipe), **recipe.model_args).pretrained_cfg
+    return tuple(config["mean"]), tuple(config["std"])
 
 
 def find_initial_weights(recipe: Recipe) -> Path | None:

@@ -120,3 +120,24 @@ def test_a_damaged_image_to_learn_from_ends_the_run(folders, tmp_path, capsys):
     scored = folders / "test" / CLASSES[0]
     assert classification(tmp_path / "damaged", scored, tmp_path / "run") == 2
     assert "1.png" in capsys.readouterr().err
+
+
+def test_scenes_are_classed_by_their_largest_object(tmp_path, capsys):
+    assert classification("demo", "demo", tmp_path, "--limit", "16", "--regularization", "1") == 0
+    assert "learnt from 16 images, scored on 16 of scenes-val" in capsys.readouterr().out
+    scored = data.open_built_in_classes("demo", "val")
+    labelled = data.open_largest_objects("demo")
+    masks = {
+        record.image_id: labelled.labels_of(record, record.hw) for record in labelled.images.records
+    }
+    assert len(scored) == len(masks) == 64
+    by_class = data.open_labelled("demo", "val")
+    for record in scored.records[:8]:
+        inside = by_class.labels_of(record, record.hw)[masks[record.image_id] == 1]
+        name = by_class.classes[np.bincount(inside).argmax()]
+        assert scored.classes[scored.labels[record.image_id]] == name
+
+
+def test_a_set_without_images_to_learn_from_is_refused(tmp_path, capsys):
+    assert classification("photos", "photos", tmp_path / "run") == 2
+    assert "split: expected val, the one part of photos" in capsys.readouterr().err

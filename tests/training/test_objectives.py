@@ -107,7 +107,7 @@ def test_each_file_of_the_folder_is_an_objective_under_its_name():
 
 @pytest.mark.parametrize("task", ["naming", ""])
 def test_an_unknown_task_is_refused_with_those_there_are(settings, tmp_path, task):
-    names = "classification, contrastive, language, reconstruction"
+    names = "classification, contrastive, language, reconstruction, segmentation"
     message = f"task: expected {names}, found '{task}'"
     with pytest.raises(InputError, match=message):
         train(Recipe(**settings, task=task), tmp_path)

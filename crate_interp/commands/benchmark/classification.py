@@ -71,9 +71,16 @@ class Classification(ImageCommand):
     run_folder: ClassVar[bool] = True
 
     train: str = option(
-        f"images to learn from, in a folder per class: {PLACES}", positional=True, presentation=True
+        f"images to learn from, in a folder per class: {PLACES}; or `demo`: scenes, whose "
+        "largest object is the class",
+        positional=True,
+        presentation=True,
     )
-    test: str = option("images to score, in such folders", positional=True, presentation=True)
+    test: str = option(
+        "images to score, in such folders; or `demo`: other scenes",
+        positional=True,
+        presentation=True,
+    )
     feature: Feature = option(
         "what to read with --pool mean or class (auto: subspace for CRATE, key for ViT)", "auto"
     )
@@ -116,12 +123,12 @@ class Classification(ImageCommand):
     @cached_property
     def learnt(self) -> ClassFolders:
         """Images that the probes learn from; the first ones are of all classes."""
-        return self._open(self.train)
+        return self._open(self.train, "train")
 
     @cached_property
     def scored(self) -> ClassFolders:
         """Images that are scored; the first ones are of all classes."""
-        return self._open(self.test)
+        return self._open(self.test, "val")
 
     def reading(self, run: Run) -> _Reading:
         """Read the feature of the block."""
@@ -214,8 +221,12 @@ class Classification(ImageCommand):
             bootstrap=partial(evaluation.bootstrap_scores, _scores),
         )
 
-    def _open(self, place: str) -> ClassFolders:
-        images: Any = data.classes_by_folder(data.open_images([place], recursive=True))
+    def _open(self, place: str, part: str) -> ClassFolders:
+        name = data.built_in_name(place)
+        if name is None:
+            images: Any = data.classes_by_folder(data.open_images([place], recursive=True))
+        else:
+            images = data.open_built_in_classes(name, part)
         limited: ClassFolders = images.limit(self.limit)
         return limited
 

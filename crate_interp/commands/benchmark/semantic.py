@@ -1,4 +1,4 @@
-"""Semantic segmentation by clusters of patches, or by a linear probe of them."""
+"""Semantic segmentation by clusters of patches, a linear probe of them, or a trained head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
-from crate_interp import data, evaluation, visualization
+from crate_interp import data, evaluation, hooks, visualization
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
 from crate_interp.data.built_in import built_in_choices
@@ -58,7 +58,7 @@ class _Reading(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Semantic(BenchmarkCommand):
-    """Score clusters of patches, or a linear probe, by mIoU."""
+    """Score labels of patches by mIoU: clusters, a probe, the head."""
 
     group: ClassVar[str] = "score"
     entry: ClassVar[type] = _Entry
@@ -68,9 +68,9 @@ class Semantic(BenchmarkCommand):
         positional=True,
         presentation=True,
     )
-    method: Literal["kmeans", "linear"] = option(
-        "k-means of the features, a cluster a class, matched to the classes; or logistic "
-        "regression of them, learnt on --train-split",
+    method: Literal["kmeans", "linear", "head"] = option(
+        "k-means of the features, a cluster a class, matched to the classes; logistic regression "
+        "of them, learnt on --train-split; or the head of a model that was trained to class pixels",
         "kmeans",
     )
     split: str = option("part of the data to score on", "val")
@@ -101,7 +101,7 @@ class Semantic(BenchmarkCommand):
     @cached_property
     def train(self) -> LabelledSet:
         """Images that the classifier learns from; clusters are those of the scored images."""
-        if self.method == "kmeans":
+        if self.method != "linear":
             return self.labelled
         return data.open_labelled(self.data, self.train_split).limit(self.limit)
 
@@ -109,6 +109,9 @@ class Semantic(BenchmarkCommand):
         """Read the feature of the block."""
         from crate_interp.runs.provenance import describe_images
 
+        if self.method == "head":
+            self._check_head(run)
+            return _Reading(["tokens"], [-1], settings={"feature": "tokens"})
         feature = self.site_of(run)
         settings = {"feature": feature, "train_images": describe_images(self.train.images)}
         return _Reading([feature], [self.block], settings=settings)
@@ -121,6 +124,9 @@ class Semantic(BenchmarkCommand):
         )
         from crate_interp.evaluation.patch_classifier import PatchClassifier
 
+        if self.method == "head":
+            run.each(self.measure)
+            return
         path, samples = run.output / "classifier.npz", "samples"
         arrays: Any = read_classifier(path, CLASSIFIER)
         if arrays is None:
@@ -151,7 +157,10 @@ class Semantic(BenchmarkCommand):
         """Label the patches of an image, and count its pixels by label and truth."""
         with image.stage("score"):
             labels = self.labelled.labels_of(image.record, image.geometry.original_hw)
-            predicted = run.reading.classifier.predict(self._features(run, output))
+            if self.method == "head":
+                predicted = hooks.patch_classes(run.observer.model, output)
+            else:
+                predicted = run.reading.classifier.predict(self._features(run, output))
             grid = predicted.reshape(1, *image.geometry.grid_hw)
             classes = len(self.labelled.classes)
             return evaluation.image_confusion(
@@ -228,6 +237,19 @@ class Semantic(BenchmarkCommand):
             visualization.Section("Labels of patches", [table], "scores"),
             *self.score_sections(run, "Pixel accuracy", accuracy, background=background),
         ]
+
+    def _check_head(self, run: Run) -> None:
+        if (self.feature, self.block) != ("auto", -1):
+            raise InputError(
+                "--method head: reads what leaves the last block; expected no --feature, no --block"
+            )
+        hooks.check_classifier(run.observer.model)
+        outputs, classes = run.observer.model.num_classes, len(self.labelled.classes)
+        if outputs != classes:
+            raise InputError(
+                f"--method head: expected a head of the {classes} classes of "
+                f"{self.labelled.images.name}, found one of {outputs}"
+            )
 
     def _features(self, run: Run, output: Activations) -> Float[np.ndarray, "n D"]:
         features = output.patch_features(run.settings["feature"], self.block)[0]
