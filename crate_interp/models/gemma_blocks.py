@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import timm.models
+from timm import models as timm_models  # `timm.models` is not there yet when timm is half imported
 from torch import Tensor
 
 from crate_interp.models.anatomy import (
@@ -60,6 +60,6 @@ def _gemma_block(rotate: Any, block: Any) -> Anatomy:
     return Anatomy(heads, Atoms(Site.NEURONS, width, neurons, refuse_dictionary, rectified=False))
 
 
-_gemma: Any = getattr(timm.models, "gemma4_vit", None)
+_gemma: Any = getattr(timm_models, "gemma4_vit", None)
 if _gemma is not None:
     BLOCKS[_gemma.Gemma4Block] = partial(_gemma_block, _gemma.apply_multidimensional_rope)
