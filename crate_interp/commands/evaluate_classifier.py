@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from crate_interp import evaluation, models, training, weights
+from crate_interp.commands.real_labels import read_real_labels
 from crate_interp.errors import InputError
+from crate_interp.files import checksum_of, read_bytes
 from crate_interp.options import check_ranges, option
 from crate_interp.options.choices import OnError, Pictures, Precision
 from crate_interp.options.ranges import AtLeastOne, ReadProcesses, Side
@@ -68,6 +70,11 @@ class EvaluateClassifier(Command, WeightsOptions):
         "zero-shot: prompts, {} being the class name; their embeddings are averaged",
         ["a photo of a {}."],
         several=str,
+    )
+    real: Path | None = option(
+        "file real.json of ImageNet-ReaL: an image has all classes of its list, any of which is "
+        "right; images without one are left out",
+        None,
     )
     size: Side | None = option("side of the square input, pixels (default: the model's own)", None)
     batch_size: Pictures = option("images in a forward pass", 64)
@@ -127,9 +134,10 @@ class EvaluateClassifier(Command, WeightsOptions):
                 f"data {self.data}: found {len(pictures.classes)} classes, expected as many as "
                 f"{self.classes or f'the head of {self.model}'} has, {classifier.outputs}"
             )
+        real = None if self.real is None else read_real_labels(self.real, pictures)
         if self.output is not None:
             self.output.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
-        score, skipped = _measure(self, classifier, pictures, preparation, device)
+        score, skipped = _measure(self, classifier, pictures, real, preparation, device)
         top1, top5 = score.accuracy[1], score.accuracy[5]
         result: dict[str, Any] = {
             "command": self.command_name(),
@@ -148,6 +156,9 @@ class EvaluateClassifier(Command, WeightsOptions):
         }
         decisive = ("model", "data", "split", "preparation", "templates", "precision", "device")
         result["settings"] = {"limit": self.limit} | {name: result[name] for name in decisive}
+        if self.real is not None:
+            result["real"] = {"file": self.real.name, "sha256": checksum_of(read_bytes(self.real))}
+            result["settings"]["real"] = result["real"]["sha256"]
         print(
             f"{result['model']} on {self.data}, {self.split}: top-1 {100 * top1:.2f} %, "
             f"top-5 {100 * top5:.2f} % of {score.pictures} images"
@@ -209,14 +220,16 @@ def _measure(
     options: EvaluateClassifier,
     classifier: _Classifier,
     pictures: LabelledPictures,
+    real: Mapping[int, Sequence[int]] | None,
     preparation: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[AccuracyScore, list[str]]:
     """The accuracy, and why each image that was skipped could not be read."""
     import torch
 
-    count = min(len(pictures), options.limit or len(pictures))
-    indices = [position * len(pictures) // count for position in range(count)]
+    usable = range(len(pictures)) if real is None else sorted(real)
+    count = min(len(usable), options.limit or len(usable))
+    indices = [usable[position * len(usable) // count] for position in range(count)]
     batches = training.read_prepared(
         pictures, indices, preparation, options.batch_size, options.workers
     )
@@ -226,20 +239,24 @@ def _measure(
         torch.inference_mode(),
         progress_bar(desc="evaluate", total=count, unit="image") as progress,
     ):
-        for items in batches:
+        for first, items in zip(range(0, count, options.batch_size), batches, strict=True):
             for error in (item for item in items if isinstance(item, InputError)):
                 if options.on_error == "raise":
                     raise error
                 skipped.append(str(error))
                 progress.write(f"skipped: {error}", file=sys.stderr)
-            read = [item for item in items if not isinstance(item, InputError)]
+            read = [
+                (item[0], [item[1]] if real is None else real[index])
+                for index, item in zip(indices[first : first + len(items)], items, strict=True)
+                if not isinstance(item, InputError)
+            ]
             if read:
                 images = torch.stack([image for image, _ in read]).to(device)
                 with models.inference_precision(options.precision, classifier.vision):
                     scores = classifier.score_of(images)
-                labels = torch.tensor([label for _, label in read])
+                labels = [classes for _, classes in read]
                 try:
-                    ranks += evaluation.class_ranks(scores.float().cpu(), labels)
+                    ranks += evaluation.best_ranks(scores.float().cpu(), labels)
                 except InputError as error:  # huge weights give numbers that are none
                     raise InputError(f"{options.weights or options.model}: {error}") from error
             progress.update(len(items))

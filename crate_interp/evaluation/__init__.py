@@ -17,7 +17,12 @@ from crate_interp.evaluation.bootstrap import (
     bootstrap_scores,
     mean_bootstrap,
 )
-from crate_interp.evaluation.classification import AccuracyScore, accuracy_score, class_ranks
+from crate_interp.evaluation.classification import (
+    AccuracyScore,
+    accuracy_score,
+    best_ranks,
+    class_ranks,
+)
 from crate_interp.evaluation.coco_ap import (
     NO_SCORES,
     CocoScores,
@@ -85,6 +90,7 @@ __all__ = [
     "attention_segmentation_score",
     "average_precision",
     "best_overlaps",
+    "best_ranks",
     "bootstrap_average_precision",
     "bootstrap_score",
     "bootstrap_scores",

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from crate_interp.errors import InputError
 
-__all__ = ["AccuracyScore", "accuracy_score", "class_ranks"]
+__all__ = ["AccuracyScore", "accuracy_score", "best_ranks", "class_ranks"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,26 @@ def class_ranks(scores: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> list
     order = scores.argsort(dim=1, descending=True, stable=True)
     ranks: list[int] = (order == labels[:, None]).nonzero()[:, 1].tolist()
     return ranks
+
+
+def best_ranks(scores: Float[Tensor, "B C"], labels: Sequence[Sequence[int]]) -> list[int]:
+    """Give the rank of the class that is ranked best among the right ones of each image.
+
+    Args:
+        scores: Scores of the classes.
+        labels: Right classes of each image, one or more.
+
+    Raises:
+        InputError: An image has no right class, or as `class_ranks`.
+    """
+    if not all(labels):
+        raise InputError("labels: expected one class or more for each image, found none")
+    rows = [row for row, classes in enumerate(labels) for _ in classes]
+    flat = torch.tensor([label for classes in labels for label in classes], dtype=torch.long)
+    best: dict[int, int] = {}
+    for row, rank in zip(rows, class_ranks(scores[rows], flat), strict=True):
+        best[row] = min(rank, best.get(row, rank))
+    return list(best.values())
 
 
 def accuracy_score(ranks: Sequence[int], ks: Sequence[int] = (1, 5)) -> AccuracyScore:

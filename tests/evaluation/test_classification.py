@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from crate_interp.errors import InputError
-from crate_interp.evaluation import accuracy_score, class_ranks
+from crate_interp.evaluation import accuracy_score, best_ranks, class_ranks
 
 KS = (1, 2, 5)
 
@@ -95,3 +95,12 @@ def test_wrong_batches_are_refused(scores, labels, message):
 def test_wrong_ks_are_refused(ks):
     with pytest.raises(InputError, match="ks: expected"):
         accuracy_score([0], ks)
+
+
+def test_any_right_class_counts_as_the_best_of_them():
+    scores = torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1], [0.0, 1.0, 2.0]])
+    assert best_ranks(scores, [[0, 2], [1], [0, 1, 2]]) == [1, 1, 0]
+    single = [[2], [0], [1]]
+    assert best_ranks(scores, single) == class_ranks(scores, torch.tensor(single).flatten())
+    with pytest.raises(InputError, match="expected one class or more for each image"):
+        best_ranks(scores, [[0], [], [1]])
