@@ -40,7 +40,7 @@ class _Results(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateClassifier(Command, WeightsOptions):
-    """Measure the accuracy of a head, or zero-shot (CLIPA)."""
+    """Measure the accuracy of a head, or zero-shot (CLIPA, CLIP)."""
 
     group: ClassVar[str] = "score"
 
@@ -62,7 +62,7 @@ class EvaluateClassifier(Command, WeightsOptions):
     )
     split: str = option("part of the data", "validation")
     classes: Path | None = option(
-        "zero-shot (CLIPA models): file of the class names, one a line, in label order (scenes: "
+        "zero-shot (CLIPA and CLIP): file of the class names, one a line, in label order (scenes: "
         "their own names)",
         None,
     )

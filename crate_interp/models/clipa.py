@@ -1,4 +1,4 @@
-"""CRATE-alpha-CLIPA: image and text embeddings in one space, for zero-shot classification.
+"""CLIPA and CLIP: image and text embeddings in one space, for zero-shot classification.
 
 Reference: Scaling White-Box Transformers for Vision, arXiv 2405.20299; the training is that of
 CLIPA, arXiv 2305.07017.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,37 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from crate_interp.errors import InputError
+from crate_interp.models.backbones import Backbone
 from crate_interp.models.crate import LARGE
 from crate_interp.models.crate_alpha import HUGE, CrateAlpha, released
 from crate_interp.models.families import ALIASES, register_family
 
-__all__ = ["CrateClip", "TextTower", "tokenize"]
+__all__ = ["CLIPA_TEXT", "CLIP_TEXT", "CrateClip", "TextStyle", "TextTower", "tokenize"]
 
 Tokenizer = Callable[[Sequence[str], int], Int[Tensor, "T context"]]
 
 
+class TextStyle(NamedTuple):
+    """What the text encoders of CLIPA and CLIP differ in.
+
+    Attributes:
+        eps: Term of the norms that keeps them from dividing by zero.
+        activation: Activation of the MLPs.
+        is_causal: Whether a token sees those before it alone, and the text is read off the first
+            token of the largest number, which is its end; otherwise off the last one.
+    """
+
+    eps: float
+    activation: Callable[[], nn.Module]
+    is_causal: bool
+
+
+CLIPA_TEXT = TextStyle(1e-6, partial(nn.GELU, approximate="tanh"), is_causal=False)
+CLIP_TEXT = TextStyle(1e-5, nn.GELU, is_causal=True)
+
+
 class TextTower(nn.Module):
-    """CLIPA's text encoder: pre-norm transformer without a mask, read off its last token.
+    """Text encoder of CLIPA or CLIP: a pre-norm transformer, read off one token.
 
     Args:
         vocabulary: Number of different tokens.
@@ -38,6 +58,7 @@ class TextTower(nn.Module):
         depth: Number of blocks.
         num_heads: Number of attention heads; divides the width.
         embedding: Number of dimensions of the space that images and texts share.
+        style: What differs between CLIPA's and CLIP's.
     """
 
     def __init__(
@@ -49,12 +70,14 @@ class TextTower(nn.Module):
         depth: int,
         num_heads: int,
         embedding: int,
+        style: TextStyle = CLIPA_TEXT,
     ) -> None:
         super().__init__()
+        self._is_causal = style.is_causal
         if width % num_heads:
             raise InputError(f"text width {width} is not a multiple of its {num_heads} heads")
-        norm_layer: Any = partial(LayerNorm, eps=1e-6)
-        act_layer: Any = partial(nn.GELU, approximate="tanh")
+        norm_layer: Any = partial(LayerNorm, eps=style.eps)
+        act_layer: Any = style.activation
         self.token_embedding = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         self.pos_embed = nn.Parameter(torch.empty(context, width).normal_(std=0.01))
@@ -82,13 +105,21 @@ class TextTower(nn.Module):
             raise InputError(
                 f"tokens: expected numbers below {vocabulary}, found {least} to {most}"
             )
-        x = self.norm(self.blocks(self.token_embedding(tokens) + self.pos_embed))
-        embeddings: Tensor = self.projection(x[:, -1])
+        x = self.token_embedding(tokens) + self.pos_embed
+        read = torch.full_like(tokens[:, 0], context - 1)
+        mask = None
+        if self._is_causal:
+            read = tokens.argmax(dim=1)
+            mask = x.new_full((context, context), -torch.inf).triu(1)
+        for block in self.blocks:
+            x = block(x, attn_mask=mask)
+        x = self.norm(x)
+        embeddings: Tensor = self.projection(x[torch.arange(len(x), device=x.device), read])
         return embeddings
 
 
 class CrateClip(nn.Module):
-    """A CRATE-alpha vision tower and a text tower whose embeddings can be compared.
+    """A vision tower and a text tower whose embeddings can be compared.
 
     Args:
         visual: The vision tower, with its projection as head.
@@ -100,7 +131,7 @@ class CrateClip(nn.Module):
     """
 
     def __init__(
-        self, visual: CrateAlpha, text: TextTower, tokenizer: Tokenizer | None = None
+        self, visual: Backbone, text: TextTower, tokenizer: Tokenizer | None = None
     ) -> None:
         super().__init__()
         self.visual = visual
@@ -179,12 +210,15 @@ class CrateClip(nn.Module):
         return self.zero_shot(self.encode_image(images), self.encode_text(tokens))
 
 
-def tokenize(texts: Sequence[str], context: int = 32) -> Int[Tensor, "T context"]:
-    """Turn texts into token numbers, with CLIPA's tokenizer.
+def tokenize(
+    texts: Sequence[str], context: int = 32, model: str = "ViT-L-14-CLIPA"
+) -> Int[Tensor, "T context"]:
+    """Turn texts into token numbers, with CLIPA's tokenizer or that of another model.
 
     Args:
         texts: The texts.
         context: Number of tokens of a text; longer ones are cut, shorter ones padded.
+        model: Model that the tokenizer is of, by open_clip's name.
 
     Returns:
         Token numbers.
@@ -202,7 +236,7 @@ def tokenize(texts: Sequence[str], context: int = 32) -> Int[Tensor, "T context"
             'the tokenizer needs open_clip: pip install "crate-interp[clip]"'
         ) from error
     try:
-        tokenizer = open_clip.get_tokenizer("ViT-L-14-CLIPA", context_length=context)
+        tokenizer = open_clip.get_tokenizer(model, context_length=context)
     except ImportError as error:
         raise InputError(
             f'the tokenizer needs another package ({error}): pip install "crate-interp[clip]"'

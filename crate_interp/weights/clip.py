@@ -1,4 +1,4 @@
-"""Weight files of the whole CRATE-alpha-CLIPA, image and text towers: the release's and our own."""
+"""Weight files of image and text towers: CRATE-alpha-CLIPA's release, our own, and CLIP's."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ from typing import Any
 
 import torch
 from jaxtyping import Int64
+from timm.layers.activations import QuickGELU
 from torch import Tensor
 
 from crate_interp.data.vocabulary import Vocabulary, open_vocabulary
 from crate_interp.errors import CheckpointError, InputError, errors_of, shorten
 from crate_interp.files import parse_json_as
 from crate_interp.models.backbones import Backbone
-from crate_interp.models.clipa import CrateClip, TextTower
+from crate_interp.models.clipa import (
+    CLIP_TEXT,
+    CLIPA_TEXT,
+    CrateClip,
+    TextStyle,
+    TextTower,
+    Tokenizer,
+    tokenize,
+)
 from crate_interp.models.crate_alpha import CrateAlpha
 from crate_interp.models.memory import usable_memory
 from crate_interp.weights.checkpoint import Checkpoint
 from crate_interp.weights.create import parameters_of
 from crate_interp.weights.fit import load_part
 from crate_interp.weights.layout import Renamed, depth_of, rename_part
-from crate_interp.weights.layouts.open_clip import OUR_TEXT_PREFIX, OUR_TEXT_TOWER, TEXT_TOWER
+from crate_interp.weights.layouts.open_clip import (
+    CLIP_TEXT_TOWER,
+    OUR_TEXT_PREFIX,
+    OUR_TEXT_TOWER,
+    TEXT_TOWER,
+)
 from crate_interp.weights.load import load_with_file
 
 __all__ = ["clip_file_of", "create_clip", "load_clip", "load_text_tower_into", "tokens_of"]
 
+_CLIP_TOKENIZER = "ViT-B-32"  # of OpenAI's CLIP, and of all of OpenCLIP's that have its text tower
+_CLIP_MLP = "visual.transformer.resblocks.0.mlp.c_fc.weight"  # which CRATE has no such matrix of
 _DIMENSIONS = {"token_embedding.weight": 2, "pos_embed": 2, "projection.weight": 2}
 _SIZES = {"context": 16_384, "width": 16_384, "depth": 256, "num_heads": 256, "embedding": 16_384}
 
@@ -40,11 +56,13 @@ def load_clip(
     allow_nonfinite: bool = False,
     **timm_arguments: Any,
 ) -> CrateClip:
-    """Load CRATE-alpha-CLIPA with its text tower, whose sizes are read off the file.
+    """Load CRATE-alpha-CLIPA or a CLIP with its text tower, whose sizes are read off the file.
 
     Args:
-        name: A CLIPA model, or the path of one of our safetensors files, as for `load_backbone`.
-        weights: Weight file in the official layout or ours; `None` for the published weights.
+        name: A CLIPA model, or the path of one of our safetensors files, as for `load_backbone`;
+            or an image tower of CLIP by timm's name, `vit_base_patch32_clip_224` for instance.
+        weights: Weight file in the official layout or ours; of CLIP, one of OpenCLIP's own towers.
+            `None` for the published weights, which timm has of image towers alone.
         text_num_heads: Attention heads of the text tower; `None` for those that the file says, or
             heads of 64 dimensions.
         allow_nonfinite: Take weights that are NaN or infinite, too. The text projection, which the
@@ -56,13 +74,17 @@ def load_clip(
 
     Raises:
         CheckpointError: The weights cannot be had, read, or do not fit.
-        InputError: The name is not that of a CLIPA model, or the heads do not divide the width.
+        InputError: The name is not that of such a model, or the heads do not divide the width.
     """
     visual, checkpoint = load_with_file(
         name, weights, allow_nonfinite=allow_nonfinite, **timm_arguments
     )
-    if not isinstance(visual, CrateAlpha) or not visual.projection_head:
-        raise InputError(f"{name}: expected a CRATE-alpha-CLIPA model")
+    is_clipa = isinstance(visual, CrateAlpha) and visual.projection_head
+    if not is_clipa and not _is_clip(checkpoint):
+        raise InputError(
+            f"{name}: expected a CRATE-alpha-CLIPA model, or an image tower of CLIP with a file of "
+            "OpenCLIP that has both towers"
+        )
     with errors_of(checkpoint.path):
         tensors = _renamed_text_tower(checkpoint).tensors
         stored = checkpoint.metadata.get("vocabulary")
@@ -82,8 +104,11 @@ def load_clip(
         depth=depth_of(tensors),
         num_heads=_stored_heads(checkpoint, width) if text_num_heads is None else text_num_heads,
         embedding=len(tensors["projection.weight"]),
+        style=CLIPA_TEXT if is_clipa else _style_beside(visual),
     )
-    tokenizer = None if vocabulary is None else partial(tokens_of, vocabulary)
+    tokenizer: Tokenizer | None = None if is_clipa else partial(tokenize, model=_CLIP_TOKENIZER)
+    if vocabulary is not None:
+        tokenizer = partial(tokens_of, vocabulary)
     model = CrateClip(visual, text, tokenizer)
     load_text_tower_into(model, checkpoint)
     return model.eval()
@@ -175,7 +200,8 @@ def tokens_of(
 
 def _renamed_text_tower(checkpoint: Checkpoint) -> Renamed:
     is_ours = any(key.startswith(OUR_TEXT_PREFIX) for key in checkpoint.state_dict)
-    renamed = rename_part(checkpoint.state_dict, OUR_TEXT_TOWER if is_ours else TEXT_TOWER)
+    released = CLIP_TEXT_TOWER if _is_clip(checkpoint) else TEXT_TOWER
+    renamed = rename_part(checkpoint.state_dict, OUR_TEXT_TOWER if is_ours else released)
     parts = [
         (renamed.key_of(name), renamed.tensors.get(name), n) for name, n in _DIMENSIONS.items()
     ]
@@ -186,6 +212,19 @@ def _renamed_text_tower(checkpoint: Checkpoint) -> Renamed:
             shape = tuple(tensor.shape)
             raise CheckpointError(f"{key}: expected {dims} dimensions, found shape {shape}")
     return renamed
+
+
+def _is_clip(checkpoint: Checkpoint) -> bool:
+    """Whether a file holds both towers of a CLIP in OpenCLIP's own code, and not CLIPA's."""
+    keys = checkpoint.state_dict
+    return "visual.proj" in keys and "text_projection" in keys and _CLIP_MLP in keys
+
+
+def _style_beside(visual: Backbone) -> TextStyle:
+    """Style of CLIP's text tower, whose activation is that of the image tower."""
+    block: Any = visual.get_submodule("blocks")[0]  # type: ignore[index]
+    is_quick = isinstance(block.mlp.act, QuickGELU)
+    return CLIP_TEXT._replace(activation=QuickGELU) if is_quick else CLIP_TEXT
 
 
 def _stored_heads(checkpoint: Checkpoint, width: int) -> int:

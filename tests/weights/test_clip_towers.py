@@ -1,13 +1,18 @@
-"""Image towers of CLIP and SigLIP as backbones, from files of OpenCLIP; what is of text stays."""
+"""Image towers of CLIP and SigLIP as backbones, from files of OpenCLIP, and CLIP as a whole."""
 
+import json
 import logging
 
 import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
-from crate_interp import CheckpointError, Observer, load_backbone
+from crate_interp import CheckpointError, InputError, Observer, load_backbone
+from crate_interp.cli import main
+from crate_interp.models.clipa import tokenize
+from crate_interp.weights import load_clip
 
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "img_size": 32}
 KEYS = (  # timm's names, and those of OpenCLIP's own towers
@@ -80,3 +85,73 @@ def test_a_file_without_an_image_tower_is_refused(tmp_path):
     torch.save(TEXT, tmp_path / "text.pt")
     with pytest.raises(CheckpointError, match=r"text\.pt"):
         load_backbone("vit_base_patch32_clip_224", tmp_path / "text.pt", **SIZES)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["quickgelu", "gelu"])
+def clip(request, tmp_path_factory):
+    """A small CLIP of OpenCLIP's own code, its file, and the name of its image tower."""
+    open_clip = pytest.importorskip("open_clip", reason="is the reference")
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
+    model = open_clip.model.CLIP(20, vision, text, quick_gelu=request.param).eval()
+    for parameter in model.parameters():  # biases, which begin at zero, too
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    path = tmp_path_factory.mktemp("clip") / "open_clip_pytorch_model.bin"
+    torch.save(model.state_dict(), path)
+    return model, path, f"vit_base_patch32_clip{'_quickgelu' * request.param}_224"
+
+
+def test_both_towers_of_openclip_give_its_embeddings(clip):
+    pytest.importorskip("open_clip", reason="has the tokenizer")
+    theirs, path, name = clip
+    ours = load_clip(name, path, **SIZES)
+    images, prompts = torch.randn(2, 3, 32, 32), ["a photo of a dog", "", "a diagram. " * 20]
+    tokens = tokenize(prompts, 12, "ViT-B-32")
+    assert tokens.shape == (3, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.encode_image(images), theirs.encode_image(images))
+        torch.testing.assert_close(ours.encode_text(tokens), theirs.encode_text(tokens))
+        scores = theirs.get_logits(images, tokens)[0].softmax(dim=1)
+        torch.testing.assert_close(ours.classify(images, prompts), scores)
+    with pytest.raises(InputError, match="expected a list of one text or more"):
+        ours.classify(images, [])
+
+
+def test_a_clip_of_openclip_is_measured_without_training(clip, tmp_path, capsys):
+    theirs, path, name = clip
+    for number, label in enumerate(("cat", "dog")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        pixels = np.full((32, 32, 3), 200 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / label / "a.png")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    command = ["evaluate-classifier", "--model", name, "--weights", str(path), "--data"]
+    command += [str(tmp_path / "data"), "--classes", str(tmp_path / "names.txt"), "--workers", "0"]
+    command += ["--model-args", json.dumps(SIZES), "--device", "cpu", "--size", "32"]
+    assert main([*command, "--output", str(tmp_path / "out.json")]) == 0
+    tokens = tokenize(["a photo of a cat.", "a photo of a dog."], 12, "ViT-B-32")
+    mean, std = (
+        torch.tensor(json.loads((tmp_path / "out.json").read_text())["preparation"][key])
+        for key in ("mean", "std")
+    )
+    right = 0
+    for label in range(2):
+        image = ((torch.full((3,), 200 * label / 255) - mean) / std)[:, None, None].expand(
+            3, 32, 32
+        )
+        with torch.no_grad():
+            right += int(theirs.get_logits(image[None], tokens)[0].argmax()) == label
+    assert json.loads((tmp_path / "out.json").read_text())["top1"] == right / 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("missing", ["text_projection", "token_embedding.weight"])
+def test_a_file_without_a_text_tower_is_refused(clip, missing, tmp_path):
+    _, path, name = clip
+    state = torch.load(path, weights_only=True)
+    del state[missing]
+    torch.save(state, tmp_path / "image.pt")
+    with pytest.raises(
+        InputError, match=r"expected a CRATE-alpha-CLIPA model, or an|no text tower"
+    ):
+        load_clip(name, tmp_path / "image.pt", **SIZES)

@@ -6,6 +6,8 @@ tower's with `text.` before them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from crate_interp.errors import CheckpointError
 from crate_interp.weights.layout import Layout, Rule, register_layout
 from crate_interp.weights.layouts.operations import transposed
 
-__all__ = ["OUR_TEXT_PREFIX", "OUR_TEXT_TOWER", "TEXT_TOWER"]
+__all__ = ["CLIP_TEXT_TOWER", "OUR_TEXT_PREFIX", "OUR_TEXT_TOWER", "TEXT_TOWER"]
 
 _IMAGE_BLOCK = "visual.transformer.resblocks.{i}."
 _TEXT_BLOCK = "transformer.resblocks.{i}."
@@ -76,6 +78,12 @@ TEXT_TOWER = Layout(
     ),
     bias_free_norms=True,
     unset=("text_projection",),  # the release's code never sets it in an untrained model
+)
+CLIP_TEXT_TOWER = replace(
+    TEXT_TOWER,
+    rules=(*TEXT_TOWER.rules[:-1], Rule("text_projection", "projection.weight", transposed(2))),
+    bias_free_norms=False,
+    unset=(),
 )
 OUR_TEXT_PREFIX = "text."
 OUR_TEXT_TOWER = Layout("text tower", (), (Rule(OUR_TEXT_PREFIX + "{any}", "{any}"),))
