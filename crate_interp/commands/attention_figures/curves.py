@@ -11,7 +11,6 @@ import numpy as np
 
 from crate_interp import analysis, visualization
 from crate_interp.commands.attention_figure import AttendedImage, AttentionFigure, note_of
-from crate_interp.models.backbones import prefix_tokens_of
 from crate_interp.runs.outputs import Conclusion, Drawing, Output, Table
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ class Curves(AttentionFigure):
 
 
 def _outputs(run: Run) -> Iterator[Output]:
+    from crate_interp.models.backbones import prefix_tokens_of  # not for --help
+
     geometry = run.observer.geometry(run.observer.input_hw)
     spacing_hw = geometry.stride_hw or geometry.patch_hw
     patches = geometry.grid_hw[0] * geometry.grid_hw[1]
