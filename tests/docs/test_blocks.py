@@ -1,0 +1,105 @@
+"""Blocks of code of the pages: run where a reader can run them as they stand, else parsed.
+
+A block with a title says in it what it needs (`bash title="Needs COCO"`) and is parsed alone.
+"""
+
+import ast
+import re
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from crate_interp.cli import COMMANDS, main
+from crate_interp.data import open_coco
+from crate_interp.options.arguments import parse_arguments
+from crate_interp.options.pipelines import find_pipeline
+from crate_interp.training import read_recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+FENCE = re.compile(r"^```(bash|python)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.M | re.S)
+COMMAND = re.compile(r"^(?:crate-interp|.*-m crate_interp) (.*)$", re.M)
+# The page of plug-ins is run by tests/plugins, and README is for reading: its blocks are parsed.
+RUN_ELSEWHERE = ("README.md", "docs/plugins.md")
+LIMITS = {"limit": "2", "size": "64", "workers": "0", "dpi": "50", "measured": "3"}
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    needs: str | None
+    code: str
+
+    def commands(self):
+        return [shlex.split(line, comments=True) for line in COMMAND.findall(self.code)]
+
+
+def blocks_of(page):
+    return [Block(language, needs or None, code) for language, needs, code in FENCE.findall(page)]
+
+
+RUN = [name for name in PAGES if name not in RUN_ELSEWHERE]
+RUN = [name for name in RUN if any(not block.needs for block in blocks_of(PAGES[name]))]
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    """The folder of a reader, who has photographs."""
+    (tmp_path / "pictures").mkdir()
+    for number, record in enumerate(open_coco("photos").records[:2]):
+        content = record.path.read_bytes()
+        (tmp_path / "pictures" / f"{number}{record.path.suffix}").write_bytes(content)
+    (tmp_path / "photo.jpg").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_fence_is_read(name):
+    opened = re.findall(r"^```(?:bash|python).*$", PAGES[name], re.M)
+    assert len(opened) == len(blocks_of(PAGES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "docs/plugins.md"])
+def test_what_is_not_run_is_accepted(name):
+    for block in blocks_of(PAGES[name]):
+        if not block.needs and name in RUN:
+            continue
+        if block.language == "python":
+            ast.parse(block.code)
+        for arguments in block.commands():
+            arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments
+            command, options = parse_arguments(COMMANDS, arguments)
+            if command == "train":
+                read_recipe(find_pipeline(options.recipe, (), "recipe"), [*(options.set or ())])
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_blocks_run_as_they_stand(name, reader, one_thread, capsys):
+    names = {}
+    for block in blocks_of(PAGES[name]):
+        if block.needs:
+            continue
+        if block.language == "python":
+            exec(compile(block.code, name, "exec"), names)
+            continue
+        lines = [line for line in block.code.splitlines() if line and not line.startswith("#")]
+        assert all(line.startswith("crate-interp ") for line in lines)
+        for arguments in block.commands():
+            assert main(quick(arguments)) == 0, f"{arguments}: {capsys.readouterr().err}"
+
+
+def quick(arguments):
+    """Give a command limits that it takes and does not have yet."""
+    command, options = parse_arguments(COMMANDS, arguments)
+    if options is None or command == "profile":
+        return arguments
+    taken = {field.name for field in fields(options)} & set(LIMITS)
+    more = [[f"--{name}", LIMITS[name]] for name in sorted(taken) if f"--{name}" not in arguments]
+    if "format" in {field.name for field in fields(options)}:
+        more.append(["--format", "png"])
+    return [*arguments, *sum(more, [])]
