@@ -1,7 +1,7 @@
 """The reference: a page for each room, written from its door, and one of the package's own names.
 
-Doors (`__init__.py`, or the stub of a lazy one) say in which file a name is defined. A name is looked
-up there, because a function and its file often have the same name.
+Doors (`__init__.py`, or the stub of a lazy one) say in which file a name is defined. A name is
+looked up there, because a function and its file often have the same name.
 """
 
 import ast
@@ -74,9 +74,9 @@ def _home_of(name: str, module: str) -> str:
 
 
 def _imports_of(module: str) -> dict[str, str]:
-    room = module.removeprefix("crate_interp.").split(".")[0]
+    inside = ".".join(module.split(".")[:2])  # a stub names its own room's files by a dot
     return {
-        item.asname or item.name: f"crate_interp.{room}.{node.module}" if node.level else node.module
+        item.asname or item.name: f"{inside}.{node.module}" if node.level else str(node.module)
         for node in _source_of(module).body
         if isinstance(node, ast.ImportFrom)
         for item in node.names

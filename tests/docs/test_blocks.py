@@ -26,6 +26,7 @@ FENCE = re.compile(r"^```(bash|python)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", r
 COMMAND = re.compile(r"^(?:crate-interp|.*-m crate_interp) (.*)$", re.M)
 # The page of plug-ins is run by tests/plugins, and README is for reading: its blocks are parsed.
 RUN_ELSEWHERE = ("README.md", "docs/plugins.md")
+NEEDS = 'a block that cannot run as it stands says what it needs: ```bash title="Needs ..."'
 LIMITS = {"limit": "2", "size": "64", "workers": "0", "dpi": "50", "measured": "3"}
 
 
@@ -95,11 +96,11 @@ def test_blocks_run_as_they_stand(name, reader, one_thread, capsys):
 
 def quick(arguments):
     """Give a command limits that it takes and does not have yet."""
-    command, options = parse_arguments(COMMANDS, arguments)
-    if options is None or command == "profile":
+    _, options = parse_arguments(COMMANDS, arguments)
+    if options is None:
         return arguments
-    taken = {field.name for field in fields(options)} & set(LIMITS)
-    more = [[f"--{name}", LIMITS[name]] for name in sorted(taken) if f"--{name}" not in arguments]
-    if "format" in {field.name for field in fields(options)}:
-        more.append(["--format", "png"])
-    return [*arguments, *sum(more, [])]
+    taken = {field.name for field in fields(options)}
+    for name in sorted(taken & set(LIMITS)):
+        if f"--{name}" not in arguments:
+            arguments = [*arguments, f"--{name}", LIMITS[name]]
+    return [*arguments, "--format", "png"] if "format" in taken else arguments
