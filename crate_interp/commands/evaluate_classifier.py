@@ -40,7 +40,7 @@ class _Results(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateClassifier(Command, WeightsOptions):
-    """Measure the accuracy of a head, or zero-shot (CLIPA, CLIP)."""
+    """Measure the accuracy of a head, or zero-shot (CLIP)."""
 
     group: ClassVar[str] = "score"
 

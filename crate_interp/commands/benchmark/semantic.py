@@ -58,7 +58,7 @@ class _Reading(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Semantic(BenchmarkCommand):
-    """Score labels of patches by mIoU: clusters, a probe, the head."""
+    """Score labels of patches: clusters, a probe, the head."""
 
     group: ClassVar[str] = "score"
     entry: ClassVar[type] = _Entry
