@@ -9,11 +9,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
+from crate_interp.commands.benchmark.tables import format_table
 from crate_interp.commands.compare import paired_scores, read_run
 from crate_interp.commands.paper_items import Other, PaperItem, Step, Version
 from crate_interp.commands.paper_runs import ItemRun
+from crate_interp.files import read_bytes
 
-__all__ = ["CHOICES", "choices_of", "write_effects"]
+__all__ = ["CHOICES", "choices_of", "effects_text", "write_effects"]
 
 CHOICES = "choices"
 _TABLE = "effects.csv"
@@ -60,6 +62,24 @@ def write_effects(run: ItemRun, items: Mapping[str, PaperItem]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_HEADER, *_rows(run, items)])
     write_file(run.folder / _TABLE, text.getvalue())
+
+
+def effects_text(run: ItemRun) -> str:
+    """Lay out the table that `write_effects` wrote, without words that take too much room.
+
+    Args:
+        run: The run.
+
+    Raises:
+        InputError: There is no such table.
+    """
+    content = read_bytes(run.folder / _TABLE).decode()
+    rows = [
+        [f"{row['item']}: {row['open']}: {row['instead']}", *(row[name] for name in _HEADER[4:])]
+        for row in csv.DictReader(io.StringIO(content))
+        if row["instead"]
+    ]
+    return format_table(["", *_HEADER[4:]], rows)
 
 
 def _version(items: Mapping[str, PaperItem], small: bool) -> Version | None:

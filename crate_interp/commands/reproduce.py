@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from crate_interp.commands.benchmark.tables import format_table
-from crate_interp.commands.paper_choices import CHOICES, choices_of, write_effects
+from crate_interp.commands.paper_choices import CHOICES, choices_of, effects_text, write_effects
 from crate_interp.commands.paper_items import PaperItem, find_items
 from crate_interp.commands.paper_page import item_page, ledger_page
 from crate_interp.commands.paper_runs import ItemRun, StoppedError, number_rows, run_item
@@ -108,6 +108,7 @@ class Reproduce(Command):
             run = run_item(run, data)
             if name == CHOICES:
                 write_effects(run, items)
+                print(effects_text(run))
             write_file(run.folder / "report.html", item_page(run))
         except (InputError, OSError) as error:
             print(f"error: {name}: {InputError(str(error))}", file=sys.stderr)

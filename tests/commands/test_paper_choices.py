@@ -61,7 +61,9 @@ def test_commands_of_all_choices_are_accepted_and_write_to_places_of_their_own(s
 def test_choices_are_measured_beside_what_was_chosen(folder, tmp_path, capsys):
     command = ["reproduce", "choices", "--small", "--output", str(tmp_path / "out")]
     assert cli.main(command) == 0
-    ran = re.findall(r"^\$ crate-interp (.*)", capsys.readouterr().out, re.MULTILINE)
+    printed = capsys.readouterr().out
+    assert re.search(r"masks: Threshold: none +mask AP +(\S+) +\1 +\+0.0 \[", printed)
+    ran = re.findall(r"^\$ crate-interp (.*)", printed, re.MULTILINE)
     assert [("tau" in line) for line in ran] == [False, True, True]
     place = tmp_path / "out/small/choices"
     with (place / "effects.csv").open() as file:

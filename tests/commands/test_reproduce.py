@@ -230,3 +230,20 @@ def test_published_scores_are_those_of_the_ledger(row, release):
     assert [values[name] for name in item.numbers] == item.published[row]
     miou, _ = published_attention_miou(release, "entries", "val", 1449)
     assert [miou] == ITEMS["emergence-voc"].published[row]
+
+
+def _row_of_docs(name, item):
+    """Row of the table of items in docs/ledger.md."""
+    full = item.version(False)
+    data = sorted({one for step in full.steps for one in step.data_names()}) if full else []
+    needs = ", ".join(f"`{one}`" for one in data) or ("nothing more" if full else "as small")
+    small = item.missing or "yes"
+    return f"| `{name}` | {item.title} | {item.source} | {small} | {needs} |"
+
+
+def test_the_docs_list_every_item_as_it_is():
+    rows = [_row_of_docs(name, item) for name, item in ITEMS.items()]
+    text = (Path(__file__).parents[2] / "docs/ledger.md").read_text(encoding="utf-8")
+    listed = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 6]
+    assert listed == rows
+    assert f"{len(ITEMS)} tables and figures" in text

@@ -111,12 +111,38 @@ def test_steps_of_the_scaling_differ_in_what_they_must():
             )
             for data in ("cifar10", "cifar100", "flowers", "pets")
         ),
+        ("finetune_crate_in1k", {"optimizer": "adamw", "learning_rate": 5e-5, "batch_size": 128}),
+        (
+            "train_crate_in1k_book",
+            {"optimizer": "lion", "learning_rate": 2.4e-4, "weight_decay": 0.5, "epochs": 150},
+        ),
+        (
+            "pretrain_crate_mae_book",
+            {"learning_rate": 16 * 3e-5, "weight_decay": 0.1, "epochs": 800, "warmup_epochs": 40},
+        ),
         ("scale_crate_alpha_L8", {"drop_path": 0.1, "learning_rate": 1.6e-4, "batch_size": 4096}),
     ],
 )
 def test_recipe_has_the_published_values(name, expected):
     recipe = read_recipe(PIPELINES / f"{name}.yaml")
     assert {key: getattr(recipe, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("release", "differing"),
+    [
+        (
+            "train_crate_in1k",
+            {"batch_size", "epochs", "warmup_epochs", "learning_rate", "weight_decay"}
+            | {"evaluate_every", "save_every"},
+        ),
+        ("pretrain_crate_mae", {"learning_rate", "weight_decay", "auto_augment"}),
+    ],
+)
+def test_recipes_of_the_book_differ_from_those_of_the_release_in_its_values(release, differing):
+    first, second = (read_recipe(PIPELINES / f"{release}{end}.yaml") for end in ("", "_book"))
+    keys = {key for key in vars(first) if getattr(first, key) != getattr(second, key)}
+    assert keys - {"staged"} == differing
 
 
 def test_baseline_differs_from_crate_in_its_model_only():
