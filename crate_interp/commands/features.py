@@ -37,6 +37,7 @@ class Features(FeatureOptions, ImageFilesCommand):
 
     group: ClassVar[str] = "look inside"
     output_is_file: ClassVar[bool] = True
+    hidden: ClassVar[tuple[str, ...]] = ("format", "width", "dpi")  # it draws nothing
 
     feature: Feature = option(
         "what to read (auto: subspace for CRATE, key for ViT)", "auto", also=["site"]

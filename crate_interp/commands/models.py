@@ -38,10 +38,10 @@ class Models(Command):
         """Print the models whose name or alias matches; without a pattern, ours and the aliased.
 
         Raises:
-            InputError: No model matches.
+            InputError: No model matches, or, with --check, none of images.
         """
         if self.check:
-            return _check(weights.architectures_to_check(self.pattern))
+            return _check(_to_check(self.pattern))
         text_models = weights.list_text_models(self.pattern)
         try:
             names = weights.list_names(self.pattern)
@@ -56,6 +56,19 @@ class Models(Command):
         for row in rows:
             print("  ".join(map(str.ljust, row, widths)).rstrip())
         return 0
+
+
+def _to_check(pattern: str | None) -> list[str]:
+    text_models = weights.list_text_models(pattern)
+    try:
+        return weights.architectures_to_check(pattern)
+    except InputError as error:
+        if not text_models:
+            raise
+        raise InputError(
+            f"--check tries models of images, and {text_models[0]} is a text model: expected a "
+            "pattern of architectures of timm or of ours, or none for all vision transformers"
+        ) from error
 
 
 def _check(architectures: list[str]) -> int:

@@ -16,6 +16,7 @@ from crate_interp.commands.segmenter_choice import (
     SegmenterReading,
     method_of,
     method_option,
+    method_variants,
     read_for_segmenter,
 )
 from crate_interp.data.built_in import built_in_choices
@@ -249,6 +250,8 @@ class Segment(SegmentCommand):
     """
 
     group: ClassVar[str] = "find masks"
+
+    variants = staticmethod(method_variants)
 
     @classmethod
     def kind_for(cls, arguments: Sequence[str]) -> type[Command]:

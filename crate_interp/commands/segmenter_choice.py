@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from crate_interp.runs.command import ImageCommand
     from crate_interp.runs.run import Run
 
-__all__ = ["SegmenterReading", "method_of", "method_option", "read_for_segmenter"]
+__all__ = [
+    "SegmenterReading",
+    "method_of",
+    "method_option",
+    "method_variants",
+    "read_for_segmenter",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +42,11 @@ def method_option(default: str) -> tuple[str, Any, Any]:
     """Make the option `--method`: its name, type and field."""
     help_text = f"segmenter: {', '.join(SEGMENTERS.names())}"
     return "method", str, option(help_text, default)
+
+
+def method_variants() -> list[list[str]]:
+    """List the arguments that choose each segmenter, whose options completion is to know."""
+    return [["--method", name] for name in SEGMENTERS.names()]
 
 
 def method_of(arguments: Sequence[str], default: str = "maskcut") -> str:

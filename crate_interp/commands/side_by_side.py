@@ -12,6 +12,7 @@ from crate_interp.commands.segmenter_choice import (
     SegmenterReading,
     method_of,
     method_option,
+    method_variants,
     read_for_segmenter,
 )
 from crate_interp.errors import InputError
@@ -54,6 +55,8 @@ class SideBySide(SeveralModelsCommand):
     )
     untrained: bool = option("show the first model with random weights as well", False)
     output: Path = option("the figure, NAME.png; a CSV goes with it", presentation=True)
+
+    variants = staticmethod(method_variants)
 
     @classmethod
     def kind_for(cls, arguments: Sequence[str]) -> type[Command]:

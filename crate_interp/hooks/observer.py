@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -56,7 +57,9 @@ class Observer:
             programs of DINO and TokenCut; the papers of CRATE and CutLER squash, as is the default.
         noise: Standard deviation of Gaussian noise that the input gets, as for `preprocess`.
         debias: Take out of the patches' features what depends on their position alone, as that of
-            blank images does: see `positional_directions`. Class and register tokens stay.
+            blank images does in the model without interventions: see `positional_directions`. Class
+            and register tokens stay, and so do `attention` and `cls_attention`, but attention that
+            is computed from queries and keys recorded so is not the model's.
         norm_filter: Give patches whose token, leaving the block, is longer than so many times the
             median of the image the mean of their neighbours: see `fill_in`; `None`: none.
 
@@ -186,7 +189,8 @@ class Observer:
         tensors: dict[tuple[str, int], Tensor] = {}
         asked = {key: seen[key] for key in seen if not needs_tokens or key[0] != Site.TOKENS.value}
         for (site, block), values in asked.items():
-            if values.shape[1] == first + rows * columns and values.ndim == 3:
+            is_attention = site in (Site.CLS_ATTENTION, Site.ATTENTION)
+            if values.shape[1] == first + rows * columns and not is_attention:
                 features = values[:, first:]
                 if self.debias:
                     directions = self._positional(site, block, pixels)
@@ -226,7 +230,10 @@ class Observer:
             config = resolve_model_data_config(self.model)
             mean, std = (levels.new_tensor(config[name]) for name in ("mean", "std"))
             blank = ((levels[:, None] - mean) / std)[..., None, None].expand(-1, -1, height, width)
-            features = self._seen(blank, [site], [block]).patch_features(site, block)
+            # In a thread of its own, so that no `intervene` around this call changes them.
+            with ThreadPoolExecutor(1) as alone:
+                seen = alone.submit(self._seen, blank, [site], [block]).result()
+            features = seen.patch_features(site, block)
             self._directions[key] = positional_directions(features.transpose(1, 2))
         return self._directions[key]
 

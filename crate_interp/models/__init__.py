@@ -6,7 +6,12 @@ from crate_interp.models import gemma_blocks, timm_blocks  # noqa: F401  (fill t
 
 # isort: split
 from crate_interp.models import crate, crate_alpha, vit  # noqa: F401  (registers the timm models)
-from crate_interp.models.backbones import embedding_of, input_hw_of, patch_hw_of
+from crate_interp.models.backbones import (
+    embedding_of,
+    input_hw_of,
+    patch_hw_of,
+    prefix_tokens_of,
+)
 from crate_interp.models.clipa import CrateClip, tokenize
 from crate_interp.models.cost import ForwardCost, forward_cost
 from crate_interp.models.mae import CrateMaeAutoencoder
@@ -28,6 +33,7 @@ __all__ = [
     "inference_precision",
     "input_hw_of",
     "patch_hw_of",
+    "prefix_tokens_of",
     "tokenize",
     "usable_memory",
 ]

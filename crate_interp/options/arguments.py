@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, Protocol, get_args, get_origin, get_type_hints
@@ -141,19 +141,24 @@ def parser_of_all(table: Mapping[str, Listed], files: Any) -> argparse.ArgumentP
             groups[group] = commands.add_parser(group, help=members).add_subparsers()
         about = entry.summary.replace("%", "%%")
         parser = groups.get(group, commands).add_parser(last, help=about)
-        kind = entry.load()
-        if hasattr(kind, "kind_for"):
-            kind = kind.kind_for([])
-        actions, hints = _add_options(parser, kind), get_type_hints(kind)
-        for option in dataclasses.fields(kind):
-            hint = option.metadata.get("several") or hints[option.name]
-            words, kinds = _words_of(hint), {get_origin(part) for part in _parts_of(hint)}
-            action: Any = actions[option.name]
-            if words and kinds <= {Literal, None} and not {str, Path} & {*_parts_of(hint)}:
-                action.choices = words
-            elif Path in _parts_of(hint) or option.metadata.get("positional"):
-                action.complete = files
+        kind, known = entry.load(), set[str]()
+        for arguments in kind.variants() if hasattr(kind, "variants") else [[]]:
+            own = kind.kind_for(arguments) if hasattr(kind, "kind_for") else kind
+            for option, action in _add_options(parser, own, known).items():
+                _complete(action, own, option, files)
+            known |= {option.name for option in dataclasses.fields(own)}
     return root
+
+
+def _complete(action: Any, command: type[Any], name: str, files: Any) -> None:
+    """Give an option the words that it takes, or say that it takes files."""
+    (option,) = (one for one in dataclasses.fields(command) if one.name == name)
+    hint = option.metadata.get("several") or get_type_hints(command)[name]
+    words, kinds = _words_of(hint), {get_origin(part) for part in _parts_of(hint)}
+    if words and kinds <= {Literal, None} and not {str, Path} & {*_parts_of(hint)}:
+        action.choices = words
+    elif Path in _parts_of(hint) or option.metadata.get("positional"):
+        action.complete = files
 
 
 def _parser_of(command: str, kind: type[Any]) -> _Parser:
@@ -167,16 +172,27 @@ def _parser_of(command: str, kind: type[Any]) -> _Parser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> dict[str, argparse.Action]:
-    """Add the options of a command to a parser, and give them by the names of the fields."""
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML file of the options below, or the name of a pipeline"
-    )
-    hints = get_type_hints(kind)
+def _add_options(
+    parser: argparse.ArgumentParser, command: type[Any], but: Container[str] = ()
+) -> dict[str, argparse.Action]:
+    """Add the options of a command to a parser, and give them by the names of the fields.
+
+    Args:
+        parser: The parser.
+        command: Dataclass of the command.
+        but: Names of fields that the parser has.
+    """
+    if not but:
+        about = "YAML file of the options below, or the name of a pipeline"
+        parser.add_argument("--config", metavar="FILE", help=about)
+    hints = get_type_hints(command)
     groups: dict[str, Any] = {"": parser}
     actions: dict[str, argparse.Action] = {}
-    for option in dataclasses.fields(kind):
-        arguments: dict[str, Any] = {"help": _help_of(option)}
+    for option in dataclasses.fields(command):
+        if option.name in but:
+            continue
+        is_hidden = option.name in getattr(command, "hidden", ())
+        arguments: dict[str, Any] = {"help": argparse.SUPPRESS if is_hidden else _help_of(option)}
         several = option.metadata.get("several")
         if hints[option.name] is bool:
             arguments["action"] = "store_true"

@@ -35,6 +35,6 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16_attention", "bfloat16", "
 OnError = Literal["raise", "skip"]
 Refine = Literal["none", "crf", "pydensecrf", "bilateral"]
 Resolution = Literal["full", "grid"]
-Scores = Literal["one", "cut", "contrast"]
+Scores = Literal["one", "cut", "contrast", "eigengap"]
 Solver = Literal["lanczos", "dense"]
 Spent = Literal["steps", "pictures", "seconds"]  # what a training run has spent

@@ -58,7 +58,11 @@ def load_text_model_of(options: TextModelOptions) -> tuple[TextTransformer, Voca
         **options.model_args,
     )
     if options.tokenizer is not None:
-        vocabulary = data.read_vocabulary(options.tokenizer)
+        try:
+            vocabulary = data.read_vocabulary(options.tokenizer)
+        except InputError as error:
+            message = str(error).removeprefix(f"{options.tokenizer}: ")
+            raise InputError(f"--tokenizer {options.tokenizer}: {message}") from error
     elif record is not None and record.vocabulary is not None:
         with weights.errors_of(options.weights or options.model):
             vocabulary = data.open_vocabulary(record.vocabulary)

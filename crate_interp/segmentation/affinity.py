@@ -9,7 +9,7 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import to_float64
 
-__all__ = ["BACKGROUND_WEIGHT", "affinity", "unit_columns"]
+__all__ = ["BACKGROUND_WEIGHT", "affinity", "paint", "unit_columns"]
 
 BACKGROUND_WEIGHT = 1e-5
 """Weight W_ij of a pair whose cosine does not exceed tau; the others weigh 1."""
@@ -65,6 +65,20 @@ def affinity(features: Float[Tensor, "*B D n"], tau: float) -> Bool[Tensor, "*B 
         connected[..., start:stop, :stop] = block
         connected[..., :start, start:stop] = block[..., :start].mT
     return connected
+
+
+def paint(connected: Bool[Tensor, "B n n"], objects: Bool[Tensor, "B n"], alike: bool) -> None:
+    """Connect patches with all others, or none.
+
+    A painted feature is zero: its cosines are 0, which a negative tau lets through.
+    """
+    images, patches = (index.to(connected.device) for index in objects.nonzero(as_tuple=True))
+    connected[images, patches] = alike
+    columns = objects.to(connected.device)[:, None]
+    if alike:
+        connected |= columns
+    else:
+        connected &= ~columns
 
 
 def unit_columns(features: Float[Tensor, "*B D n"]) -> Float[Tensor, "*B D n"]:

@@ -23,14 +23,15 @@ from torch import Tensor
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT
 from crate_interp.segmentation.exact_product import exact_product, readable
 
-__all__ = ["LanczosResult", "lanczos"]
+__all__ = ["MIN_GAP", "LanczosResult", "lanczos"]
 
 _BLOCK = 2
 _MAX_STEPS = 256
 _STEPS_PER_CHECK = 4
 _MAX_ANGLE = 1e-12  # aimed at: residual / gap, which bounds the error of a unit eigenvector
-_MIN_GAP = 1e-6  # below, rounding mixes two eigenvectors by more than 1e-9
+MIN_GAP = 1e-6  # below, rounding mixes two eigenvectors by more than 1e-9
 _FLOOR = 1e-15  # residuals below are rounding
+_MAX_ERROR = 1e-10  # of the next eigenvalue, where it is asked for
 _ROUNDING = 1e-17
 
 
@@ -71,18 +72,19 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def lanczos(connected: Bool[Tensor, "B n n"]) -> list[LanczosResult]:
+def lanczos(connected: Bool[Tensor, "B n n"], *, exact_gap: bool = False) -> list[LanczosResult]:
     """Find the second smallest generalised eigenpairs of graphs of more than some hundred patches.
 
     Full reorthogonalisation in float64; the starting vectors are fixed, so that two runs agree.
 
     Args:
         connected: Symmetric connections of each graph, see `affinity`.
+        exact_gap: Go on until the next eigenvalue, and so the gap, is known to 1e-10, too.
 
     Returns:
         The eigenpair of each graph, and how far it can be trusted.
     """
-    spaces = _Spaces.of(_Graphs.of(connected))
+    spaces = _Spaces.of(_Graphs.of(connected), _MAX_ERROR if exact_gap else None)
     finished: dict[int, LanczosResult] = {}
     running = list(range(len(connected)))
     while running:
@@ -111,6 +113,7 @@ class _Spaces:
         block: The next rows of the basis.
         coupling: S @ last rows = (a combination of the basis) + coupling @ block.
         generator: Source of the random rows, which nothing depends on.
+        most_of_next: Residual of the next eigenpair, at most; `None`: a tenth of the gap.
         steps: Block products made.
     """
 
@@ -120,10 +123,11 @@ class _Spaces:
     block: Float[Tensor, "B b n"]
     coupling: Float[Tensor, "B b b"]
     generator: torch.Generator
+    most_of_next: float | None = None
     steps: int = 0
 
     @classmethod
-    def of(cls, graphs: _Graphs) -> _Spaces:
+    def of(cls, graphs: _Graphs, most_of_next: float | None = None) -> _Spaces:
         count, _, num_patches = graphs.scale.shape
         size = 1 + _BLOCK * min(_MAX_STEPS, num_patches // (2 * _BLOCK))
         basis = graphs.scale.new_empty((count, size, num_patches))
@@ -131,7 +135,8 @@ class _Spaces:
         generator = torch.Generator().manual_seed(0)
         rows = _random_rows(generator, graphs.scale)
         block, coupling = _orthonormal(rows.expand(count, -1, -1), basis[:, :1], 0 * rows)
-        return cls(graphs, basis, basis.new_empty((count, size, size)), block, coupling, generator)
+        projected = basis.new_empty((count, size, size))
+        return cls(graphs, basis, projected, block, coupling, generator, most_of_next)
 
     @property
     def size(self) -> int:
@@ -163,7 +168,7 @@ class _Spaces:
         gaps = (values[:, -1] - values[:, -2]).tolist()
         rest = vectors[:, -_BLOCK:, -2:].mT @ self.coupling.cpu()
         residuals = torch.linalg.vector_norm(rest, dim=2).tolist()
-        judged = list(map(_judged, gaps, residuals))
+        judged = [_judged(*pair, self.most_of_next) for pair in zip(gaps, residuals, strict=True)]
         if not (self.are_full or any(finished for _, finished in judged)):
             return [None] * len(gaps)
         ritz = vectors[:, :, -1:].mT.to(self.basis.device) @ self.basis[:, 1 : self.size]
@@ -183,11 +188,14 @@ class _Spaces:
         self.block, self.coupling = self.block[kept], self.coupling[kept]
 
 
-def _judged(gap: float, residuals: list[float]) -> tuple[bool, bool]:
+def _judged(
+    gap: float, residuals: list[float], most_of_next: float | None = None
+) -> tuple[bool, bool]:
     """Whether an eigenpair is there, and whether to stop; residuals of the next one and of it."""
-    if gap < _MIN_GAP:
-        return False, max(residuals) <= 0.01 * _MIN_GAP
-    settled = residuals[0] <= 0.1 * gap and residuals[1] <= max(_MAX_ANGLE * gap, _FLOOR)
+    if gap < MIN_GAP:
+        return False, max(residuals) <= 0.01 * MIN_GAP
+    most_of_next = 0.1 * gap if most_of_next is None else most_of_next
+    settled = residuals[0] <= most_of_next and residuals[1] <= max(_MAX_ANGLE * gap, _FLOOR)
     return settled, settled
 
 

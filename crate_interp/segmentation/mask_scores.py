@@ -12,7 +12,8 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.options.choices import Scores
-from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT, affinity
+from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT, affinity, paint
+from crate_interp.segmentation.normalized_cut import eigengap
 
 __all__ = ["mask_scores"]
 
@@ -29,8 +30,11 @@ def mask_scores(
     - `cut`: 1 - NCut / 2 with NCut = cut(A, B) / vol(A) + cut(A, B) / vol(B); in [0, 1], and 1 for
       two parts without a weight between them.
     - `contrast`: the mean weight within A minus the mean weight between A and B; in [-1, 1].
+    - `eigengap`: lambda_3 - lambda_2 of the graph that MaskCut cuts when it finds the mask, from
+      which the masks before it are painted out; in [0, 2], see `eigengap` of `normalized_cut.py`.
+      It says how sure the cut is, not how good the mask is, and depends on the order of the masks.
 
-    A mask of no patch or of all patches has nothing to be set apart from: it scores 0 by either.
+    A mask of no patch or of all patches has nothing to be set apart from: it scores 0 by all three.
 
     Args:
         features: One feature per patch, row-major on the grid of the masks.
@@ -39,7 +43,8 @@ def mask_scores(
         by: What to score by.
 
     Returns:
-        Scores in float64; they are made of counts of patches, and so are equal on all devices.
+        Scores in float64. Those by `cut` and `contrast` are made of counts of patches, and so are
+        equal on all devices; an eigengap is, but for rounding.
 
     Raises:
         InputError: Features or tau as in `affinity`; masks of another grid; an unknown score.
@@ -59,10 +64,23 @@ def mask_scores(
     if by == "one" or not len(masks):
         return np.ones(len(masks))
     connected = affinity(on_float64_device(features), tau)
+    if by == "eigengap":
+        return np.array(_eigengaps(connected, masks, alike=tau < 0))
     total = _Weights.of(connected)
     score = {"cut": _cut, "contrast": _contrast}[by]
     flat = masks.flatten(1).to(connected.device)
     return np.array([score(connected, mask, total) for mask in flat])
+
+
+def _eigengaps(
+    connected: Bool[Tensor, "n n"], masks: Bool[Tensor, "M h w"], alike: bool
+) -> list[float]:
+    """The gap of each mask; paints the masks into the graph."""
+    gaps = []
+    for mask in masks.flatten(1):
+        gaps.append(eigengap(connected) if mask.any() and not mask.all() else 0.0)
+        paint(connected[None], mask[None], alike)
+    return gaps
 
 
 class _Weights(NamedTuple):

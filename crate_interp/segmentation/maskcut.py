@@ -13,7 +13,7 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.models.float64 import on_float64_device
 from crate_interp.options.choices import Solver
-from crate_interp.segmentation.affinity import affinity
+from crate_interp.segmentation.affinity import affinity, paint
 from crate_interp.segmentation.normalized_cut import check_solver, is_constant, second_eigenpairs
 from crate_interp.segmentation.partition import checked_grid, component_of, foreground_of
 from crate_interp.segmentation.segmenters.maskcut import MaskCutSegmenter
@@ -131,7 +131,7 @@ def maskcut_batch(
         if all(cut.is_settled for cut in cuts):
             break
         if number + 1 < max_masks:
-            _paint(connected, objects, alike=bool(tau < 0))
+            paint(connected, objects, alike=bool(tau < 0))
     return [cut.result(features.device) for cut in cuts]
 
 
@@ -201,20 +201,6 @@ def _eigenvectors_of(
 def _rows(connected: Bool[Tensor, "B n n"], numbers: list[int]) -> Bool[Tensor, "C n n"]:
     """Some graphs of a batch; no copy if that is all of them."""
     return connected if len(numbers) == len(connected) else connected[numbers]
-
-
-def _paint(connected: Bool[Tensor, "B n n"], objects: Bool[Tensor, "B n"], alike: bool) -> None:
-    """Connect patches with all others, or none.
-
-    A painted feature is zero: its cosines are 0, which a negative tau lets through.
-    """
-    images, patches = (index.to(connected.device) for index in objects.nonzero(as_tuple=True))
-    connected[images, patches] = alike
-    columns = objects.to(connected.device)[:, None]
-    if alike:
-        connected |= columns
-    else:
-        connected &= ~columns
 
 
 def _is_dropped(mask: Bool[Tensor, "h w"], current: Bool[Tensor, "h w"]) -> bool:

@@ -14,11 +14,12 @@ from torch import Tensor
 from crate_interp.errors import InputError
 from crate_interp.options.choices import Solver
 from crate_interp.segmentation.affinity import BACKGROUND_WEIGHT
-from crate_interp.segmentation.lanczos import LanczosResult, lanczos
+from crate_interp.segmentation.lanczos import MIN_GAP, LanczosResult, lanczos
 
 __all__ = [
     "NormalizedCut",
     "check_solver",
+    "eigengap",
     "first_largest",
     "is_constant",
     "normalized_cut",
@@ -91,6 +92,41 @@ def second_eigenpairs(connected: Bool[Tensor, "B n n"], solver: Solver) -> list[
     ]
 
 
+def eigengap(connected: Bool[Tensor, "n n"]) -> float:
+    """Measure how well a graph falls into two parts: the gap behind its second eigenvalue.
+
+    Of the eigenvalues 0 = lambda_1 <= lambda_2 <= lambda_3 ... of (D - W) x = lambda D x, it is
+    lambda_3 - lambda_2, in [0, 2]. Where it is large, there is one good cut and no other as good,
+    and the second eigenvector hardly moves when weights do; where it is 0, two cuts are as good.
+
+    Args:
+        connected: As for `normalized_cut`, known to be symmetric.
+
+    Returns:
+        The gap, to about 1e-10, and 0 below 1e-6; 0 also for a graph of which all pairs weigh the
+        same, or that has fewer than three patches.
+
+    Reference:
+        Von Luxburg, A Tutorial on Spectral Clustering (arXiv 0711.0189), sections 7.1 and 8.3, for
+        the gap; Shi and Malik (PAMI 2000) for the problem.
+    """
+    if len(connected) < 3 or is_constant(connected[None])[0]:
+        return 0.0
+    if len(connected) >= _DENSE_BELOW:
+        (result,) = lanczos(connected[None], exact_gap=True)
+        if result.converged:
+            return result.gap
+        if result.gap < MIN_GAP:
+            return 0.0
+    weights, degree = (side.cpu() for side in _weights_of(connected))
+    laplacian = (torch.diag(degree) - weights).numpy()
+    second, third = scipy.linalg.eigh(
+        laplacian, np.diag(degree.numpy()), subset_by_index=[1, 2], eigvals_only=True
+    )
+    gap = float(third - second)
+    return gap if gap >= MIN_GAP else 0.0
+
+
 def _checked(result: LanczosResult, connected: Bool[Tensor, "n n"]) -> NormalizedCut:
     if result.converged:
         vector = _oriented(result.eigenvector)
@@ -135,8 +171,7 @@ def _oriented(eigenvector: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 def _dense(connected: Bool[Tensor, "n n"]) -> NormalizedCut:
     """Solve with LAPACK on the CPU, with the symmetric problem of D^-1/2 W D^-1/2 elsewhere."""
-    weights = torch.where(connected, 1.0, torch.tensor(BACKGROUND_WEIGHT, dtype=torch.float64))
-    degree = weights.sum(dim=1)
+    weights, degree = _weights_of(connected)
     if connected.device.type == "cpu":
         laplacian = (torch.diag(degree) - weights).numpy()
         values, vectors = scipy.linalg.eigh(
@@ -151,3 +186,9 @@ def _dense(connected: Bool[Tensor, "n n"]) -> NormalizedCut:
     error = image - (1 - eigenvalue) * eigenvector * degree.sqrt()
     residual = float(torch.linalg.vector_norm(error))
     return NormalizedCut(_oriented(eigenvector.cpu()), eigenvalue, 0, residual)
+
+
+def _weights_of(connected: Bool[Tensor, "n n"]) -> tuple[Tensor, Tensor]:
+    """W and the diagonal of D, float64."""
+    weights = torch.where(connected, 1.0, torch.tensor(BACKGROUND_WEIGHT, dtype=torch.float64))
+    return weights, weights.sum(dim=1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
@@ -27,7 +31,10 @@ __all__ = [
 
 EDGE = 0.06  # inches that stay empty around a page
 NOTE_SIZE = 6  # points, of the words below a figure
+_LISTED = 20  # letters in a message
 _ROUNDED = 1.01  # letters of a PNG stand at whole pixels, and may take as much more
+
+_logger = logging.getLogger(__name__)
 
 # What a file would say of the hour it was written.
 _UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -44,10 +51,36 @@ def write_figure(figure: Figure, file: IO[bytes] | Path, kind: str, dpi: int) ->
     """
     for text in figure.findobj(Text):  # a $ in the name of a file is no formula
         text.set_parse_math(False)
+    _name_missing_letters("".join(text.get_text() for text in figure.findobj(Text)))
     # TrueType fonts, because venues refuse the Type 3 ones that matplotlib embeds by default. The
     # salt makes the ids in an SVG the same each time.
-    with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "crate-interp"}):
+    fonts = mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "crate-interp"})
+    with fonts, _quiet_about_glyphs():
         figure.savefig(file, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
+
+
+def _name_missing_letters(text: str) -> None:
+    """Warn of letters that the font lacks, as it does those of Chinese, once for the same ones."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    missing = sorted(
+        {letter for letter in text if ord(letter) not in known and letter.isprintable()}
+    )
+    if missing:
+        _warn_of_letters("".join(missing))
+
+
+@lru_cache(maxsize=256)
+def _warn_of_letters(letters: str) -> None:
+    shown = letters if len(letters) <= _LISTED else f"{letters[:_LISTED]}..."
+    _logger.warning("figures show boxes for letters that their font lacks: %s", shown)
+
+
+@contextmanager
+def _quiet_about_glyphs() -> Iterator[None]:
+    """Keep matplotlib from warning of each letter that the font lacks, each time."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        yield
 
 
 def line_height(points: float) -> float:
@@ -59,7 +92,8 @@ def line_height(points: float) -> float:
 def text_width(text: str, points: float, bold: bool = False) -> float:
     """Width of one line of text, inches."""
     font = FontProperties(size=points, weight="bold" if bold else "normal")
-    width = TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
+    with _quiet_about_glyphs():
+        width = TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
     return float(width / 72) * _ROUNDED
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "WEIGHTS",
     "asked",
     "check_repository",
+    "fetch_file",
     "fetch_from_hub",
     "is_on_hub",
     "record_of_config",
@@ -67,12 +68,27 @@ def fetch_from_hub(name: str) -> tuple[Path, Path]:
 
     def fetch() -> tuple[Path, Path]:
         weights, config = (
-            huggingface_hub.hf_hub_download(repo_id, file, revision=revision or None)
-            for file in (WEIGHTS, CONFIG)
+            fetch_file(repo_id, file, revision or None) for file in (WEIGHTS, CONFIG)
         )
-        return Path(weights), Path(config)
+        return weights, config
 
     return asked(f"{name}: cannot be fetched", fetch)
+
+
+def fetch_file(repo_id: str, filename: str, revision: str | None = None) -> Path:
+    """Fetch a file of the hub, or find it in the cache; raises what huggingface_hub raises.
+
+    Args:
+        repo_id: Repository, `USER/NAME`.
+        filename: Name of the file in it.
+        revision: Branch, tag or commit; `None`: the main branch.
+    """
+    cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, revision=revision)
+    if not isinstance(cached, str):
+        # Asked once: without a network, what follows asks six times, for half a minute.
+        url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision)
+        huggingface_hub.get_hf_file_metadata(url)
+    return Path(huggingface_hub.hf_hub_download(repo_id, filename, revision=revision))
 
 
 def record_of_config(path: Path) -> ModelRecord:

@@ -24,6 +24,7 @@ from torch import nn
 
 from crate_interp.errors import CheckpointError, InputError, errors_of
 from crate_interp.files import read_json_as
+from crate_interp.weights.hub import fetch_file
 from crate_interp.weights.names import ModelName, resolve_name
 
 __all__ = [
@@ -217,10 +218,7 @@ def _download(source: WeightSource) -> Path:
     hub_logging.disable_propagation()  # it prints its lines itself
     for filename in source.hub_files:
         try:
-            # Asked once: without a network, what follows asks six times, for half a minute.
-            url = huggingface_hub.hf_hub_url(repository, filename, revision=revision)
-            huggingface_hub.get_hf_file_metadata(url)
-            return Path(huggingface_hub.hf_hub_download(repository, filename, revision=revision))
+            return fetch_file(repository, filename, revision)
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
             reason = f"the hub cannot be reached: {error.__cause__ or error}"
             if huggingface_hub.constants.HF_HUB_OFFLINE:

@@ -81,3 +81,8 @@ def test_a_name_of_no_model_is_refused(name):
         check_model(name)
     with pytest.raises(InputError, match="no model matches"):
         Models(name, check=True).run()
+
+
+def test_text_models_are_not_checked():
+    with pytest.raises(InputError, match=r"crate_text_\w+ is a text model: expected a pattern of"):
+        Models("crate_text_*", check=True).run()

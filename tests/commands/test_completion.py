@@ -56,6 +56,8 @@ def completed(script, *words, folder="/"):
         (["features", "--pool", ""], ["class", "head", "mean", "none"]),
         (["pca", "--format", "s"], ["svg"]),
         (["completion", "zs"], ["zsh"]),
+        (["segment", "--spac"], ["--spacing"]),  # of a segmenter that is not the default
+        (["side-by-side", "--min-ar"], ["--min-area"]),
     ],
 )
 def test_bash_completes_commands_options_and_words(script, words, expected):

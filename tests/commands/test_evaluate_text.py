@@ -105,6 +105,7 @@ def test_rows_are_joined_to_one_text_if_asked(model, tmp_path, capsys):
         ("a", [], "t.txt: expected a text of two tokens or more"),
         ("abe", [], "t.txt: character 'e' at 2"),
         ("ab", ["--tokenizer", "none.json"], "none.json: "),
+        ("ab", ["--tokenizer", "no.json"], "--tokenizer no.json: "),
         ("ab", ["--weights", "random"], "it cannot take"),
         ("ab", ["--model", "crate_text_mini"], "no weights are published for crate_text_mini"),
         ("ab", ["--model", "crate_demo"], "unknown text model 'crate_demo'"),

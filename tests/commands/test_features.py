@@ -182,3 +182,11 @@ def test_names_that_safetensors_has_no_room_for_are_an_error(monkeypatch):
     monkeypatch.setattr(feature_files, "_LARGEST_HEADER", 200)
     with pytest.raises(InputError, match="the names of 40 images take"):
         feature_files.write_safetensors(Lazily(range(40)), {}, io.BytesIO())
+
+
+def test_features_list_no_options_of_figures(capsys):
+    with pytest.raises(SystemExit):
+        main(["features", "--help"])
+    shown = capsys.readouterr().out
+    assert "--block" in shown
+    assert not {"--dpi", "--format", "--width"} & set(shown.replace("[", " ").split())

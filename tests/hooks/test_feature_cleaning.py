@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from crate_interp import InputError, Observer
+from crate_interp import InputError, Observer, PatchIn, Target, intervene
 from crate_interp.cli import main
 from crate_interp.hooks.feature_cleaning import (
     fill_in,
@@ -141,6 +141,32 @@ def test_observer_takes_the_position_out(model):
     assert shares[0] > 0.5
     assert shares[1] < 0.1
     assert repr(debiased).count("debias=True") == 1
+
+
+def test_interventions_do_not_change_what_is_taken_out(model):
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8))
+    first, second = (Observer(model, (64, 96), debias=True) for _ in range(2))
+    source = second.activations(images, ["tokens"], [0])  # of two images, not of five blank ones
+    with intervene(model, {Target("tokens", 0): PatchIn(source)}):
+        inside = first.activations(images, ["key"], [-1])
+    second.activations(images, ["key"], [-1])
+    with intervene(model, {Target("tokens", 0): PatchIn(source)}):
+        again = second.activations(images, ["key"], [-1])
+    assert torch.equal(inside["key", -1], again["key", -1])
+    outside = (one.activations(images, ["key"], [-1])["key", -1] for one in (first, second))
+    assert torch.equal(*outside)
+
+
+def test_class_attention_of_as_many_heads_as_tokens_stays():
+    sizes = {"embed_dim": 48, "depth": 1, "num_heads": 3, "patch_size": 8, "img_size": 64}
+    model = timm.create_model("vit_tiny_patch16_224", **sizes).eval()
+    rgb = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    plain, cleaned = (
+        Observer(model, (8, 16), **options).activations([rgb], ["cls_attention"], [-1])
+        for options in ({}, {"debias": True, "norm_filter": 1})
+    )
+    assert torch.equal(plain["cls_attention", -1], cleaned["cls_attention", -1])
 
 
 def test_observer_fills_in_tokens_of_high_norm(model):

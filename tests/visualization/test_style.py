@@ -65,6 +65,17 @@ def test_words_are_broken_behind_their_marks():
     assert wrapped("two words", 0.45, 7) == ["two", "words"]
 
 
+def test_letters_that_the_font_lacks_are_named_once(tmp_path, caplog):
+    for number in range(2):
+        drawn = figure()
+        drawn.suptitle("\u68ee\u6797 of \u68ee.png")
+        for kind in ("png", "pdf", "svg"):
+            write_figure(drawn, tmp_path / f"{number}.{kind}", kind, 50)
+    message = "figures show boxes for letters that their font lacks: \u6797\u68ee"
+    assert [record.message for record in caplog.records] == [message]
+    assert text_width("\u68ee\u6797", 7) > 0
+
+
 def test_shortened_keeps_both_ends():
     assert shortened("short", 1.0, 7) == "short"
     found = shortened("000000012345_first_of_all.jpg", 0.8, 7)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -189,3 +190,18 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=message):
         record_of_config(tmp_path / "config.json")
+
+
+def test_an_unreachable_hub_is_asked_once(monkeypatch, caplog):
+    asked = []
+
+    def refuse(url):
+        asked.append(url)
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    message = "hf-hub:me/nowhere: cannot be fetched: connection refused"
+    with pytest.raises(CheckpointError, match=message):
+        from_pretrained("me/nowhere")
+    assert len(asked) == 1
+    assert not caplog.text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from crate_interp import analysis, visualization
+from crate_interp import analysis, models, visualization
 from crate_interp.commands.attention_figure import AttendedImage, AttentionFigure, note_of
 from crate_interp.runs.outputs import Conclusion, Drawing, Output, Table
 
@@ -46,7 +46,7 @@ def _outputs(run: Run) -> Iterator[Output]:
     geometry = run.observer.geometry(run.observer.input_hw)
     spacing_hw = geometry.stride_hw or geometry.patch_hw
     patches = geometry.grid_hw[0] * geometry.grid_hw[1]
-    prefix = prefix_tokens_of(run.observer.model)
+    prefix = models.prefix_tokens_of(run.observer.model)
     measured = {key: np.stack([entry[key] for entry in run.entries]) for key in MEASURED}
     uniform = analysis.uniform_distance(geometry.grid_hw, spacing_hw)
     figure = visualization.attention_curves(

@@ -35,8 +35,9 @@ class MaskCutSegmenter(FeatureSegmenter):
     max_masks: Annotated[int, Range(1, 1000)] = option("masks an image, at most", 3)
     solver: Solver = option("eigenvector solver", "lanczos")
     scores: Scores = option(
-        "what scores a mask: 1, as in the papers; the value of its normalized cut; or the contrast "
-        "of weights within it and across its border",
+        "what scores a mask: 1, as in the papers; the value of its normalized cut; the contrast of "
+        "weights within it and across its border; or the gap between the second and the third "
+        "eigenvalue of the graph it is cut from",
         "one",
     )
 
