@@ -61,6 +61,7 @@ class Explore(Command):
             InputError: gradio is not installed; a model, the pictures or the atlas cannot be had,
                 or the port is taken.
         """
+        import crate_interp.explorer.framework  # noqa: F401  # refuses, where gradio is missing
         from crate_interp.explorer.serve import launch
 
         def tell(address: str) -> None:
@@ -74,8 +75,10 @@ class Explore(Command):
         from crate_interp.explorer.explorer import Explorer
         from crate_interp.explorer.models import Models
         from crate_interp.explorer.pictures import Pictures
+        from crate_interp.explorer.scene import read_shown_atlas
 
         options = [
             ModelOptions(model=name, size=self.size, device=self.device) for name in self.model
         ]
-        return Explorer(Models(options), Pictures(self.images))
+        atlas = None if self.atlas is None else read_shown_atlas(self.atlas)
+        return Explorer(Models(options), Pictures(self.images), atlas)

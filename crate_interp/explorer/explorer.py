@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ from crate_interp.options.numbers import pixel_of
 
 __all__ = ["Explorer"]
 
+_KEPT_ANSWERS = 16
+
 
 @dataclass(eq=False)
 class Explorer:
@@ -34,6 +37,7 @@ class Explorer:
     pictures: Pictures
     atlas: ShownAtlas | None = None
     passes: Passes = field(init=False, default_factory=Passes)
+    _answers: OrderedDict[Any, Answer] = field(init=False, repr=False, default_factory=OrderedDict)
 
     @cached_property
     def views(self) -> dict[str, type[View]]:
@@ -133,7 +137,18 @@ class Explorer:
         kind = self._kinds(selection.view)[selection.kind]
         view = view_of(kind, selection.options)
         scenes = [self.scene(selection, model) for model in selection.models]
-        return [(scene, view.look(scene)) for scene in scenes]
+        return [(scene, self._answer(view, scene)) for scene in scenes]
+
+    def _answer(self, view: View, scene: Scene) -> Answer:
+        """Look, unless the same was looked at lately."""
+        patch = scene.pixel_yx if view.uses_patch else None
+        key = (view, scene.picture.checksum, scene.model.name, scene.size, patch)
+        if key not in self._answers:
+            self._answers[key] = view.look(scene)
+            while len(self._answers) > _KEPT_ANSWERS:
+                self._answers.popitem(last=False)
+        self._answers.move_to_end(key)
+        return self._answers[key]
 
     def _kinds(self, view: str) -> Mapping[str, type[View]]:
         if view not in self.views:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from crate_interp.data import shrunk
+from crate_interp.explorer.downloads import DOWNLOADS, offered
 from crate_interp.explorer.pictures import Picture
 from crate_interp.explorer.scene import SHOWN_SIDE, Scene
 from crate_interp.explorer.view import Answer, Shown
@@ -79,6 +80,12 @@ def _answer(scene: Scene, answer: Answer, with_name: bool) -> str:
             f'<pre tabindex="0"><code>{line}</code></pre></details>'
         )
     grid = f'<div class="shown">{shown}</div>' if shown else ""
+    saves = "".join(
+        f'<button type="button" class="save" data-what="{what}" '
+        f'data-model="{escaped(scene.model.name)}">{DOWNLOADS[what]}</button>'
+        for what in offered(answer)
+    )
+    command += f'<p class="saves"><span>Save:</span> {saves}</p>' if saves else ""
     return (
         f'<article class="answer">{heading}<p class="words">{escaped(answer.text)}</p>{grid}{parts}'
         f"{command}</article>"

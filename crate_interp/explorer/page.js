@@ -9,7 +9,8 @@ function place(pick, x, y) {
 }
 
 element.addEventListener("click", (event) => {
-  const pick = event.target.closest(".pick");
+  const pick = event.target.closest(".pick"), save = event.target.closest(".save");
+  if (save) trigger("save", { what: save.dataset.what, model: save.dataset.model });
   if (!pick) return;
   const box = pick.getBoundingClientRect();
   place(pick, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);

@@ -11,11 +11,11 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-import gradio as gr
-
 from crate_interp.errors import InputError, shorten
 from crate_interp.explorer.controls import Control
+from crate_interp.explorer.downloads import download
 from crate_interp.explorer.explorer import Explorer
+from crate_interp.explorer.framework import gr
 from crate_interp.explorer.markup import alert_html, answer_html, picture_html
 from crate_interp.explorer.models import SIZES
 from crate_interp.explorer.selection import NONE, OWN_SIZE, Selection, link_of, selection_of
@@ -52,6 +52,7 @@ class _Parts:
     controls: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     answer: Any = None
     link: Any = None
+    file: Any = None
 
     def inputs(self) -> list[Any]:
         """All that says what the page shows, in the order in which `_Page.selection` takes it."""
@@ -80,6 +81,7 @@ def build_page(explorer: Explorer, most_bytes: int) -> Any:
             with gr.Column(scale=5, min_width=300):
                 _draw_right(explorer, parts, start)
         parts.link = gr.HTML("", visible="hidden", html_template="", js_on_load=_script("link"))
+        parts.file = gr.HTML(None, visible="hidden", html_template="", js_on_load=_script("file"))
         _Page(explorer, parts).listen(page)
     return page
 
@@ -188,6 +190,9 @@ class _Page:
         parts.link.view(self.view_chosen, inputs, outputs, **_ONE_AT_A_TIME)
         parts.picture.pick(self.picked, inputs, outputs, **_ONE_AT_A_TIME)
         parts.answer.pick(self.picked, inputs, outputs, **_ONE_AT_A_TIME)
+        parts.answer.save(
+            self.saved, [parts.file, *inputs], [parts.file, parts.answer], **_ONE_AT_A_TIME
+        )
         parts.upload.upload(self.uploaded, inputs, outputs, **_ONE_AT_A_TIME)
         key = parts.pictures["key"]
         key.input(self.chosen, [key, *inputs], outputs, **_ONE_AT_A_TIME)
@@ -270,6 +275,24 @@ class _Page:
             return _with_picture(picture.key, self.selection(values))
 
         return self.shown(select)
+
+    def saved(self, event: gr.EventData, last: Any, *values: Any) -> Updates:
+        """Hand over a file of an answer."""
+        explorer = self.explorer
+        try:
+            selection = explorer.checked(self.selection(values))
+            what, model = _text(event, "what"), _text(event, "model")
+            for scene, answer in explorer.look(selection):
+                if scene.model.name == model:
+                    name, content = download(what, scene, answer)
+                    uri = (
+                        f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
+                    )
+                    number = last.get("number", 0) if isinstance(last, dict) else 0
+                    return {self.parts.file: {"name": name, "uri": uri, "number": number + 1}}
+        except InputError as error:
+            return {self.parts.answer: alert_html(str(error))}
+        return {self.parts.file: None}
 
     def chosen(self, key: Any, *values: Any) -> Updates:
         """Show another picture."""

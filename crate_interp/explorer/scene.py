@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -15,10 +16,10 @@ from crate_interp.explorer.models import ShownModel
 from crate_interp.explorer.passes import Passes
 from crate_interp.explorer.pictures import Picture
 from crate_interp.hooks import Observer, Site
-from crate_interp.runs.atlas_files import StoredAtlas
+from crate_interp.runs.atlas_files import StoredAtlas, read_atlas, read_thumbnail
 from crate_interp.structures import Activations, ImageGeometry
 
-__all__ = ["SHOWN_SIDE", "Scene", "ShownAtlas"]
+__all__ = ["SHOWN_SIDE", "Scene", "ShownAtlas", "read_shown_atlas"]
 
 SHOWN_SIDE = 448  # of a picture on the page, pixels, the longer one
 
@@ -36,6 +37,17 @@ class ShownAtlas:
     name: str
     stored: StoredAtlas
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]]
+
+
+def read_shown_atlas(folder: Path) -> ShownAtlas:
+    """Read an atlas with its small pictures.
+
+    Raises:
+        InputError: It is none, or damaged.
+    """
+    stored = read_atlas(folder)
+    pictures = {number: read_thumbnail(folder, stored, number) for number in stored.thumbnails}
+    return ShownAtlas(folder.absolute().name, stored, pictures)
 
 
 @dataclass(frozen=True, eq=False)

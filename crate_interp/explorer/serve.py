@@ -9,16 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from starlette.middleware import Middleware
+
 from crate_interp.errors import InputError
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-
-try:
-    import gradio  # noqa: F401
-    from starlette.middleware import Middleware
-except ImportError as error:
-    raise InputError("explore needs gradio: pip install 'crate-interp[app]'") from error
-
 from crate_interp.explorer.explorer import Explorer
 from crate_interp.explorer.gate import Gate
 from crate_interp.explorer.page import build_page, style

@@ -71,11 +71,13 @@ class View(ABC):
         title: Name on the page.
         summary: Sentence below the name.
         place: Order on the page; those of equal place stand by name.
+        uses_patch: Whether the answer depends on the patch that was clicked.
     """
 
     title: ClassVar[str]
     summary: ClassVar[str]
     place: ClassVar[int] = 100
+    uses_patch: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(self)

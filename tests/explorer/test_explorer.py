@@ -3,6 +3,8 @@
 import csv
 import json
 import shlex
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from PIL import Image
 
 from crate_interp import data
 from crate_interp.cli import main
+from crate_interp.errors import InputError
 from crate_interp.explorer.explorer import Explorer
 from crate_interp.explorer.markup import command_line
 from crate_interp.explorer.models import Models
 from crate_interp.explorer.pictures import Pictures
+from crate_interp.explorer.scene import read_shown_atlas
 from crate_interp.explorer.selection import Selection
 from crate_interp.runs.options import ModelOptions
 
@@ -98,3 +102,55 @@ def test_rates_are_those_of_layers(explorer, selection, folder, tmp_path, monkey
         rows = list(csv.DictReader(file))
     for name in ("coding_rate", "sparsity", "objective"):
         assert [float(row[name]) for row in rows] == answer.numbers[name].tolist()
+
+
+@pytest.mark.parametrize(
+    ("target", "effect"), [("heads", "logit"), ("heads", "mask"), ("atoms", "logit")]
+)
+def test_effects_are_those_of_ablate(
+    explorer, selection, folder, tmp_path, monkeypatch, target, effect
+):
+    options = {"target": target, "effect": effect, "block": 1, "off": "0,2", "measured": 3}
+    answer = look(explorer, selection, "switched-off", **options)
+    run(answer, folder, tmp_path / "out", monkeypatch)
+    with np.load(tmp_path / "out" / "ablation.npz") as numbers:
+        np.testing.assert_array_equal(answer.numbers[target[:-1]], numbers[target[:-1]])
+        np.testing.assert_allclose(answer.numbers["effects"], numbers["effects"][0], rtol=1e-5)
+    assert "Without" in answer.text
+    assert len(answer.pictures) == 2
+
+
+def test_attribution_is_that_of_attribute(explorer, selection, folder, tmp_path, monkeypatch):
+    pytest.importorskip("captum", reason="needs the extra attribution")
+    answer = look(explorer, selection, "attribution", class_=2, gradients=True, steps=2)
+    run(answer, folder, tmp_path / "out.png", monkeypatch)
+    with np.load(tmp_path / "out.npz") as numbers:
+        for name, values in answer.numbers.items():
+            np.testing.assert_allclose(values, numbers[name][0], rtol=1e-4, atol=1e-6)
+
+
+def test_integrated_gradients_say_that_captum_is_missing(explorer, selection, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    assert "captum" not in look(explorer, selection, "attribution").text
+    with pytest.raises(InputError, match=r"crate-interp\[attribution\]"):
+        look(explorer, selection, "attribution", gradients=True)
+
+
+def test_atoms_are_those_of_the_command(explorer, selection, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", "demo", "--block", "2", "--size", str(SIZE), "--sheet", "0"]
+    assert main(["atlas", str(folder), *options, *OPTIONS[:4], "--output", "atlas"]) == 0
+    without = look(explorer, selection, "atoms", block=2, patch="30,40")
+    assert "crate-interp atlas FOLDER --model demo --block 2" in without.text
+    assert not without.command
+    with_atlas = Explorer(explorer.models, explorer.pictures, read_shown_atlas(Path("atlas")))
+    answer = look(with_atlas, selection, "atoms", block=2, patch="30,40")
+    assert len(answer.pictures) > len(without.pictures)
+    assert "The atlas is of block 2" in look(with_atlas, selection, "atoms", block=1).text
+    (folder / "atlas").symlink_to(tmp_path / "atlas")
+    monkeypatch.chdir(folder)
+    arguments = list(answer.command)[:-1]
+    assert main([*arguments, str(tmp_path / "atoms.png"), "--dpi", "30", "--device", "cpu"]) == 0
+    with (tmp_path / "atoms.csv").open(newline="") as file:
+        shares = {int(row["atom"]): float(row["share"]) for row in csv.DictReader(file)}
+    assert answer.numbers["share"].tolist() == [shares[atom] for atom in sorted(shares)]

@@ -26,6 +26,7 @@ class Masks(View):
     title: ClassVar[str] = "Masks"
     summary: ClassVar[str] = "Objects that a segmenter finds without labels."
     place: ClassVar[int] = 30
+    uses_patch: ClassVar[bool] = False
     method: ClassVar[str] = "maskcut"
 
     refine: Refine = option("refinement at input resolution (crf takes seconds)", "none")

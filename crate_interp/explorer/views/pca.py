@@ -24,6 +24,7 @@ class Pca(View):
     title: ClassVar[str] = "PCA"
     summary: ClassVar[str] = "Principal components of the patches: alike parts get alike colours."
     place: ClassVar[int] = 20
+    uses_patch: ClassVar[bool] = False
 
     feature: Feature = option("what to analyse (auto: subspace for CRATE, key for ViT)", "auto")
     block: Index = option("block to read", -1)

@@ -30,6 +30,7 @@ class Rates(View):
     title: ClassVar[str] = "Rate and sparsity"
     summary: ClassVar[str] = "How far each block compresses the tokens, and how sparse it codes."
     place: ClassVar[int] = 50
+    uses_patch: ClassVar[bool] = False
 
     def look(self, scene: Scene) -> Answer:
         """Measure the blocks on the picture."""
