@@ -6,19 +6,18 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from crate_interp.errors import InputError, shorten
-from crate_interp.explorer.controls import Control
 from crate_interp.explorer.downloads import download
 from crate_interp.explorer.explorer import Explorer
 from crate_interp.explorer.framework import gr
+from crate_interp.explorer.layout import Parts, choices_of, draw_left, draw_right, script
 from crate_interp.explorer.markup import alert_html, answer_html, picture_html
-from crate_interp.explorer.models import SIZES
-from crate_interp.explorer.selection import NONE, OWN_SIZE, Selection, link_of, selection_of
+from crate_interp.explorer.selection import OWN_SIZE, Selection, link_of, selection_of
 
 __all__ = ["build_page", "style"]
 
@@ -34,36 +33,6 @@ _ONE_AT_A_TIME: Mapping[str, Any] = {
 Updates = dict[Any, Any]  # of components of gradio, which is generous with types
 
 
-@dataclass(eq=False)
-class _Parts:
-    """Components of the page; those of the controls by view, kind and name."""
-
-    key: Any = None
-    pictures: dict[str, Any] = field(default_factory=dict)
-    picture: Any = None
-    upload: Any = None
-    patch: Any = None
-    clear: Any = None
-    models: dict[str, Any] = field(default_factory=dict)
-    view: Any = None
-    tabs: Any = None
-    kinds: dict[str, Any] = field(default_factory=dict)
-    groups: dict[tuple[str, str], Any] = field(default_factory=dict)
-    controls: dict[tuple[str, str, str], Any] = field(default_factory=dict)
-    answer: Any = None
-    link: Any = None
-    file: Any = None
-
-    def inputs(self) -> list[Any]:
-        """All that says what the page shows, in the order in which `_Page.selection` takes it."""
-        return [
-            *(self.key, self.patch, self.view),
-            *self.models.values(),
-            *self.kinds.values(),
-            *self.controls.values(),
-        ]
-
-
 def build_page(explorer: Explorer, most_bytes: int) -> Any:
     """Build the page of an explorer.
 
@@ -71,93 +40,19 @@ def build_page(explorer: Explorer, most_bytes: int) -> Any:
         explorer: Its models, pictures and views.
         most_bytes: Largest file that may be uploaded.
     """
-    parts, start = _Parts(), explorer.start
+    parts, start = Parts(), explorer.start
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         parts.key, parts.view = gr.State(start.picture), gr.State(start.view)
         gr.HTML(f"<h1>{TITLE}</h1>", elem_classes="title")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=2, min_width=300):
-                _draw_left(explorer, parts, start, most_bytes)
+                draw_left(explorer, parts, start, most_bytes)
             with gr.Column(scale=5, min_width=300):
-                _draw_right(explorer, parts, start)
-        parts.link = gr.HTML("", visible="hidden", html_template="", js_on_load=_script("link"))
-        parts.file = gr.HTML(None, visible="hidden", html_template="", js_on_load=_script("file"))
+                draw_right(explorer, parts, start)
+        parts.link = gr.HTML("", visible="hidden", html_template="", js_on_load=script("link"))
+        parts.file = gr.HTML(None, visible="hidden", html_template="", js_on_load=script("file"))
         _Page(explorer, parts).listen(page)
     return page
-
-
-def _draw_left(explorer: Explorer, parts: _Parts, start: Selection, most_bytes: int) -> None:
-    """Picture, patch and models."""
-    sets = explorer.pictures.sets()
-    upload = (
-        '<label class="upload"><span>Upload a picture, or drop it here</span>'
-        f'<input type="file" accept="image/*,.heic,.heif" data-most="{most_bytes}"></label>'
-        '<output class="alert" role="alert"></output>'
-    )
-    parts.upload = gr.HTML(
-        html_template=upload, js_on_load=_script("upload"), elem_classes="upload-place"
-    )
-    with gr.Row():
-        parts.pictures["set"] = gr.Dropdown(sets, value=sets[0], label="pictures", min_width=110)
-        names = _choices(explorer, sets[0])
-        parts.pictures["key"] = gr.Dropdown(
-            names, value=start.picture, label="picture", min_width=150, scale=2
-        )
-    parts.picture = gr.HTML("", js_on_load=_script("page"), elem_classes="picture")
-    with gr.Row():
-        parts.patch = gr.Textbox(
-            label="patch", info="Y,X: a pixel of it; click the picture", min_width=150, scale=2
-        )
-        parts.clear = gr.Button("No patch", min_width=90, size="sm")
-    models = explorer.models.names()
-    with gr.Row():
-        parts.models["model"] = gr.Dropdown(models, value=models[0], label="model", min_width=110)
-        parts.models["beside"] = gr.Dropdown(
-            [NONE, *models], value=NONE, label="beside it", min_width=110
-        )
-        parts.models["size"] = gr.Dropdown(
-            [OWN_SIZE, *SIZES], value=OWN_SIZE, label="size of input", min_width=110
-        )
-
-
-def _draw_right(explorer: Explorer, parts: _Parts, start: Selection) -> None:
-    """Views with their controls, and the answer."""
-    with gr.Tabs(selected=start.view, overflow_behavior="wrap") as parts.tabs:
-        for name, view in explorer.views.items():
-            with gr.Tab(view.title, id=name):
-                gr.HTML(f"<p>{view.summary}</p>", elem_classes="summary")
-                kinds = list(view.kinds())
-                if len(kinds) > 1:
-                    parts.kinds[name] = gr.Dropdown(kinds, value=kinds[0], label="method")
-                for kind in kinds:
-                    _draw_controls(explorer, parts, name, kind, kind == kinds[0])
-    parts.answer = gr.HTML("", js_on_load=_script("page"), elem_classes="answer-place")
-
-
-def _draw_controls(explorer: Explorer, parts: _Parts, view: str, kind: str, visible: bool) -> None:
-    with gr.Row(visible=visible, elem_classes="controls") as parts.groups[view, kind]:
-        for control in explorer.controls[view, kind]:
-            parts.controls[view, kind, control.name] = _component(control)
-
-
-def _component(control: Control) -> Any:
-    about: dict[str, Any] = {"label": control.label, "info": control.help, "min_width": 170}
-    if control.kind == "switch":
-        return gr.Checkbox(control.default, **about)
-    if control.kind == "choice":
-        return gr.Dropdown(list(control.choices), value=control.default, **about)
-    if control.kind == "text":
-        return gr.Textbox("" if control.default is None else str(control.default), **about)
-    low, high, step = control.limits
-    return gr.Slider(low, high, control.default, step=step, **about)
-
-
-def _choices(explorer: Explorer, name: str) -> list[tuple[str, str]]:
-    return [(key.partition("/")[2], key) for key in explorer.pictures.keys(name)]
-
-
-def _script(name: str) -> str:
-    return files("crate_interp.explorer").joinpath(f"{name}.js").read_text(encoding="utf-8")
 
 
 @dataclass(eq=False)
@@ -165,7 +60,7 @@ class _Page:
     """What happens on the page."""
 
     explorer: Explorer
-    parts: _Parts
+    parts: Parts
 
     def listen(self, page: gr.Blocks) -> None:
         """Bind the events."""
@@ -303,7 +198,7 @@ class _Page:
         choices: list[tuple[str, str]] = []
 
         def select() -> Selection:
-            choices[:] = _choices(self.explorer, str(name))
+            choices[:] = choices_of(self.explorer, str(name))
             return _with_picture(choices[0][1], self.selection(values))
 
         updates = self.shown(select)
@@ -378,7 +273,7 @@ class _Page:
         name = selection.picture.partition("/")[0]
         if name in explorer.pictures.sets():
             updates[parts.pictures["set"]] = name
-            choices = _choices(explorer, name)
+            choices = choices_of(explorer, name)
             updates[parts.pictures["key"]] = gr.update(choices=choices, value=selection.picture)
         if selection.view in parts.kinds:
             updates[parts.kinds[selection.view]] = selection.kind

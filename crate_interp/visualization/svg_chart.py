@@ -84,6 +84,7 @@ class LineChart:
         y_label: Name of the vertical axis.
         x_limits: Ends of the horizontal axis.
         y_limits: Ends of the vertical axis.
+        whole: Whether the places are whole numbers.
     """
 
     title: str
@@ -93,6 +94,7 @@ class LineChart:
     y_label: str
     x_limits: tuple[float, float] = (0, 1)
     y_limits: tuple[float, float] = (0, 1)
+    whole: bool = False
 
     def html(self) -> str:
         """Draw the chart with its legend.
@@ -109,7 +111,7 @@ class LineChart:
                 f"{[len(y) for _, y in self.lines]}"
             )
         labels = (self.x_label, self.y_label)
-        to_x, to_y, frame = _frame(self.x_limits, self.y_limits, labels, (False, False))
+        to_x, to_y, frame = _frame(self.x_limits, self.y_limits, labels, (self.whole, False))
         drawn, legend = [], []
         for number, (name, y) in enumerate(self.lines):
             known = np.isfinite(y)

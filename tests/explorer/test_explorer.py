@@ -1,10 +1,16 @@
 """What a page asks, without a browser: controls, links, pictures, kept passes, and the numbers."""
 
+import asyncio
 import csv
+import io
 import json
+import re
 import shlex
 import sys
+import zipfile
+from dataclasses import fields, replace
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -13,12 +19,16 @@ from PIL import Image
 from crate_interp import data
 from crate_interp.cli import main
 from crate_interp.errors import InputError
+from crate_interp.explorer.controls import view_of
+from crate_interp.explorer.downloads import download
 from crate_interp.explorer.explorer import Explorer
-from crate_interp.explorer.markup import command_line
+from crate_interp.explorer.gate import Gate
+from crate_interp.explorer.markup import alert_html, answer_html, command_line, picture_html
 from crate_interp.explorer.models import Models
+from crate_interp.explorer.passes import Passes
 from crate_interp.explorer.pictures import Pictures
 from crate_interp.explorer.scene import read_shown_atlas
-from crate_interp.explorer.selection import Selection
+from crate_interp.explorer.selection import Selection, link_of, selection_of
 from crate_interp.runs.options import ModelOptions
 
 OPTIONS = ["--workers", "0", "--device", "cpu", "--dpi", "30", "--format", "png"]
@@ -154,3 +164,163 @@ def test_atoms_are_those_of_the_command(explorer, selection, folder, tmp_path, m
     with (tmp_path / "atoms.csv").open(newline="") as file:
         shares = {int(row["atom"]): float(row["share"]) for row in csv.DictReader(file)}
     assert answer.numbers["share"].tolist() == [shares[atom] for atom in sorted(shares)]
+
+
+def test_every_kind_of_view_has_controls_whose_defaults_it_takes(explorer):
+    for (name, kind), controls in explorer.controls.items():
+        values = {control.name: control.value_of(control.default) for control in controls}
+        view = view_of(explorer.views[name].kinds()[kind], values)
+        assert {control.name for control in controls} == {own.name for own in fields(view)}
+        for control in controls:
+            if control.kind == "slider":
+                low, high, _ = control.limits
+                assert low <= control.default <= high
+                for number in (low, high):
+                    view_of(type(view), {control.name: control.value_of(number)})
+
+
+BAD = [
+    ({"model": "other"}, "model: expected one of demo, demo_vit"),
+    ({"beside": "other"}, "model: expected one of"),
+    ({"view": "os"}, "view: expected one of"),
+    ({"kind": "x"}, "kind: expected one of"),
+    ({"size": 100_000}, "size: expected one of"),
+    ({"patch": "1;2"}, "patch: expected Y,X"),
+    ({"options": {"block": 4}}, "block: expected 0 to 3, found 4"),
+    ({"options": {"block": "nan"}}, "block: expected a number"),
+    ({"options": {"block": None}}, "block: expected a number"),
+    ({"options": {"head": 17}}, "head: expected one of all, mean"),
+    ({"options": {"threshold": 0}}, "threshold: expected 0.01 to 1"),
+    ({"options": {"__class__": 1}}, "option: expected one of block"),
+    ({"picture": "photos/../x"}, "picture: expected one of photos"),
+    ({"picture": "/etc/passwd"}, "set: expected one of"),
+    ({"picture": "uploads/1"}, "no longer kept"),
+    ({"picture": ""}, "set: expected one of"),
+    ({"patch": "9999,0"}, "lies outside the image"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_what_a_forged_request_asks_for_is_refused_in_one_line(
+    explorer, selection, change, message
+):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        explorer.look(explorer.checked(replace(selection, **change)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_says_what_a_page_shows(explorer, selection):
+    shown = replace(
+        selection, view="masks", kind="tokencut", beside="demo_vit", patch="3,4", options={}
+    )
+    shown = explorer.checked(replace(shown, options={"tau": 0.5}))
+    link = link_of(shown, explorer.defaults(shown))
+    assert link.endswith("&view=masks&kind=tokencut&o.tau=0.5")
+    assert explorer.checked(selection_of(dict(parse_qsl(link)), explorer.start)) == shown
+    assert explorer.checked(selection_of({}, explorer.start)) == explorer.checked(explorer.start)
+    with pytest.raises(InputError, match="link: 'picture' is too long"):
+        selection_of({"picture": 1000 * "x"}, explorer.start)
+    with pytest.raises(InputError, match="size: expected a number"):
+        selection_of({"size": "-1"}, explorer.start)
+
+
+def test_a_pass_is_run_once_and_old_ones_make_room(explorer, selection, folder):
+    passes, model = Passes(), explorer.models.get("demo")
+    picture = explorer.pictures.get(selection.picture)
+    first = passes.activations(picture, "demo", model.observer, ["key"], [0, 1])
+    again = passes.activations(picture, "demo", model.observer, ["key"], [1])
+    assert again is first
+    assert passes.runs == 1
+    more = passes.activations(picture, "demo", model.observer, ["tokens"], [-1])
+    assert {("key", 0), ("key", 1), ("tokens", 3)} == set(more)
+    bounded = Passes(most_bytes=1)
+    for size in (96, 128):
+        bounded.activations(picture, "demo", model.at(size), ["key"], [0])
+    bounded.activations(picture, "demo", model.at(96), ["key"], [0])
+    assert bounded.runs == 3
+
+
+def test_pictures_are_those_of_the_start_and_uploads(folder, monkeypatch):
+    pictures = Pictures([str(folder)])
+    assert pictures.sets() == [folder.name, "photos", "demo"]
+    assert pictures.keys(folder.name) == [f"{folder.name}/a.png"]
+    content = (folder / "a.png").read_bytes()
+    one = pictures.add(content, "../../a\\b.png")
+    assert one.name == "b.png"
+    assert pictures.get(one.key) is one
+    monkeypatch.setattr("crate_interp.explorer.pictures._KEPT_BYTES", 1)
+    other = pictures.add(content + b"\0", "c.png")
+    with pytest.raises(InputError, match="no longer kept"):
+        pictures.get(one.key)
+    assert pictures.get(other.key) is other
+    with pytest.raises(InputError, match=r"x\.png: cannot be read"):
+        pictures.add(b"", "x.png")
+    with pytest.raises(InputError):
+        Pictures([str(folder / "nothing")])
+
+
+def test_models_are_those_of_the_start():
+    with pytest.raises(InputError, match="each once, found demo demo"):
+        Models([ModelOptions(model="demo"), ModelOptions(model="demo")])
+    with pytest.raises(InputError, match="expected one or more"):
+        Models([])
+
+
+def test_words_of_a_picture_are_no_markup(explorer, selection, folder):
+    name = "<script>alert(1)</script>.png"
+    picture = explorer.pictures.add((folder / "a.png").read_bytes(), name)
+    answers = explorer.look(explorer.checked(replace(selection, picture=picture.key)))
+    for text in (picture_html(picture), answer_html(answers), alert_html(name)):
+        assert "<script" not in text
+
+
+def test_files_of_an_answer(explorer, selection):
+    ((scene, answer),) = explorer.look(explorer.checked(selection))
+    name, content = download("numbers", scene, answer)
+    assert name == "a-demo.npz"
+    with np.load(io.BytesIO(content)) as numbers:
+        np.testing.assert_array_equal(numbers["maps"], answer.numbers["maps"])
+    name, content = download("masks", scene, answer)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert len(archive.namelist()) == len(answer.masks)
+        with Image.open(archive.open("2.png")) as mask:
+            np.testing.assert_array_equal(np.array(mask) == 255, answer.masks[1])
+    name, content = download("pictures", scene, answer)
+    with Image.open(io.BytesIO(content)) as drawn:
+        assert drawn.format == "PNG"
+    with pytest.raises(InputError, match="expected one of pictures, masks, numbers"):
+        download("../x", scene, answer)
+
+
+def refused(path, headers=(), chunks=(b"",), most=10):
+    """Status of the answer to a request, and whether it was handed on."""
+    sent, bodies = [], []
+    parts = [
+        {"type": "http.request", "body": part, "more_body": number < len(chunks)}
+        for number, part in enumerate(chunks, start=1)
+    ]
+
+    async def receive():
+        return parts.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        bodies.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    scope = {"type": "http", "path": path, "headers": list(headers)}
+    asyncio.run(Gate(app, most)(scope, receive, send))
+    return sent[0]["status"], bodies
+
+
+def test_the_gate_lets_through_what_the_page_needs():
+    join = "/gradio_api/queue/join"
+    assert refused("/") == (200, [b""])
+    assert refused(join, chunks=[b"ab", b"cd"]) == (200, [b"abcd"])
+    assert refused(join, chunks=[b"abcdefgh", b"abcdefgh", b"x"]) == (413, [])
+    assert refused(join, headers=[(b"content-length", b"11")]) == (413, [])
+    assert refused(join, headers=[(b"content-length", b"-1")]) == (413, [])
+    for path in ("/gradio_api/upload", "/gradio_api/file=/etc/passwd", "/assets/../x", "/x"):
+        assert refused(path) == (404, [])

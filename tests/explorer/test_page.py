@@ -1,13 +1,13 @@
 """The page in Chromium: one server for all tests of this file."""
 
 import io
-import json
 import re
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -150,13 +150,52 @@ def test_two_models_stand_side_by_side(page):
     assert page.locator(".answer h2").all_inner_texts() == ["demo", "demo_vit"]
 
 
-def test_every_view_answers(page):
-    for tab in page.get_by_role("tab").all():
+def serious_violations(page):
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_every_view_answers_and_can_be_read_by_all(page):
+    assert not serious_violations(page)
+    for tab in page.get_by_role("tab").all()[1:]:
+        before = page.url
         tab.click()
-        name = tab.inner_text()
-        page.wait_for_timeout(50)
-        page.wait_for_function("!document.querySelector('.answer-place .pending')")
-        assert page.locator("[role=alert]:not(:empty)").count() == 0, name
+        page.wait_for_function("before => location.href != before", arg=before)
+        page.wait_for_selector(".answer")
+        assert page.locator("[role=alert]:not(:empty)").count() == 0, tab.inner_text()
+    assert "view=switched-off" in page.url
+    assert not serious_violations(page)
+
+
+def test_masks_can_be_saved(page, pictures):
+    page.get_by_role("tab", name="Masks").click()
+    wait_for_words(page, "maskcut finds")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Masks (PNG)").click()
+    path = download.value.path()
+    name = download.value.suggested_filename
+    assert name.startswith("turned-demo-mask")
+    files = zipfile.ZipFile(path) if name.endswith(".zip") else None
+    with Image.open(files.open("1.png") if files else path) as mask:
+        assert mask.size == (60, 90)
+        assert set(np.unique(mask).tolist()) <= {0, 255}
+
+
+def test_controls_can_be_reached_by_keys(page):
+    reached = set()
+    page.locator(".upload input").focus()
+    for _ in range(24):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('role')"))
+        reached.add(page.evaluate("document.activeElement.type"))
+        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label')"))
+    assert {"application", "tab", "range", "picture", "model", "head"} <= reached
 
 
 def test_a_link_shows_the_same_again(browser, address, page):
@@ -270,12 +309,13 @@ def test_no_answer_has_a_path_of_the_server(address, pictures):
             assert place not in text
 
 
-def test_no_serious_violation_of_accessibility(page):
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    assert not serious, json.dumps(
-        [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in serious],
-        indent=1,
+def test_a_space_builds_the_page():
+    path = Path(__file__).parents[2] / "pipelines" / "space" / "app.py"
+    code = (
+        "import runpy\n"
+        f"space = runpy.run_path({str(path)!r})\n"
+        "from crate_interp.explorer.page import build_page\n"
+        "build_page(space['explore'].explorer(), 1000)\n"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -67,7 +67,7 @@ class Attribution(View):
         return Answer(
             f"{name_class(number, scene.model.class_names)}: {scene.model.name} gives it "
             f"{probability:.1%}.",
-            [Shown("picture", scene.shown), *_shown(scene, numbers)],
+            list(_shown(scene, numbers)),
             numbers=numbers,
             command=same_options(
                 "attribute", self, scene, gradients=None, output="attribution.png"

@@ -53,7 +53,6 @@ class Masks(View):
             f"{self.method} finds {count or 'no'} mask{'s' * (count != 1)} with "
             f"{scene.model.name}.",
             [
-                Shown("picture", scene.shown),
                 Shown(f"{count} mask{'s' * (count != 1)}", _drawn(scene, instances)),
             ],
             [_table(instances)] if count else [],

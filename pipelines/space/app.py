@@ -1,0 +1,8 @@
+"""The explorer as a Space of the Hugging Face hub."""
+
+from crate_interp.commands.explore import Explore
+
+explore = Explore(model=["photo", "vit_photo", "demo"], host="0.0.0.0", port=7860)
+
+if __name__ == "__main__":
+    explore.run()
