@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from crate_interp import data, evaluation, files, segmentation, structures, visualization
+from crate_interp.commands.block_sweep import ByBlockCommand
 from crate_interp.commands.compared_ap import comparable_ap, kept_matches
 from crate_interp.commands.published import published_maskcut
 from crate_interp.commands.segment_page import count_masks, segment_sections
@@ -25,7 +26,7 @@ from crate_interp.errors import InputError
 from crate_interp.options import option, with_options_of
 from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
-from crate_interp.runs.command import Command, ImageCommand
+from crate_interp.runs.command import Command
 from crate_interp.runs.journal import Entry, JournalEntry
 from crate_interp.runs.options import PLACES, FeatureOptions
 from crate_interp.runs.outputs import Conclusion, Drawing, Json, Output, Picture, Text
@@ -65,7 +66,7 @@ class _Entry(JournalEntry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentCommand(FeatureOptions, ImageCommand):
+class SegmentCommand(FeatureOptions, ByBlockCommand):
     """A command that segments images; its subclasses say by which segmenter."""
 
     entry: ClassVar[type] = _Entry

@@ -20,6 +20,7 @@ from crate_interp.commands.benchmark.examples import (
 )
 from crate_interp.commands.benchmark.labelled_images import BenchmarkCommand
 from crate_interp.commands.benchmark.tables import class_scores, format_table, percent
+from crate_interp.commands.block_sweep import ByBlockCommand
 from crate_interp.commands.published import published_attention_miou
 from crate_interp.data.built_in import built_in_choices
 from crate_interp.errors import InputError
@@ -64,7 +65,7 @@ class _Results(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Voc2012(BenchmarkCommand):
+class Voc2012(BenchmarkCommand, ByBlockCommand):
     """Score attention masks by mIoU, as papers do on VOC 2012."""
 
     group: ClassVar[str] = "score"
