@@ -37,7 +37,7 @@ def read_rows(path: Path) -> Iterator[str]:
                     raise InputError(f"{path}: row {row}: expected a text, found none")
                 yield text
                 row += 1
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: expected a {path.suffix} file, found {shorten(str(error))}"
         ) from None
@@ -51,28 +51,31 @@ def _columns_of(path: Path, pa: Any) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile
 
         with ParquetFile(path) as file:
-            column = _column_of(path, file.schema_arrow, pa)
-            for batch in file.iter_batches(_ROWS, columns=[column]):
-                yield batch[column]
+            schema = file.schema_arrow
+            name = schema.names[_column_of(path, schema, pa)]
+            for batch in file.iter_batches(_ROWS, columns=[name]):
+                yield batch.column(0)
         return
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         column = _column_of(path, stream.schema, pa)
         for batch in stream:
-            for start in range(0, len(batch), _ROWS):
-                yield batch[column][start : start + _ROWS]
+            texts = batch.column(column)
+            texts.validate(full=True)  # a file says where its texts begin, and may say anything
+            for start in range(0, len(texts), _ROWS):
+                yield texts[start : start + _ROWS]
 
 
-def _column_of(path: Path, schema: Any, pa: Any) -> str:
-    texts: list[str] = [
-        field.name
-        for field in schema
+def _column_of(path: Path, schema: Any, pa: Any) -> int:
+    """Number of the column of texts."""
+    texts = {
+        number: field.name
+        for number, field in enumerate(schema)
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-    if _COLUMN in texts:
-        return _COLUMN
-    if len(texts) != 1:
+    }
+    named = [number for number, name in texts.items() if name == _COLUMN] or list(texts)
+    if len(named) != 1:
         raise InputError(
             f"{path}: expected a column {_COLUMN}, or a single column of texts, found columns "
             f"{shorten(', '.join(schema.names))}"
         )
-    return texts[0]
+    return named[0]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crate_interp.data.hub_texts import fetch_hub_texts
@@ -22,7 +23,7 @@ TEXTS = ["ab", "", "c\n"]
 
 
 def write(path, columns, kind=None):
-    table = pa.table(columns)
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
     if kind is not None:
         table = table.cast(pa.schema([(name, kind) for name in columns]))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,23 @@ def test_files_without_texts_are_refused(suffix, columns, message, tmp_path):
         write(path, columns)
     with pytest.raises(InputError, match=rf"a\{suffix}: {message}"):
         join_tokens(path, CharacterVocabulary("a"))
+
+
+@pytest.mark.parametrize("ends", [(0, 1 << 30, 2), (0, 2, -5), (0, 1, 1 << 20)])
+def test_texts_that_lie_outside_of_their_file_are_refused(ends, tmp_path):
+    path = write(tmp_path / "a.arrow", {"text": ["q", "z"]})
+    content, places = path.read_bytes(), np.array([0, 1, 2], np.int32).tobytes()
+    before, _, after = content.rpartition(places)
+    path.write_bytes(before + np.array(ends, np.int32).tobytes() + after)
+    with pytest.raises(InputError, match=r"a\.arrow: expected a \.arrow file, found "):
+        list(read_texts(path))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_of_columns_of_one_name_none_is_chosen(suffix, tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
+    with pytest.raises(InputError, match=r"single column of texts, found .*text, text"):
+        list(read_texts(write(tmp_path / f"a{suffix}", table)))
 
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch, tmp_path):

@@ -298,5 +298,8 @@ TARGETS = (
         6,
     ),
     Target("texts/lines", texts.make_texts, damage(["*.jsonl"], JSON_LINES), texts.evaluate, 6),
+    Target("texts/tables", texts.make_tables, damage(["rows.*"]), texts.read_tables, 60),
+    Target("texts/captions", texts.make_captions, damage(["pairs.csv"]), texts.read_captions, 20),
+    Target("texts/pairs", texts.make_captions, damage(["*.tar"], TARS), texts.read_captions, 20),
     Target("texts/vocabulary", texts.make_texts, damage(["words.json"], JSON), texts.evaluate, 6),
 )

@@ -41,8 +41,6 @@ class Curves(AttentionFigure):
 
 
 def _outputs(run: Run) -> Iterator[Output]:
-    from crate_interp.models.backbones import prefix_tokens_of  # not for --help
-
     geometry = run.observer.geometry(run.observer.input_hw)
     spacing_hw = geometry.stride_hw or geometry.patch_hw
     patches = geometry.grid_hw[0] * geometry.grid_hw[1]
