@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["CheckpointError", "InputError", "errors_of", "shorten"]
+__all__ = ["CheckpointError", "InputError", "counted", "errors_of", "shorten"]
 
 LONGEST_MESSAGE = 500
 _CUT = " ... "
@@ -42,6 +42,16 @@ def errors_of(source: object) -> Iterator[None]:
         raise CheckpointError(f"{source}: {message}") from error.__cause__
     except OSError as error:
         raise CheckpointError(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+def counted(number: int, thing: str) -> str:
+    """Say how many there are of a thing: `1 image`, `2 images`.
+
+    Args:
+        number: How many.
+        thing: Name of one, whose plural has an s.
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def shorten(value: object, limit: int = 60) -> str:

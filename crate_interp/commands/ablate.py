@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from crate_interp import analysis, hooks, models, visualization
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, counted
 from crate_interp.files import checksum_of
 from crate_interp.options import option
 from crate_interp.options.choices import BatchSize
@@ -238,7 +238,7 @@ class Ablate(ImageFilesCommand):
 
         logit, model = self.effect == "logit", run.settings["model"]
         what = "drop of the class score" if logit else "change of the mask (1 − IoU)"
-        label = f"{what} without the {self._unit}, mean of {len(effects)} images"
+        label = f"{what} without the {self._unit}, mean of {counted(len(effects), 'image')}"
         if self.class_ is not None:
             count = int(getattr(run.observer.model, "num_classes", 0))
             label += f", {name_class(self.class_, class_names_of(self, count))}"
@@ -269,7 +269,9 @@ class Ablate(ImageFilesCommand):
         if reading.estimate is not None and self.effect == "logit":
             correlation = np.corrcoef(reading.estimate, mean)[0, 1]
             lines.append(f"first-order estimate and measurement: correlation {correlation:.3f}")
-        return "\n".join([*lines, f"{len(effects)} images, {len(reading.units)} units"])
+        return "\n".join(
+            [*lines, f"{counted(len(effects), 'image')}, {counted(len(reading.units), 'unit')}"]
+        )
 
 
 def _by_block(units: Units) -> Iterator[tuple[int, list[int]]]:

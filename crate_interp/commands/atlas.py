@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 
 from crate_interp import analysis, data, evaluation, hooks, visualization, weights
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, counted
 from crate_interp.options import Range, option
 from crate_interp.options.ranges import Index
 from crate_interp.runs.command import Command, ImageFilesCommand, Reading
@@ -161,8 +161,8 @@ class Atlas(ImageFilesCommand):
         dead = int((atlas.fired_patches == 0).sum())
         often = 100 * float(np.median(atlas.patch_frequency))
         return Conclusion(
-            text=f"{atlas.num_images} images, {atlas.num_atoms} atoms, of which {dead} never fire; "
-            f"an atom fires on {often:.2g} % of the patches (median)\n"
+            text=f"{counted(atlas.num_images, 'image')}, {atlas.num_atoms} atoms, of which {dead} "
+            f"never fire; an atom fires on {often:.2g} % of the patches (median)\n"
             f"atlas.npz, {', '.join(file.name for file in drawn)} and thumbnails/ are in "
             f"{self.output}\nopen {self.output / 'index.html'} to see the atoms"
         )
@@ -249,7 +249,7 @@ def _page_of(stored: StoredAtlas, thumbnails: list[Thumbnail], title: str) -> st
     ]
     rows, columns = atlas.grid_hw
     about = (
-        f"{atlas.num_images} images of {source.geometry.input_hw[0]} pixels, "
+        f"{counted(atlas.num_images, 'image')} of {source.geometry.input_hw[0]} pixels, "
         f"{rows} x {columns} patches each. An atom fires on a patch where its value is positive; "
         "its strongest patches are of different images, outlined in their surroundings; the map "
         "shows where in an image its mean value is high."

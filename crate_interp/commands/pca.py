@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from crate_interp import analysis, data, hooks, visualization
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, counted
 from crate_interp.options import option
 from crate_interp.options.choices import Feature, Foreground
 from crate_interp.options.ranges import Index
@@ -124,7 +124,8 @@ class Pca(FeatureOptions, ImageFilesCommand):
             for name, (grey, rgb) in maps.items()
         }
         count = len(run.entries)
-        note = f"{run.settings['model']}, {run.settings['feature']}; {count} images together."
+        together = f"{counted(count, 'image')} together"
+        note = f"{run.settings['model']}, {run.settings['feature']}; {together}."
         figure = visualization.component_figure(pictures, shown, note, self.width_inches)
         grey, rgb = (np.stack(kind, axis=1) for kind in zip(*maps.values(), strict=True))
         names = np.array([entry["file_name"] for entry in run.entries])
@@ -153,11 +154,11 @@ def _describe(components: JointPCA, source: str, images: int) -> str:
     """One line that says what the colours are."""
     shares = ", ".join(f"{share:.0%}" for share in components.shares)
     if components.threshold is None:
-        return f"{source}; {images} images. Shares of the variance: {shares}."
+        return f"{source}; {counted(images, 'image')}. Shares of the variance: {shares}."
     return (
-        f"{source}; {images} images. Component 1 has {components.first_share:.0%} of the variance; "
-        f"the foreground is where it is above {components.threshold:.2f}. Colours: components of "
-        f"the foreground, with {shares} of its variance."
+        f"{source}; {counted(images, 'image')}. Component 1 has {components.first_share:.0%} of "
+        f"the variance; the foreground is where it is above {components.threshold:.2f}. Colours: "
+        f"components of the foreground, with {shares} of its variance."
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from crate_interp import data, models, structures, visualization, weights
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, counted
 from crate_interp.options import Range, option
 from crate_interp.options.ranges import Seed, Side
 from crate_interp.runs.command import Command
@@ -99,7 +99,7 @@ class Reconstruct(Command, WeightsOptions, FigureOptions):
         drawn = save_figure(figure, self.output, self)
         noise = _peak_signal_to_noise(originals, hidden, predictions)
         print(
-            f"{list_files(drawn)}: {len(paths)} images, {int(mask.sum())} of "
+            f"{list_files(drawn)}: {counted(len(paths), 'image')}, {int(mask.sum())} of "
             f"{mask.numel()} patches hidden, PSNR of these {noise:.1f} dB"
         )
         return 0

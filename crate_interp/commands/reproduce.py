@@ -134,6 +134,7 @@ def _print_list(runs: Sequence[tuple[ItemRun, ItemRun]]) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+    print("-: not run yet; none: there is no such version")
 
 
 def _place(text: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from crate_interp.commands.segmenter_choice import (
 )
 from crate_interp.data.built_in import built_in_choices
 from crate_interp.data.export import EXPORTS
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, counted
 from crate_interp.options import option, with_options_of
 from crate_interp.options.choices import Refine
 from crate_interp.options.ranges import Natural
@@ -181,7 +181,7 @@ class SegmentCommand(FeatureOptions, ByBlockCommand):
             "ground_truth": _ground_truth(run.images),
         }
         title = f"{self.title}, {run.settings['model']} on {run.images.name}"
-        text = f"{len(run.entries)} images, {count} masks"
+        text = f"{counted(len(run.entries), 'image')}, {counted(count, 'mask')}"
         if scores:
             name, score = list(scores.items())[-1]
             title += f": {name} AP50 {100 * score.AP50:.1f}, AP {100 * score.AP:.1f}"

@@ -52,8 +52,7 @@ class Scene:
     def labels_by_size(self) -> list[int]:
         """The label of each object, that of the largest visible part first."""
         order = np.argsort(-self.masks.sum(axis=(1, 2)), kind="stable")
-        labels: list[int] = self.labels[order].tolist()
-        return labels
+        return [int(label) for label in self.labels[order]]
 
 
 def draw_scene(
@@ -155,12 +154,8 @@ def write_scenes(folder: Path, count: int = 64, seed: int = 0) -> None:
     if seed < 0:
         raise InputError(f"seed: expected a number of at least 0, found {seed}")
     folder = Path(folder)
-    description = {
-        "description": "Built-in scenes of crate_interp, procedurally drawn",
-        "version": "3",
-        "count": count,
-        "seed": seed,
-    }
+    about = "Built-in scenes of crate_interp, procedurally drawn"
+    description = {"description": about, "version": "3", "count": count, "seed": seed}
     if folder.exists():
         existing = _read_description(folder)
         if existing == description:
@@ -201,10 +196,8 @@ def _write_set(folder: Path, description: dict[str, Any], count: int, seed: int)
         Image.fromarray(scene.image).save(folder / "demo" / file_name, compress_level=2)
         height, width = size_hw
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        entries = zip(scene.masks, scene.labels, boxes_of_masks(scene.masks), strict=True)
-        for (mask, label, (x1, y1, x2, y2)), rle in zip(
-            entries, encode_masks(scene.masks), strict=True
-        ):
+        parts = scene.masks, scene.labels, boxes_of_masks(scene.masks), encode_masks(scene.masks)
+        for mask, label, (x1, y1, x2, y2), rle in zip(*parts, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -311,9 +304,9 @@ def _background(rng: Generator, size_hw: tuple[int, int], hue: float) -> np.ndar
     paper = sum(
         weight * _noise(rng, size_hw, cells) for cells, weight in ((9, 0.4), (20, 0.35), (48, 0.4))
     )
-    height, width = size_hw
-    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    canvas *= (1 + (0.2 + 0.4 * rng.random()) * paper - 0.06 * (y * y + x * x))[..., None]
+    y, x = (np.linspace(-1, 1, size) for size in size_hw)
+    vignette = 0.06 * ((y * y)[:, None] + x * x)
+    canvas *= (1 + (0.2 + 0.4 * rng.random()) * paper - vignette)[..., None]
     return canvas
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from crate_interp.data import ImageSet
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, counted
 from crate_interp.runs.engines import Engine, opened_engines
 from crate_interp.runs.figure_files import list_files
 from crate_interp.runs.inference import peak_memory_mb
@@ -128,10 +128,10 @@ def _write(run: Run, conclusion: Conclusion) -> None:
         print(f"all numbers are in {output}")
     elif numbers:
         more = _more(len(numbers) - _LISTED)
-        print(f"{list_files(numbers[:_LISTED])}{more}: {len(run.entries)} images")
+        print(f"{list_files(numbers[:_LISTED])}{more}: {counted(len(run.entries), 'image')}")
     if run.failed:
         where = ": see `failed` in summary.json" if command.run_folder else ""
-        print(f"{len(run.failed)} images failed{where}")
+        print(f"{counted(len(run.failed), 'image')} failed{where}")
 
 
 def _more(count: int) -> str:

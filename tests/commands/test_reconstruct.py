@@ -83,7 +83,7 @@ def test_middle_square_is_taken_and_size_is_free(photos, model_options, tmp_path
     assert (drawn["originals"][0] == rgb[:, 16:64]).all()
     assert drawn["hidden"][0].mean() == 0.5
     assert "Mean and deviation of a hidden patch are the image's own" in drawn["note"]
-    assert "1 images, 18 of 36 patches hidden, PSNR" in capsys.readouterr().out
+    assert "1 image, 18 of 36 patches hidden, PSNR" in capsys.readouterr().out
 
 
 def test_same_seed_gives_the_same_figure(photos, model_options, tmp_path):

@@ -106,7 +106,7 @@ def test_a_damaged_image_is_named_and_the_others_are_done(name, pictures, tmp_pa
     assert main(command(name, pictures, tmp_path / "out")) == 1
     captured = capsys.readouterr()
     assert "2.png" in captured.err
-    assert "1 images failed" in captured.out
+    assert "1 image failed" in captured.out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
