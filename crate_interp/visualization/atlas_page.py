@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import cv2
 import matplotlib as mpl
@@ -16,6 +14,7 @@ from jaxtyping import Float
 from crate_interp.errors import InputError
 from crate_interp.structures import ImageGeometry
 from crate_interp.visualization.atlas import CONTEXT_PATCHES, CONTEXT_SHARE
+from crate_interp.visualization.markup import fill_template
 
 __all__ = ["AtomCard", "Thumbnail", "atlas_page", "fill_page", "short_number"]
 
@@ -132,9 +131,7 @@ def fill_page(title: str, data: Mapping[str, object]) -> str:
     """
     # A class named "</script>" must not end the script.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    template = files("crate_interp.visualization").joinpath("atlas_page.html")
-    page = template.read_text(encoding="utf-8").replace("{{TITLE}}", html.escape(title))
-    return page.replace("{{DATA}}", text)
+    return fill_template("atlas_page.html", title, DATA=text)
 
 
 def _entry(card: AtomCard, map_hw: tuple[int, int]) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import groupby
 from typing import TypeAlias
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.markup import escaped
+from crate_interp.visualization.markup import escaped, fill_template
 from crate_interp.visualization.svg_chart import Histogram, LineChart
 
 __all__ = [
@@ -74,7 +73,7 @@ class PageTable:
             + "</tr>"
             for number, row in enumerate(self.rows)
         )
-        return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+        return f'<div class="wide" tabindex="0"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 @dataclass(frozen=True)
@@ -199,11 +198,8 @@ def write_page(title: str, about: str, sections: Sequence[Section]) -> str:
         HTML that loads nothing, neither a file nor from the network, and runs no script.
     """
     body = "\n".join(section.html() for section in sections if section.parts)
-    template = files("crate_interp.visualization").joinpath("page.html")
-    start, end = template.read_text(encoding="utf-8").split("{{BODY}}")
     header = f"<header>\n<h1>{escaped(title)}</h1>\n<p>{escaped(about)}</p>\n</header>"
-    start = start.replace("{{TITLE}}", escaped(title))
-    return f"{start}{header}\n<main>\n{body}\n</main>{end}"
+    return fill_template("page.html", title, BODY=f"{header}\n<main>\n{body}\n</main>")
 
 
 def _place_of(part: Part) -> str:

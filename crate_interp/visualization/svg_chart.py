@@ -16,7 +16,7 @@ __all__ = ["Histogram", "LineChart"]
 
 _WIDTH, _HEIGHT = 360, 214  # units of the drawing; the page says how large they are
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 10, 36
-_MOST_LINES = 4  # colours and dashes of page.html
+_MOST_LINES = 4  # colours and dashes of page.css
 
 Scale = Callable[[float], float]
 

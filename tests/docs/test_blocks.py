@@ -37,7 +37,10 @@ class Block:
     code: str
 
     def commands(self):
-        return [shlex.split(line, comments=True) for line in COMMAND.findall(self.code.replace("\\\n", " "))]
+        return [
+            shlex.split(line, comments=True)
+            for line in COMMAND.findall(self.code.replace("\\\n", " "))
+        ]
 
 
 def blocks_of(page):

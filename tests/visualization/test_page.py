@@ -20,6 +20,7 @@ from crate_interp.visualization import (
     Words,
     write_page,
 )
+from crate_interp.visualization.markup import fill_template
 
 HOSTILE = "</title><script>alert('1')</script>\" onerror=\"x\u202e\x00{{BODY}}\udc80"
 SHOWN = "</title><script>alert('1')</script>\" onerror=\"x\\u202e\\x00{{BODY}}\\udc80"  # as text
@@ -131,3 +132,17 @@ def test_empty_and_bad_parts():
     for lines in ([], [("a", np.zeros(3))], [("a", np.zeros(2))] * 5):
         with pytest.raises(InputError, match="lines: expected 1 to 4 of 2 points"):
             LineChart("Title", np.zeros(2), lines, "x", "y").html()
+
+
+def test_pages_have_one_stylesheet_and_templates_are_filled_once():
+    style = re.compile(r"<style>\n(.*?)</style>", re.S)
+    pages = [
+        write_page("{{BODY}}", "", []),
+        fill_template("atlas_page.html", "a", DATA="{{STYLE}}"),
+    ]
+    assert len({style.findall(page)[0] for page in pages}) == 1
+    assert "<title>{{BODY}}</title>" in pages[0]
+    assert 'id="data">{{STYLE}}</script>' in pages[1]
+    assert "<title>\\u202ea&lt;b&gt;</title>" in fill_template("page.html", "\u202ea<b>", BODY="")
+    with pytest.raises(KeyError, match="BODY"):
+        fill_template("page.html", "without its body")
