@@ -17,7 +17,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     of_theme = [file for file in files if not file.src_uri.endswith((".md", ".py"))]
     pages = [ROOT / name for name in PAGES] + sorted((ROOT / "docs").rglob("*.md"))
     linked = {target for page in pages for target in _linked_files(page)}
-    places = [*pages, *sorted(linked - set(pages))]
+    places = [*pages, *sorted(linked - set(pages)), ROOT / "docs" / "site.css"]
     ours = [
         File.generated(config, place.relative_to(ROOT).as_posix(), abs_src_path=str(place))
         for place in places
