@@ -33,7 +33,7 @@ class Explore(Command):
 
     model: list[str] = option(
         "models that the page offers: names or files; see `models`",
-        ["photo", "vit_photo", "demo"],
+        ["photo", "photo_vit", "demo"],
         several=str,
     )
     images: list[str] = option(

@@ -50,9 +50,10 @@ def download(what: str, scene: Scene, answer: Answer) -> tuple[str, bytes]:
         return f"{stem}.npz", content.getvalue()
     if what == "masks":
         return _masks(stem, answer)
-    panels = [Panel(shown.rgb, shown.words) for shown in answer.pictures]
+    rows = [[Panel(shown.rgb, shown.words) for shown in answer.pictures]]
+    rows += [[Panel(own.below) for own in answer.pictures if own.below is not None]]
     content = io.BytesIO()
-    write_figure(Grid([[*panels]]).draw(note=answer.text), content, "png", _DPI)
+    write_figure(Grid([[*row] for row in rows if row]).draw(note=answer.text), content, "png", _DPI)
     return f"{stem}.png", content.getvalue()
 
 

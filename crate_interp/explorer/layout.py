@@ -67,7 +67,7 @@ def draw_left(explorer: Explorer, parts: Parts, start: Selection, most_bytes: in
         parts.patch = gr.Textbox(
             label="patch", info="Y,X: a pixel of it; click the picture", min_width=150, scale=2
         )
-        parts.clear = gr.Button("Clear patch", min_width=90, size="sm")
+        parts.clear = gr.Button("Clear patch", min_width=90, size="sm", elem_classes="clear")
     models = explorer.models.names()
     with gr.Row():
         parts.models["model"] = gr.Dropdown(models, value=models[0], label="model", min_width=130)

@@ -94,10 +94,10 @@ def _answer(scene: Scene, answer: Answer, with_name: bool) -> str:
 
 def _figure(scene: Scene, shown: Shown) -> str:
     hw = scene.picture.hw if shown.covers else None
-    return (
-        f"<figure>{_image(shown.words, shown.rgb, hw)}"
-        f"<figcaption>{escaped(shown.words)}</figcaption></figure>"
-    )
+    images = _image(shown.words, shown.rgb, hw)
+    if shown.below is not None:
+        images += _image(f"{shown.words}: mask", shown.below, hw)
+    return f"<figure>{images}<figcaption>{escaped(shown.words)}</figcaption></figure>"
 
 
 def _image(

@@ -33,11 +33,13 @@ class Shown:
         words: Words below it.
         rgb: Pixels in [0, 255].
         covers: Whether it covers the whole picture, so that a click on it chooses a patch.
+        below: Pixels of a picture below it that belongs to it.
     """
 
     words: str
     rgb: UInt8[np.ndarray, "H W 3"]
     covers: bool = True
+    below: UInt8[np.ndarray, "H W 3"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from crate_interp.commands.explore import Explore
 
-explore = Explore(model=["photo", "vit_photo", "demo"], host="0.0.0.0", port=7860)
+explore = Explore(model=["photo", "photo_vit", "demo"], host="0.0.0.0", port=7860)
 
 if __name__ == "__main__":
     explore.run()

@@ -47,13 +47,14 @@ class Heads(View):
             torch.from_numpy(maps).flatten(1), self.threshold_by, self.threshold
         )
         masks = kept.numpy().reshape(maps.shape)
+        on_shown = zip(names, scene.on_shown(maps), scene.on_shown(masks), strict=True)
         shown = [
-            Shown(name, visualization.draw_attention(scene.shown, values))
-            for name, values in zip(names, scene.on_shown(maps), strict=True)
-        ]
-        shown += [
-            Shown(f"{name}: mask", visualization.draw_kept(scene.shown, mask))
-            for name, mask in zip(names, scene.on_shown(masks), strict=True)
+            Shown(
+                name,
+                visualization.draw_attention(scene.shown, values),
+                below=visualization.draw_kept(scene.shown, mask),
+            )
+            for name, values, mask in on_shown
         ]
         patch = None if scene.pixel_yx is None else "{},{}".format(*scene.pixel_yx)
         token = "the class token" if patch is None else f"the patch at {patch} (y,x)"
