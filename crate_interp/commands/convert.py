@@ -148,7 +148,7 @@ def _sizes_of(name: ModelName) -> dict[str, int]:
     model: Any = weights.create_on_meta(name)
     return {
         "embed_dim": model.embed_dim,
-        "depth": len(model.blocks),
+        "depth": len(hooks.blocks_of(model)),
         "num_heads": hooks.count_units(model, hooks.Site.HEADS, 0),
         "patch_size": models.embedding_of(model).patch_size[0],
         "img_size": models.input_hw_of(model)[0],

@@ -11,7 +11,7 @@ import huggingface_hub
 
 from crate_interp.errors import InputError, errors_of
 from crate_interp.files import parse_json_as
-from crate_interp.models.backbones import input_hw_of
+from crate_interp.models.backbones import blocks_of, input_hw_of
 from crate_interp.weights.create import create_on_meta
 from crate_interp.weights.files import read_checkpoint
 from crate_interp.weights.hub import CONFIG, HUB, WEIGHTS, asked, check_repository
@@ -117,7 +117,8 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 
 def _heads_of(model: Any) -> int:
-    return int(model.blocks[0].attn.num_heads)
+    first: Any = blocks_of(model)[0]
+    return int(first.attn.num_heads)
 
 
 def _card_of(config: dict[str, Any], repo_id: str) -> str:
