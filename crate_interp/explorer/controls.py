@@ -21,7 +21,8 @@ _FEW = (
     20  # end of a slider of whole numbers that may be many, unless four times its default is more
 )
 _NUMBERS = 31  # numbers that a list of choices has beside its words, at most
-_STEPS = 100  # of a slider of fractions
+_FINE = 2  # width of a range up to which a slider has steps of 0.01
+_STEPS = 100  # of a wider one
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def _default_of(own: Field[Any]) -> Any:
 def _limits(range_: Range, default: float, whole: bool) -> tuple[float, float, float]:
     if whole:
         return range_.minimum, min(range_.maximum, max(_FEW, 4 * default)), 1
-    step = (range_.maximum - range_.minimum) / _STEPS
+    wide = range_.maximum - range_.minimum
+    step = 0.01 if wide <= _FINE else wide / _STEPS
     low = range_.minimum + step * (range_.minimum in range_.without)
     return low, range_.maximum - step * (range_.maximum in range_.without), step
 

@@ -145,10 +145,27 @@ def test_a_slider_shows_another_block(page):
 
 
 def test_two_models_stand_side_by_side(page):
-    page.get_by_label("beside it").click()
-    page.get_by_role("option", name="demo_vit").click()
+    choose(page, "beside it", "demo_vit")
     page.wait_for_function("document.querySelectorAll('.answer').length == 2")
     assert page.locator(".answer h2").all_inner_texts() == ["demo", "demo_vit"]
+
+
+def choose(page, label, option):
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=option).click()
+
+
+def test_another_set_another_picture_another_method(page):
+    choose(page, "pictures", "photos")
+    page.wait_for_function("location.href.includes('picture=photos/000000377575.jpg')")
+    choose(page, "picture", "000000358083.jpg")
+    page.wait_for_function("location.href.includes('picture=photos/000000358083.jpg')")
+    page.get_by_role("tab", name="Masks").click()
+    wait_for_words(page, "maskcut finds")
+    choose(page, "method", "spectral")
+    wait_for_words(page, "spectral finds")
+    page.get_by_label("eigenvectors").first.wait_for()
+    assert "kind=spectral" in page.url
 
 
 def serious_violations(page):
