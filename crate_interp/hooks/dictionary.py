@@ -41,8 +41,8 @@ class AtomContributions:
 
     Attributes:
         share: Signed part of the atom: the component of its contribution a_k d_k along the sum y of
-            all contributions, over the length of y; of several tokens, sum <a_k d_k, y> over
-            sum <y, y>. The shares of all atoms sum to 1 (to 0 where nothing is written).
+            all contributions, over the length of y; of several tokens, sum `<a_k d_k, y>`
+            over sum `<y, y>`. The shares of all atoms sum to 1 (to 0 where nothing is written).
         norm: Mean length of a_k d_k over the tokens.
     """
 

@@ -107,3 +107,21 @@ def quick(arguments):
         if f"--{name}" not in arguments:
             arguments = [*arguments, f"--{name}", LIMITS[name]]
     return [*arguments, "--format", "png"] if "format" in taken else arguments
+
+
+def test_blocks_say_what_they_need_and_other_fences_are_left_out():
+    assert blocks_of("") == []
+    text = '```bash title="Needs COCO"\ncrate-interp models \\\n  --check\n```\n\n```toml\na = 1\n```\n'
+    (block,) = blocks_of(text + "```python\nx = 1\n```\n")[:1]
+    assert (block.language, block.needs) == ("bash", "Needs COCO")
+    assert block.commands() == [["models", "--check"]]
+    assert blocks_of(text + "```python\nx = 1\n```\n")[1].needs is None
+
+
+def test_limits_are_given_where_they_are_missing():
+    given = ["pca", "photos", "--model", "demo", "--limit", "6", "--output", "a.png"]
+    assert quick(given)[: len(given)] == given
+    assert quick(given).count("--limit") == 1
+    assert "--workers" in quick(given)
+    with pytest.raises(SystemExit):
+        quick(["pca", "--no-such-option"])
