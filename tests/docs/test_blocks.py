@@ -111,11 +111,12 @@ def quick(arguments):
 
 def test_blocks_say_what_they_need_and_other_fences_are_left_out():
     assert blocks_of("") == []
-    text = '```bash title="Needs COCO"\ncrate-interp models \\\n  --check\n```\n\n```toml\na = 1\n```\n'
-    (block,) = blocks_of(text + "```python\nx = 1\n```\n")[:1]
+    text = '```bash title="Needs COCO"\ncrate-interp models \\\n  --check\n```\n'
+    text += "```toml\na = 1\n```\n```python\nx = 1\n```\n"
+    block, python = blocks_of(text)
     assert (block.language, block.needs) == ("bash", "Needs COCO")
     assert block.commands() == [["models", "--check"]]
-    assert blocks_of(text + "```python\nx = 1\n```\n")[1].needs is None
+    assert (python.language, python.needs) == ("python", None)
 
 
 def test_limits_are_given_where_they_are_missing():
