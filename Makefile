@@ -1,6 +1,6 @@
 # Two commands set everything up on a fresh machine; the first run takes a few minutes.
 #   make demo   the main job on the built-in default: MaskCut, an AP table, an overlay sheet
-#   make test   the tests
+#   make test   the tests, in two processes
 # PYTHON chooses the interpreter, VENV the environment's folder, EXTRAS what is installed for tests.
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	@$(VENV)/bin/crate-interp maskcut --model photo --coco photos --block -2 --refine crf --output runs/demo
 
 test: $(VENV)/.ready-$(EXTRAS)
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "crate-interp needs Python 3.10 or later; name one with PYTHON=...")'

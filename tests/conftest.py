@@ -1,5 +1,6 @@
 """What several test files share: where the reference vectors and the optional real data lie."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 REFERENCE = Path(__file__).parent / "reference"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-torch.set_num_threads(2)
+# Processes of one run of tests share the cores.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture
