@@ -50,7 +50,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if missing:
             raise InputError(
                 f"expected --data {' '.join(f'{name}=PLACE' for name in missing)}, which "
-                f"'{self.command}' reads, found {shorten(' '.join(data)) if data else 'none'}"
+                f"'{self.command}' reads, found {shorten(' '.join(data)) if data else 'none'}; "
+                "--small reads no data"
             )
         return [
             _PLACE.sub(lambda found: places.get(found[1], found[0]), part)

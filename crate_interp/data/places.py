@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
+from crate_interp.data.built_in import BUILT_IN_SETS
 from crate_interp.data.folders import ImageFile, kind_of_name, search_folder, tell_of_left_out
 from crate_interp.data.stored import (
     StoredImage,
@@ -119,7 +120,8 @@ def _images_at(place: str, levels: float) -> list[ImageFile]:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
+        built_in = "; --coco opens the built-in set of that name" if place in BUILT_IN_SETS else ""
+        raise InputError(f"{path}: no such file or folder{built_in}") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None

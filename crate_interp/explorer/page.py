@@ -235,20 +235,20 @@ class _Page:
         Args:
             select: Gives what is to be shown.
         """
-        parts, explorer = self.parts, self.explorer
+        parts, explorer, updates = self.parts, self.explorer, Updates()
         try:
             selection = explorer.checked(select())
             picture = explorer.pictures.get(selection.picture)
-            updates: Updates = {
+            updates |= {
                 parts.key: selection.picture,
                 parts.patch: selection.patch,
                 parts.view: selection.view,
                 parts.link: link_of(selection, explorer.defaults(selection)),
+                parts.picture: picture_html(picture),
             }
-            updates[parts.picture] = picture_html(picture)
             updates[parts.answer] = answer_html(explorer.look(selection))
         except InputError as error:
-            return {**locals().get("updates", {}), parts.answer: alert_html(str(error))}
+            return {**updates, parts.answer: alert_html(str(error))}
         except Exception:
             _logger.exception("the page asked for something that failed")
             return {parts.answer: alert_html("this is a bug; the log of the server has it")}

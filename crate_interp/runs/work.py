@@ -125,7 +125,7 @@ def _write(run: Run, conclusion: Conclusion) -> None:
         )
         page = run_page(run, conclusion.results, conclusion.sections, timing)
         run.folder.write_file("report.html", page)
-        print(f"all numbers are in {output}")
+        print(f"all numbers are in {output}; its page is {output / 'report.html'}")
     elif numbers:
         more = _more(len(numbers) - _LISTED)
         print(f"{list_files(numbers[:_LISTED])}{more}: {counted(len(run.entries), 'image')}")
