@@ -249,7 +249,7 @@ class _Page:
             updates[parts.answer] = answer_html(explorer.look(selection))
         except InputError as error:
             return {**updates, parts.answer: alert_html(str(error))}
-        except Exception:
+        except Exception:  # views of packages raise what they like; the page goes on
             _logger.exception("the page asked for something that failed")
             return {parts.answer: alert_html("this is a bug; the log of the server has it")}
         return updates
