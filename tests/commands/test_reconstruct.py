@@ -74,6 +74,13 @@ def test_figure_shows_what_the_model_predicts(photos, model_options, reference, 
     assert "image's own" not in drawn["note"]
 
 
+def test_built_in_set_is_named(model_options, tmp_path, drawn, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reconstruct", "photos", *model_options, "--output", "figure.png"]) == 0
+    assert "15 images" in capsys.readouterr().out
+    assert len(drawn["originals"]) == 15
+
+
 def test_middle_square_is_taken_and_size_is_free(photos, model_options, tmp_path, drawn, capsys):
     output = str(tmp_path / "figure.png")
     options = ["--size", "48", "--mask-ratio", "0.5", "--normalised-target", "yes"]
