@@ -1,4 +1,4 @@
-"""A page in the browser for looking into models with one's own pictures."""
+"""A page in the browser for looking into models with one's own images."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Megabytes = Annotated[float, Range(0, 1000, (0,))]
 
 @dataclass(frozen=True, kw_only=True)
 class Explore(Command):
-    """Look at pictures in the browser, live.
+    """Look at images in the browser, live.
 
-    The page shows what models do with a picture: attention, masks, components, atoms. It needs the
+    The page shows what models do with an image: attention, masks, components, atoms. It needs the
     extra app, and no network.
     """
 
@@ -37,7 +37,7 @@ class Explore(Command):
         several=str,
     )
     images: list[str] = option(
-        f"pictures that the page offers beside the built-in sets: {PLACES}",
+        f"images that the page offers beside the built-in sets: {PLACES}",
         [],
         several=str,
         metavar="PATH",
@@ -47,7 +47,7 @@ class Explore(Command):
     device: str = option("cpu, cuda, cuda:1, mps, or auto", "auto")
     host: str = option("address to listen at; 0.0.0.0 for the whole network", "127.0.0.1")
     port: Port | None = option("port (default: the first free one from 7860)", None)
-    most_megabytes: Megabytes = option("largest picture that may be uploaded, 10^6 bytes", 20.0)
+    most_megabytes: Megabytes = option("largest image that may be uploaded, 10^6 bytes", 20.0)
 
     def __post_init__(self) -> None:
         check_ranges(self)
