@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from crate_interp.errors import InputError
+from crate_interp.errors import InputError, shorten
 from crate_interp.explorer.controls import Control, Sizes, controls_of, view_of
 from crate_interp.explorer.models import SIZES, Models
 from crate_interp.explorer.passes import Passes
@@ -77,20 +77,20 @@ class Explorer:
         kinds = self._kinds(selection.view)
         kind = selection.kind or next(iter(kinds))
         if kind not in kinds:
-            raise InputError(f"kind: expected one of {', '.join(kinds)}")
+            raise _unknown("kind", kinds, kind)
         controls = {control.name: control for control in self.controls[selection.view, kind]}
         for name in selection.options:
             if name not in controls:
-                raise InputError(f"option: expected one of {', '.join(controls) or 'none'}")
+                raise _unknown("option", controls, name)
         options = {
             name: control.value_of(selection.options.get(name, control.default))
             for name, control in controls.items()
         }
         for model in selection.models:
             if model not in self.models.names():
-                raise InputError(f"model: expected one of {', '.join(self.models.names())}")
+                raise _unknown("model", self.models.names(), model)
         if selection.size not in (None, *SIZES):
-            raise InputError(f"size: expected one of {', '.join(map(str, SIZES))}")
+            raise _unknown("size", map(str, SIZES), selection.size)
         if selection.patch:
             pixel_of("patch", selection.patch)
         return Selection(
@@ -152,5 +152,10 @@ class Explorer:
 
     def _kinds(self, view: str) -> Mapping[str, type[View]]:
         if view not in self.views:
-            raise InputError(f"view: expected one of {', '.join(self.views)}")
+            raise _unknown("view", self.views, view)
         return self.views[view].kinds()
+
+
+def _unknown(name: str, choices: Iterable[str], value: object) -> InputError:
+    expected = ", ".join(choices) or "none"
+    return InputError(f"{name}: expected one of {expected}, found {shorten(value)}")
