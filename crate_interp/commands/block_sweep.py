@@ -14,14 +14,12 @@ from crate_interp.commands.benchmark.tables import format_table
 from crate_interp.commands.compare import read_run
 from crate_interp.errors import InputError
 from crate_interp.options import option
-from crate_interp.runs.command import ImageCommand
+from crate_interp.runs.command import OF_SIGNALS, ImageCommand
 
 if TYPE_CHECKING:
     from crate_interp.visualization import CurvePanel
 
 __all__ = ["ByBlockCommand"]
-
-_SIGNAL = 128  # exit codes above it are those of signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,32 +68,32 @@ def _sweep(command: ByBlockCommand) -> int:
         print(f"block {block} of {len(blocks)}:", flush=True)
         options: dict[str, Any] = {"by_block": False, "block": block, "output": place}
         codes.append(replace(command, **options).run())
-        if codes[-1] > _SIGNAL:
+        if codes[-1] > OF_SIGNALS:
             return codes[-1]
     measured = [read_run(output / f"block-{block}")[1] for block in blocks]
     names = list(measured[0].metrics)
     if not names:
         raise InputError("--by-block: expected images with a ground truth, found none to score by")
-    scale = 100 if measured[0].percent else 1
+    scale, unit = (100, ", %") if measured[0].percent else (1, "")
     values = np.array([[scale * one.metrics[name] for name in names] for one in measured])
     about = {"command": command.command_name(), "model": command.model, "versions": versions()}
     cells = [[str(block), *map(str, row)] for block, row in zip(blocks, values, strict=True)]
     write_table(output / "blocks.csv", ["block", *names], cells, about)
     figure = visualization.draw_curves(
-        _panels(names, values), "block", command.model, command.width_inches
+        _panels(names, values, unit), "block", command.model, command.width_inches
     )
     files = save_figure(figure, output / "blocks.png", command)
     shown = [[str(n), *(f"{value:.1f}" for value in row)] for n, row in enumerate(values)]
-    print(format_table(["block, %" if scale == 100 else "block", *names], shown))
+    print(format_table([f"block{unit}", *names], shown))
     print(list_files([*files, Path("blocks.csv")]))
     return max(codes)
 
 
-def _panels(names: Sequence[str], values: Any) -> list[CurvePanel]:
+def _panels(names: Sequence[str], values: Any, unit: str) -> list[CurvePanel]:
     """One panel for each kind of number, such as AP of boxes."""
     x = np.arange(len(values), dtype=float)
     panels: dict[str, list[Any]] = {}
     for name, column in zip(names, values.T, strict=True):
         kind, _, rest = name.replace(",", "").partition(" ")
         panels.setdefault(kind, []).append(visualization.Curve(rest or kind, x, column[:, None]))
-    return [visualization.CurvePanel(f"{kind}, %", curves) for kind, curves in panels.items()]
+    return [visualization.CurvePanel(f"{kind}{unit}", curves) for kind, curves in panels.items()]

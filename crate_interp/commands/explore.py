@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -14,6 +15,8 @@ from crate_interp.runs.options import PLACES, ModelOptions
 
 if TYPE_CHECKING:
     from crate_interp.explorer.explorer import Explorer
+    from crate_interp.explorer.opening import Draw
+    from crate_interp.explorer.pictures import Pictures
 
 __all__ = ["Explore"]
 
@@ -62,23 +65,37 @@ class Explore(Command):
                 or the port is taken.
         """
         import crate_interp.explorer.framework  # noqa: F401  # refuses, where gradio is missing
+        from crate_interp.explorer.pictures import Pictures
         from crate_interp.explorer.serve import launch
+
+        pictures, most_bytes = Pictures(self.images), round(self.most_megabytes * 1e6)
 
         def tell(address: str) -> None:
             print(f"{address} (Ctrl-C ends it)", flush=True)
 
-        launch(self.explorer(), self.host, self.port, round(self.most_megabytes * 1e6), tell)
+        def load() -> Draw:
+            from crate_interp.explorer.page import draw_page
+
+            return partial(draw_page, self.explorer(pictures), most_bytes)
+
+        launch(pictures, load, self.host, self.port, most_bytes, tell)
         return 0
 
-    def explorer(self) -> Explorer:
-        """Gather models, pictures and atlas."""
+    def explorer(self, pictures: Pictures) -> Explorer:
+        """Gather models, pictures and atlas; importing what they need takes seconds.
+
+        Args:
+            pictures: The pictures.
+
+        Raises:
+            InputError: A model or the atlas cannot be had.
+        """
         from crate_interp.explorer.explorer import Explorer
         from crate_interp.explorer.models import Models
-        from crate_interp.explorer.pictures import Pictures
         from crate_interp.explorer.scene import read_shown_atlas
 
         options = [
             ModelOptions(model=name, size=self.size, device=self.device) for name in self.model
         ]
         atlas = None if self.atlas is None else read_shown_atlas(self.atlas)
-        return Explorer(Models(options), Pictures(self.images), atlas)
+        return Explorer(Models(options), pictures, atlas)

@@ -7,13 +7,18 @@ import io
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from crate_interp.commands.benchmark.tables import format_table
 from crate_interp.commands.compare import paired_scores, read_run
 from crate_interp.commands.paper_items import Other, PaperItem, Step, Version
 from crate_interp.commands.paper_runs import ItemRun
 from crate_interp.files import read_bytes
+
+if TYPE_CHECKING:
+    from crate_interp.runs.finished_run import Comparable
 
 __all__ = ["CHOICES", "choices_of", "effects_text", "write_effects"]
 
@@ -122,6 +127,7 @@ def _place(step: Step) -> PurePath:
 
 
 def _rows(run: ItemRun, items: Mapping[str, PaperItem]) -> Iterator[list[str]]:
+    read = cache(read_run)  # what was chosen is compared several times
     for name, item in items.items():
         begun = _begun(name, item, run.small)
         for choice in item.open:
@@ -132,21 +138,22 @@ def _rows(run: ItemRun, items: Mapping[str, PaperItem]) -> Iterator[list[str]]:
             for words, other in choice.others.items():
                 of_other = _with(begun[-1], name, other) if other.arguments else begun[-1]
                 said = [name, choice.question, choice.chosen, words]
-                yield [*said, *_effect(run.folder, item, (begun[-1], of_other), other.number)]
+                first, second = (
+                    read(Path(str(_place(step)).replace("{folder}", str(run.folder))))[1]
+                    for step in (begun[-1], of_other)
+                )
+                yield [*said, *_effect(item, first, second, other.number)]
 
 
-def _effect(folder: Path, item: PaperItem, steps: tuple[Step, Step], other: str) -> list[str]:
+def _effect(item: PaperItem, first: Comparable, second: Comparable, other: str) -> list[str]:
     """Give a number as chosen and otherwise, and the change.
 
     Args:
-        folder: Folder of the run.
         item: The item; its last number is the one that is given.
-        steps: The command as chosen, and the other one.
+        first: Numbers of the command as chosen.
+        second: Numbers of the other command.
         other: Number of the other command; empty if it is the same one.
     """
-    first, second = (
-        read_run(Path(str(_place(step)).replace("{folder}", str(folder))))[1] for step in steps
-    )
     names = item.numbers[-1], other or item.numbers[-1]
     scale = 100 if first.percent else 1
     values = [scale * of.metrics[name] for of, name in zip((first, second), names, strict=True)]

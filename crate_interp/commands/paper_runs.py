@@ -18,11 +18,11 @@ from crate_interp.commands.paper_items import PaperItem, Step, Version
 from crate_interp.errors import InputError, shorten
 from crate_interp.files import is_file, read_json_as
 from crate_interp.options.arguments import parse_arguments
+from crate_interp.runs.command import OF_SIGNALS
 
 __all__ = ["Done", "ItemRun", "StoppedError", "number_rows", "run_item"]
 
 STATE = "steps.json"
-_SIGNAL = 128  # exit codes above it are those of signals
 
 
 class StoppedError(Exception):
@@ -146,7 +146,7 @@ def run_item(run: ItemRun, data: Mapping[str, str]) -> ItemRun:
         begun = time.perf_counter()
         configuration = _configured(arguments)
         code = configuration.run()
-        if code > _SIGNAL:
+        if code > OF_SIGNALS:
             raise StoppedError(code)
         if code:
             raise InputError(f"{command}: expected exit code 0, found {code}; see above")

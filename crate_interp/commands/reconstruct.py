@@ -70,9 +70,10 @@ class Reconstruct(Command, WeightsOptions, FigureOptions):
         import torch
 
         from crate_interp.runs.figure_files import check_figure_path, list_files, save_figure
+        from crate_interp.runs.inference import open_places
 
         check_figure_path(self.output)
-        paths = self._paths()
+        paths = [record.path for record in open_places(self.images, self.recursive).records]
         model = self._load()
         size = self.size or model.encoder.patch_embed.img_size[0]
         patch_size = model.encoder.patch_embed.patch_size
@@ -103,13 +104,6 @@ class Reconstruct(Command, WeightsOptions, FigureOptions):
             f"{mask.numel()} patches hidden, PSNR of these {noise:.1f} dB"
         )
         return 0
-
-    def _paths(self) -> list[Path | data.StoredImage]:
-        """List the images; the name of a built-in set alone stands for it."""
-        name = data.built_in_name(self.images[0]) if len(self.images) == 1 else None
-        if name:
-            return [record.path for record in data.open_coco(name).records]
-        return list(data.list_images(self.images, self.recursive))
 
     def _load(self) -> CrateMaeAutoencoder:
         from crate_interp.runs.inference import loading_options

@@ -18,7 +18,6 @@ from .folders import data_folder as data_folder
 from .image_files import ImageReadError as ImageReadError
 from .image_sets import open_images as open_images
 from .images import ResizedImage as ResizedImage
-from .images import preprocess as preprocess
 from .images import read_image as read_image
 from .images import resize_image as resize_image
 from .images import shrunk as shrunk
@@ -36,6 +35,7 @@ from .labelled.salient_objects import open_saliency as open_saliency
 from .labelled.voc import VOC_CLASSES as VOC_CLASSES
 from .labelled.voc import open_voc as open_voc
 from .places import list_images as list_images
+from .preprocessing import preprocess as preprocess
 from .rle import annotations_of as annotations_of
 from .rle import area_of as area_of
 from .rle import decode_mask as decode_mask

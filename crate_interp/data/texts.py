@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,6 +20,7 @@ __all__ = [
     "find_texts",
     "join_tokens",
     "list_texts",
+    "one_row",
     "read_texts",
     "read_tokens",
     "text_files",
@@ -180,7 +181,12 @@ def join_tokens(path: Path, vocabulary: Vocabulary) -> Int[np.ndarray, " T"]:
         parts.append(tokens.astype(kind, copy=False))
         if vocabulary.end is not None and path.suffix.lower() != ".bin":
             parts.append(np.array([vocabulary.end], kind))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)  # one text is not copied
+    return one_row(parts)
+
+
+def one_row(parts: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, " T"]:
+    """Put rows of tokens behind one another; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _read_numbers(path: Path, vocabulary: Vocabulary) -> Int[np.ndarray, " T"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.explorer.view import View
@@ -17,9 +17,7 @@ __all__ = ["Control", "Sizes", "controls_of", "view_of"]
 Kind = Literal["slider", "choice", "switch", "text"]
 Shown = TypeVar("Shown", bound=View)
 
-_FEW = (
-    20  # end of a slider of whole numbers that may be many, unless four times its default is more
-)
+_FEW = 20  # end of a slider of whole numbers; four times the default, if that is more
 _NUMBERS = 31  # numbers that a list of choices has beside its words, at most
 _FINE = 2  # width of a range up to which a slider has steps of 0.01
 _STEPS = 100  # of a wider one
@@ -122,7 +120,7 @@ def view_of(kind: type[Shown], values: Mapping[str, Any]) -> Shown:
 def _control(own: Field[Any], hint: Any, sizes: Sizes) -> Control:
     words = tuple(_words(hint))
     range_ = next(_ranges(hint), None)
-    name, default = own.name, _default_of(own)
+    name, default = own.name, cast("Any", own.default)
     label = name.rstrip("_").replace("_", " ")
     about = label, str(own.metadata.get("help", ""))
     if hint is bool:
@@ -144,10 +142,6 @@ def _control(own: Field[Any], hint: Any, sizes: Sizes) -> Control:
         return Control(name, *about, "slider", default % count, limits=(0, max(1, count - 1), 1))
     limits = _limits(range_ or Range(0, 1), default, _is_whole(hint))
     return Control(name, *about, "slider", default, limits=limits)
-
-
-def _default_of(own: Field[Any]) -> Any:
-    return own.default
 
 
 def _limits(range_: Range, default: float, whole: bool) -> tuple[float, float, float]:

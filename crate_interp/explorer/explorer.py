@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,16 +28,34 @@ class Explorer:
     """Models, pictures and views of a page.
 
     Args:
-        models: The models.
+        models: The models; they are loaded now, as controls end with their sizes.
         pictures: The pictures.
         atlas: An atlas of one of the models, if there is one.
+
+    Attributes:
+        controls: Controls of each view and kind.
+
+    Raises:
+        InputError: A model cannot be loaded.
     """
 
     models: Models
     pictures: Pictures
     atlas: ShownAtlas | None = None
     passes: Passes = field(init=False, default_factory=Passes)
+    controls: dict[tuple[str, str], list[Control]] = field(init=False, repr=False)
     _answers: OrderedDict[Any, Answer] = field(init=False, repr=False, default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        models = [self.models.get(name) for name in self.models.names()]
+        sizes = Sizes(
+            max(model.depth for model in models), max(model.num_heads for model in models)
+        )
+        self.controls = {
+            (name, kind): controls_of(own, sizes)
+            for name, view in self.views.items()
+            for kind, own in view.kinds().items()
+        }
 
     @cached_property
     def views(self) -> dict[str, type[View]]:
@@ -45,28 +63,12 @@ class Explorer:
         views = {name: VIEWS[name] for name in VIEWS.names()}
         return dict(sorted(views.items(), key=lambda item: (item[1].place, item[0])))
 
-    @cached_property
-    def sizes(self) -> Sizes:
-        """Sizes of the models, which are loaded for that."""
-        models = [self.models.get(name) for name in self.models.names()]
-        return Sizes(max(model.depth for model in models), max(model.num_heads for model in models))
-
-    @cached_property
-    def controls(self) -> dict[tuple[str, str], list[Control]]:
-        """Controls of each view and kind."""
-        return {
-            (name, kind): controls_of(own, self.sizes)
-            for name, view in self.views.items()
-            for kind, own in view.kinds().items()
-        }
-
     @property
     def start(self) -> Selection:
         """What a page shows at first."""
         view = next(iter(self.views))
         kind = next(iter(self.views[view].kinds()))
-        picture = self.pictures.keys(self.pictures.sets()[0])[0]
-        return Selection(picture, self.models.names()[0], view, kind)
+        return Selection(self.pictures.first, self.models.names()[0], view, kind)
 
     def checked(self, selection: Selection) -> Selection:
         """Bring the options of a selection to their types, and refuse what there is not.
@@ -93,16 +95,7 @@ class Explorer:
             raise _unknown("size", map(str, SIZES), selection.size)
         if selection.patch:
             pixel_of("patch", selection.patch)
-        return Selection(
-            selection.picture,
-            selection.model,
-            selection.view,
-            kind,
-            selection.beside,
-            selection.size,
-            selection.patch,
-            options,
-        )
+        return replace(selection, kind=kind, options=options)
 
     def defaults(self, selection: Selection) -> Mapping[str, Any]:
         """Values at the start of the controls of the view."""

@@ -5,54 +5,48 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from crate_interp.errors import InputError, shorten
 from crate_interp.explorer.downloads import download
 from crate_interp.explorer.explorer import Explorer
 from crate_interp.explorer.framework import gr
-from crate_interp.explorer.layout import Parts, choices_of, draw_left, draw_right, script
-from crate_interp.explorer.markup import alert_html, answer_html, picture_html
+from crate_interp.explorer.layout import Look, Parts, choices_of, draw_left, draw_right, script
+from crate_interp.explorer.markup import alert_html, answer_html
+from crate_interp.explorer.opening import ONE_AT_A_TIME
+from crate_interp.explorer.picture_markup import picture_html
 from crate_interp.explorer.selection import OWN_SIZE, Selection, link_of, selection_of
 
-__all__ = ["build_page", "style"]
+__all__ = ["draw_page"]
 
 _logger = logging.getLogger(__name__)
 
-TITLE = "crate-interp explore"
-_ONE_AT_A_TIME: Mapping[str, Any] = {
-    "concurrency_id": "look",
-    "concurrency_limit": 1,
-    "api_visibility": "private",
-    "show_progress": "hidden",
-}
+_LISTENING = {**ONE_AT_A_TIME, "api_visibility": "private"}
 Updates = dict[Any, Any]  # of components of gradio, which is generous with types
 
 
-def build_page(explorer: Explorer, most_bytes: int) -> Any:
-    """Build the page of an explorer.
+def draw_page(explorer: Explorer, most_bytes: int, request: gr.Request) -> None:
+    """Draw the page of an explorer into an open one of gradio.
 
     Args:
         explorer: Its models, pictures and views.
         most_bytes: Largest file that may be uploaded.
+        request: Request of the browser, whose link says what is shown.
     """
-    parts, start = Parts(), explorer.start
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        parts.key, parts.view = gr.State(start.picture), gr.State(start.view)
-        gr.HTML(f"<h1>{TITLE}</h1>", elem_classes="title")
-        with gr.Row(elem_classes="columns"):
-            with gr.Column(scale=2, min_width=300):
-                draw_left(explorer, parts, start, most_bytes)
-            with gr.Column(scale=5, min_width=300):
-                draw_right(explorer, parts, start)
-        parts.link = gr.HTML("", visible="hidden", html_template="", js_on_load=script("link"))
-        parts.file = gr.HTML(None, visible="hidden", html_template="", js_on_load=script("file"))
-        _Page(explorer, parts).listen(page)
-    return page
+    page = _Page(explorer)
+    look, parts = page.opened(request), page.parts
+    parts.key, parts.view = gr.State(look.selection.picture), gr.State(look.selection.view)
+    with gr.Row(elem_classes="columns"):
+        with gr.Column(scale=2, min_width=300):
+            draw_left(explorer, parts, look, most_bytes)
+        with gr.Column(scale=5, min_width=300):
+            draw_right(explorer, parts, look)
+    parts.link = gr.HTML(look.link, visible="hidden", html_template="", js_on_load=script("link"))
+    parts.file = gr.HTML(None, visible="hidden", html_template="", js_on_load=script("file"))
+    page.listen()
 
 
 @dataclass(eq=False)
@@ -60,45 +54,42 @@ class _Page:
     """What happens on the page."""
 
     explorer: Explorer
-    parts: Parts
+    parts: Parts = field(default_factory=Parts)
 
-    def listen(self, page: gr.Blocks) -> None:
+    def listen(self) -> None:
         """Bind the events."""
         parts, inputs = self.parts, self.parts.inputs()
         outputs = [parts.answer, parts.link, parts.picture, parts.key, parts.patch, parts.view]
 
-        def on(event: Callable[..., Any], change: Callable[..., Any], *more: Any) -> None:
+        def on(event: Callable[..., Any], change: Callable[..., Any]) -> None:
             event(
                 partial(self.changed, change),
                 inputs,
-                [*outputs, *more],
+                outputs,
                 trigger_mode="always_last",
-                **_ONE_AT_A_TIME,
+                **_LISTENING,
             )
 
-        page.load(self.opened, None, [*outputs, *self._restored()], **_ONE_AT_A_TIME)
         for own in (*parts.models.values(), *parts.controls.values()):
             on(own.submit if isinstance(own, gr.Textbox) else own.input, _same)
         on(parts.patch.submit, _same)
         on(parts.patch.blur, _same)
         on(parts.clear.click, _without_patch)
-        parts.link.view(self.view_chosen, inputs, outputs, **_ONE_AT_A_TIME)
-        parts.picture.pick(self.picked, inputs, outputs, **_ONE_AT_A_TIME)
-        parts.answer.pick(self.picked, inputs, outputs, **_ONE_AT_A_TIME)
+        parts.link.view(self.view_chosen, inputs, outputs, **_LISTENING)
+        parts.picture.pick(self.picked, inputs, outputs, **_LISTENING)
+        parts.answer.pick(self.picked, inputs, outputs, **_LISTENING)
         parts.answer.save(
-            self.saved, [parts.file, *inputs], [parts.file, parts.answer], **_ONE_AT_A_TIME
+            self.saved, [parts.file, *inputs], [parts.file, parts.answer], **_LISTENING
         )
-        parts.upload.upload(self.uploaded, inputs, outputs, **_ONE_AT_A_TIME)
+        parts.upload.upload(self.uploaded, inputs, outputs, **_LISTENING)
         key = parts.pictures["key"]
-        key.input(self.chosen, [key, *inputs], outputs, **_ONE_AT_A_TIME)
+        key.input(self.chosen, [key, *inputs], outputs, **_LISTENING)
         parts.pictures["set"].input(
-            self.set_chosen, [parts.pictures["set"], *inputs], [*outputs, key], **_ONE_AT_A_TIME
+            self.set_chosen, [parts.pictures["set"], *inputs], [*outputs, key], **_LISTENING
         )
         for name, kinds in parts.kinds.items():
             groups = [group for (view, _), group in parts.groups.items() if view == name]
-            kinds.input(
-                partial(self.kind_chosen, name), inputs, [*outputs, *groups], **_ONE_AT_A_TIME
-            )
+            kinds.input(partial(self.kind_chosen, name), inputs, [*outputs, *groups], **_LISTENING)
 
     def view_chosen(self, event: gr.EventData, *values: Any) -> Updates:
         """Show another view."""
@@ -213,21 +204,18 @@ class _Page:
         selection = self.selection(values)
         return updates | self._visible(view, selection.kind)
 
-    def opened(self, request: gr.Request) -> Updates:
-        """Show what the link says."""
-        parts, updates = self.parts, Updates()
+    def opened(self, request: gr.Request) -> Look:
+        """Look as the link says; if it is wrong, say so, and show what a page does at first.
 
-        def select() -> Selection:
-            query = {str(name): str(value) for name, value in dict(request.query_params).items()}
-            selection = self.explorer.checked(selection_of(query, self.explorer.start))
-            self.explorer.pictures.get(selection.picture)
-            updates.update(self._restored_values(selection))
-            return selection
-
-        shown = self.shown(select)
-        if not updates:  # the link is wrong: the page says so, and shows what it does at first
-            return {**shown, parts.link: gr.update()}
-        return {**updates, **shown}
+        Args:
+            request: Request of the browser.
+        """
+        start = self.explorer.start
+        query = {str(name): str(value) for name, value in dict(request.query_params).items()}
+        try:
+            return self.looked(selection_of(query, start))
+        except InputError as error:
+            return replace(self.looked(start), answer=alert_html(str(error)), link="")
 
     def shown(self, select: Callable[[], Selection]) -> Updates:
         """Look, and give what the page shows then; what is wrong takes the place of the answer.
@@ -235,53 +223,38 @@ class _Page:
         Args:
             select: Gives what is to be shown.
         """
-        parts, explorer, updates = self.parts, self.explorer, Updates()
+        parts = self.parts
         try:
-            selection = explorer.checked(select())
-            picture = explorer.pictures.get(selection.picture)
-            updates |= {
-                parts.key: selection.picture,
-                parts.patch: selection.patch,
-                parts.view: selection.view,
-                parts.link: link_of(selection, explorer.defaults(selection)),
-                parts.picture: picture_html(picture),
-            }
-            updates[parts.answer] = answer_html(explorer.look(selection))
+            look = self.looked(select())
         except InputError as error:
-            return {**updates, parts.answer: alert_html(str(error))}
+            return {parts.answer: alert_html(str(error))}
+        return {
+            parts.key: look.selection.picture,
+            parts.patch: look.selection.patch,
+            parts.view: look.selection.view,
+            parts.link: look.link,
+            parts.picture: look.picture,
+            parts.answer: look.answer,
+        }
+
+    def looked(self, selection: Selection) -> Look:
+        """Look; what the view refuses takes the place of its answer.
+
+        Raises:
+            InputError: There is no such picture, model or option.
+        """
+        explorer = self.explorer
+        selection = explorer.checked(selection)
+        picture = picture_html(explorer.pictures.get(selection.picture))
+        try:
+            answer = answer_html(explorer.look(selection))
+        except InputError as error:
+            answer = alert_html(str(error))
         except Exception:  # views of packages raise what they like; the page goes on
             _logger.exception("the page asked for something that failed")
-            return {parts.answer: alert_html("this is a bug; the log of the server has it")}
-        return updates
-
-    def _restored(self) -> list[Any]:
-        """Components that a link may set, beside those that every answer sets."""
-        parts = self.parts
-        return [
-            *(parts.tabs, *parts.pictures.values(), *parts.models.values()),
-            *(*parts.kinds.values(), *parts.groups.values(), *parts.controls.values()),
-        ]
-
-    def _restored_values(self, selection: Selection) -> Updates:
-        parts, explorer = self.parts, self.explorer
-        updates: Updates = {
-            parts.tabs: gr.update(selected=selection.view),
-            parts.models["model"]: selection.model,
-            parts.models["beside"]: selection.beside,
-            parts.models["size"]: selection.size or OWN_SIZE,
-        }
-        name = selection.picture.partition("/")[0]
-        if name in explorer.pictures.sets():
-            updates[parts.pictures["set"]] = name
-            choices = choices_of(explorer, name)
-            updates[parts.pictures["key"]] = gr.update(choices=choices, value=selection.picture)
-        if selection.view in parts.kinds:
-            updates[parts.kinds[selection.view]] = selection.kind
-            updates |= self._visible(selection.view, selection.kind)
-        for control, value in selection.options.items():
-            component = parts.controls[selection.view, selection.kind, control]
-            updates[component] = "" if value is None else value
-        return updates
+            answer = alert_html("this is a bug; the log of the server has it")
+        link = link_of(selection, explorer.defaults(selection))
+        return Look(selection, picture, answer, link)
 
     def _visible(self, view: str, kind: str) -> Updates:
         return {
@@ -315,20 +288,3 @@ def _pixel(event: gr.EventData, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1_000_000:
         raise InputError(f"{name}: expected a pixel, found {shorten(value)}")
     return value
-
-
-def style() -> dict[str, Any]:
-    """Give the look of the page, for `launch`; nothing of it is loaded from elsewhere."""
-    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    mono = ["ui-monospace", "Consolas", "monospace"]
-    theme = gr.themes.Base(
-        primary_hue="blue", neutral_hue="stone", font=fonts, font_mono=mono, spacing_size="sm"
-    )
-    theme.set(
-        block_info_text_color="*neutral_600",
-        block_info_text_color_dark="*neutral_300",
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_300",
-    )
-    css = files("crate_interp.explorer").joinpath("page.css").read_text(encoding="utf-8")
-    return {"theme": theme, "css": css}

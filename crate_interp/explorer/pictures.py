@@ -6,13 +6,22 @@ import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from threading import Lock
 
 import numpy as np
 from jaxtyping import UInt8
 
-from crate_interp.data import ImageRecord, ImageSet, StoredImage, open_coco, open_images, to_rgb
+from crate_interp.data import (
+    ImageRecord,
+    ImageSet,
+    StoredImage,
+    open_coco,
+    open_images,
+    shrunk,
+    to_rgb,
+)
 from crate_interp.data.built_in import BUILT_IN_SETS
 from crate_interp.data.image_files import MAX_PIXELS, opened_image
 from crate_interp.errors import InputError, shorten
@@ -23,6 +32,7 @@ __all__ = ["UPLOADS", "Picture", "Pictures"]
 UPLOADS = "uploads"  # name of the set of uploaded pictures
 _KEPT_BYTES = 1 << 29  # of pixels: two of the largest pictures, or hundreds of photographs
 _LONGEST_NAME = 80
+_SHOWN_SIDE = 448  # of a picture on the page, pixels, the longer one
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +55,11 @@ class Picture:
     def hw(self) -> tuple[int, int]:
         """Height and width, pixels."""
         return self.rgb.shape[0], self.rgb.shape[1]
+
+    @cached_property
+    def shown(self) -> UInt8[np.ndarray, "H2 W2 3"]:
+        """The picture at the size that the page shows."""
+        return shrunk(self.rgb, _SHOWN_SIDE)
 
 
 @dataclass(eq=False)
@@ -75,6 +90,11 @@ class Pictures:
     def sets(self) -> list[str]:
         """Names of the sets, the user's own first."""
         return [*self._own(), *(name for name in sorted(BUILT_IN_SETS, reverse=True))]
+
+    @property
+    def first(self) -> str:
+        """Key of the picture that a page shows at first."""
+        return self.keys(self.sets()[0])[0]
 
     def keys(self, name: str) -> list[str]:
         """Keys of the pictures of a set, in their order.

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from torch import nn
 
-from crate_interp.data import shrunk
 from crate_interp.explorer.models import ShownModel
 from crate_interp.explorer.passes import Passes
 from crate_interp.explorer.pictures import Picture
@@ -19,9 +18,7 @@ from crate_interp.hooks import Observer, Site
 from crate_interp.runs.atlas_files import StoredAtlas, read_atlas, read_thumbnail
 from crate_interp.structures import Activations, ImageGeometry
 
-__all__ = ["SHOWN_SIDE", "Scene", "ShownAtlas", "read_shown_atlas"]
-
-SHOWN_SIDE = 448  # of a picture on the page, pixels, the longer one
+__all__ = ["Scene", "ShownAtlas", "read_shown_atlas"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +95,24 @@ class Scene:
         """Row and column of the patch that was clicked."""
         return None if self.pixel_yx is None else self.geometry.patch_at(*self.pixel_yx)
 
-    @cached_property
+    @property
+    def pixel(self) -> str | None:
+        """The pixel that was clicked, as a command takes it; `None` for none."""
+        return None if self.pixel_yx is None else "{},{}".format(*self.pixel_yx)
+
+    @property
     def shown(self) -> UInt8[np.ndarray, "H W 3"]:
         """The picture at the size that the page shows."""
-        return shrunk(self.picture.rgb, SHOWN_SIDE)
+        return self.picture.shown
+
+    @property
+    def shown_geometry(self) -> ImageGeometry:
+        """Frames of the picture as it is shown."""
+        return self.observer.geometry((self.shown.shape[0], self.shown.shape[1]))
 
     def on_shown(self, maps: Shaped[np.ndarray, "M h w"]) -> Shaped[np.ndarray, "M H W"]:
         """Bring maps or masks from the patch grid to the picture as it is shown."""
-        shown = self.shown
-        geometry = self.observer.geometry((shown.shape[0], shown.shape[1]))
-        brought: Shaped[np.ndarray, "M H W"] = geometry.grid_to_original(maps)
+        brought: Shaped[np.ndarray, "M H W"] = self.shown_geometry.grid_to_original(maps)
         return brought
 
     def precise(self) -> Scene:

@@ -7,14 +7,15 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from starlette.middleware import Middleware
 
 from crate_interp.errors import InputError
-from crate_interp.explorer.explorer import Explorer
 from crate_interp.explorer.gate import Gate
-from crate_interp.explorer.page import build_page, style
+from crate_interp.explorer.opening import Draw, build_opening, style
+from crate_interp.explorer.pictures import Pictures
 
 __all__ = ["LOOPBACK", "launch"]
 
@@ -28,7 +29,8 @@ _BESIDES = 1_000_000  # bytes of a request beside the picture in it
 
 
 def launch(
-    explorer: Explorer,
+    pictures: Pictures,
+    load: Callable[[], Draw],
     host: str,
     port: int | None,
     most_bytes: int,
@@ -37,18 +39,20 @@ def launch(
     """Serve the page until Ctrl-C.
 
     Args:
-        explorer: Models, pictures and views.
+        pictures: The pictures, of which the page shows one while the rest is loaded.
+        load: Loads all else, and gives what draws it.
         host: Address to listen at.
         port: Port; `None` for the first free one from 7860.
         most_bytes: Largest file that may be uploaded.
         tell: Is told the address of the page as soon as it can be opened.
 
     Raises:
-        InputError: The port is taken, or the address is not of this machine.
+        InputError: The port is taken, the address is not of this machine, or what `load` raises.
     """
     if host not in LOOPBACK:
         _logger.warning("%s: others in the network can see the pictures and use the models", host)
-    page = build_page(explorer, most_bytes)
+    drawn: Future[Draw] = Future()
+    page = build_opening(pictures, drawn)
     page.queue(max_size=_WAITING, default_concurrency_limit=1)
     gate: Any = Middleware(Gate, most_bytes=int(most_bytes * _BASE64) + _BESIDES)
     with tempfile.TemporaryDirectory(prefix="explore-") as folder:
@@ -68,8 +72,10 @@ def launch(
             raise InputError(f"port: cannot listen at {host}: {error}") from error
         tell(str(address))
         try:
+            drawn.set_result(load())
             threading.Event().wait()
         finally:
+            drawn.cancel()  # so that no page waits for what does not come
             page.close()
 
 

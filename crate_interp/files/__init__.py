@@ -1,6 +1,7 @@
 """The door: every file that comes from outside is read here, typed and bounded, or refused."""
 
 from crate_interp.files.arrays import ARCHIVE_DAMAGE, array_sizes, read_arrays
+from crate_interp.files.html_text import escaped
 from crate_interp.files.json_pieces import write_json_pieces
 from crate_interp.files.places import is_file, is_folder
 from crate_interp.files.tables import Row, read_table
@@ -20,6 +21,7 @@ __all__ = [
     "array_sizes",
     "checked_as",
     "checksum_of",
+    "escaped",
     "is_file",
     "is_folder",
     "opened",

@@ -86,9 +86,8 @@ def patch_classes(model: nn.Module, output: Activations) -> Int64[np.ndarray, " 
         model: A CRATE family model or a timm vision transformer, with a classifier.
         output: Activations of the image, a batch of one, with the tokens that leave the last block.
     """
-    vit: Any = model
     tokens = output["tokens", -1][:, output.num_prefix_tokens :]
-    normed = vit.norm(tokens.to(next(model.parameters())))
+    normed = _leaving_trunk(model, tokens.to(next(model.parameters())))
     classes: Int64[np.ndarray, " n"] = scores_of_patches(model, normed)[0].argmax(1).cpu().numpy()
     return classes
 

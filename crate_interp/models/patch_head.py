@@ -10,7 +10,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crate_interp.models.backbones import Backbone, embedding_of, patch_hw_of
+from crate_interp.models.backbones import (
+    Backbone,
+    embedding_of,
+    patch_grid_of,
+    prefix_tokens_of,
+)
 
 __all__ = ["PatchHead", "scores_of_patches"]
 
@@ -46,12 +51,7 @@ class PatchHead(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Give the scores on the patch grid."""
-        rows, columns = (
-            side // patch
-            for side, patch in zip(
-                images.shape[2:], patch_hw_of(embedding_of(self.backbone)), strict=True
-            )
-        )
-        tokens = self.backbone.forward_features(images)[:, self.backbone.num_prefix_tokens :]
+        grid_hw = patch_grid_of(embedding_of(self.backbone), (images.shape[2], images.shape[3]))
+        tokens = self.backbone.forward_features(images)[:, prefix_tokens_of(self.backbone) :]
         scores = scores_of_patches(self.backbone, tokens).transpose(1, 2)
-        return scores.unflatten(2, (rows, columns))  # type: ignore[no-any-return]
+        return scores.unflatten(2, grid_hw)  # type: ignore[no-any-return]

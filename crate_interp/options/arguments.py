@@ -103,10 +103,10 @@ def _options_of(command: str, entry: Listed, arguments: Sequence[str]) -> Any:
     kind = entry.load()
     if hasattr(kind, "kind_for"):
         kind = kind.kind_for(arguments)
-    parser = _parser_of(command, kind)
+    hints = get_type_hints(kind)
+    parser = _parser_of(command, kind, hints)
     given = vars(parser.parse_intermixed_args(arguments))
     file = given.pop("config", None)
-    hints = get_type_hints(kind)
     options = {option.name: option for option in dataclasses.fields(kind)}
     try:
         values = {} if file is None else _values_of_file(file, options, hints)
@@ -144,16 +144,16 @@ def parser_of_all(table: Mapping[str, Listed], files: Any) -> argparse.ArgumentP
         kind, known = entry.load(), set[str]()
         for arguments in kind.variants() if hasattr(kind, "variants") else [[]]:
             own = kind.kind_for(arguments) if hasattr(kind, "kind_for") else kind
-            for option, action in _add_options(parser, own, known).items():
-                _complete(action, own, option, files)
+            hints = get_type_hints(own)
+            for option, action in _add_options(parser, own, hints, known):
+                _complete(action, option, hints[option.name], files)
             known |= {option.name for option in dataclasses.fields(own)}
     return root
 
 
-def _complete(action: Any, command: type[Any], name: str, files: Any) -> None:
+def _complete(action: Any, option: dataclasses.Field[Any], hint: Any, files: Any) -> None:
     """Give an option the words that it takes, or say that it takes files."""
-    (option,) = (one for one in dataclasses.fields(command) if one.name == name)
-    hint = option.metadata.get("several") or get_type_hints(command)[name]
+    hint = option.metadata.get("several") or hint
     words, kinds = _words_of(hint), {get_origin(part) for part in _parts_of(hint)}
     if words and kinds <= {Literal, None} and not {str, Path} & {*_parts_of(hint)}:
         action.choices = words
@@ -161,33 +161,36 @@ def _complete(action: Any, command: type[Any], name: str, files: Any) -> None:
         action.complete = files
 
 
-def _parser_of(command: str, kind: type[Any]) -> _Parser:
+def _parser_of(command: str, kind: type[Any], hints: Mapping[str, Any]) -> _Parser:
     parser = _Parser(
         f"{PROGRAM} {command}",
         description=str(kind.__doc__).replace("%", "%%"),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    _add_options(parser, kind)
+    _add_options(parser, kind, hints)
     return parser
 
 
 def _add_options(
-    parser: argparse.ArgumentParser, command: type[Any], but: Container[str] = ()
-) -> dict[str, argparse.Action]:
-    """Add the options of a command to a parser, and give them by the names of the fields.
+    parser: argparse.ArgumentParser,
+    command: type[Any],
+    hints: Mapping[str, Any],
+    but: Container[str] = (),
+) -> list[tuple[dataclasses.Field[Any], argparse.Action]]:
+    """Add the options of a command to a parser, and give them with their fields.
 
     Args:
         parser: The parser.
         command: Dataclass of the command.
+        hints: Types of its fields.
         but: Names of fields that the parser has.
     """
     if not but:
         about = "YAML file of the options below, or the name of a pipeline"
         parser.add_argument("--config", metavar="FILE", help=about)
-    hints = get_type_hints(command)
     groups: dict[str, Any] = {"": parser}
-    actions: dict[str, argparse.Action] = {}
+    actions: list[tuple[dataclasses.Field[Any], argparse.Action]] = []
     for option in dataclasses.fields(command):
         if option.name in but:
             continue
@@ -202,7 +205,7 @@ def _add_options(
         if option.metadata.get("positional"):
             arguments["metavar"] = option.name.upper()
             nargs = "*" if several else "?"
-            actions[option.name] = parser.add_argument(option.name, nargs=nargs, **arguments)
+            actions.append((option, parser.add_argument(option.name, nargs=nargs, **arguments)))
             continue
         if several:
             arguments |= {"nargs": "+", "action": "extend"}
@@ -212,7 +215,7 @@ def _add_options(
         group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
         also = [f"--{name}" for name in option.metadata.get("also", [])]
         names = [_name_of(option), *also]
-        actions[option.name] = group.add_argument(*names, dest=option.name, **arguments)
+        actions.append((option, group.add_argument(*names, dest=option.name, **arguments)))
     return actions
 
 

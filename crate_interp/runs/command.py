@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from crate_interp.runs.outputs import Conclusion
     from crate_interp.runs.run import Run, SeenImage
 
-__all__ = ["Command", "ImageCommand", "ImageFilesCommand", "Reading"]
+__all__ = ["OF_SIGNALS", "Command", "ImageCommand", "ImageFilesCommand", "Reading"]
+
+OF_SIGNALS = 128  # exit codes above it are those of signals
 
 
 class Command(ABC):

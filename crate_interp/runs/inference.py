@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -233,16 +234,29 @@ def feature_of(feature: Feature, block: int, observer: Observer) -> Site:
 
 
 def open_pictures(config: ImageOptions) -> ImageSet:
-    """Open the images of a command; the name of a built-in set alone stands for it.
-
-    A file or folder of that name comes first.
+    """Open the images of a command.
 
     Raises:
         InputError: There is no image.
     """
-    name = built_in_name(config.images[0]) if len(config.images) == 1 else None
-    images = open_coco(name) if name else open_images(config.images, recursive=config.recursive)
+    images = open_places(config.images, config.recursive)
     return replace(images, records=images.records[: config.limit])
+
+
+def open_places(places: Sequence[str], recursive: bool = False) -> ImageSet:
+    """Open images at places; the name of a built-in set alone stands for it.
+
+    A file or folder of that name comes first.
+
+    Args:
+        places: Files, folders and the like, as `open_images` takes them.
+        recursive: Search the folders in the folders, too.
+
+    Raises:
+        InputError: There is no image.
+    """
+    name = built_in_name(places[0]) if len(places) == 1 else None
+    return open_coco(name) if name else open_images(places, recursive=recursive)
 
 
 def statistics_of(model: nn.Module) -> dict[str, list[float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +16,12 @@ from crate_interp.data.scene_captions import caption_vocabulary, write_caption
 from crate_interp.data.vocabulary import Vocabulary, WordVocabulary, read_vocabulary
 from crate_interp.errors import InputError, shorten
 from crate_interp.training.caption_readers import CaptionReader, CaptionShards, CaptionTable
-from crate_interp.training.data import HELD_OUT, TRAINING, Scenes, TrainingData
+from crate_interp.training.data import HELD_OUT, TRAINING, Scenes, TrainingData, check_count
+from crate_interp.training.pictures import read_from
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.sources import describe_data
 
 __all__ = ["CaptionData", "open_caption_data"]
-
-_logger = logging.getLogger(__name__)
 
 _CAPTIONS = 3  # stream of random numbers, beside those of the scenes
 _TEXT = ("utf-8", "surrogateescape")  # names of files need not be text
@@ -58,20 +56,15 @@ class CaptionedPictures:
         return len(self.reader)
 
     def __getitem__(self, index: int) -> tuple[tuple[Image.Image, str], int]:
-        for number in (at % len(self) for at in range(index, index + len(self))):
-            try:
-                with self.reader.image(number) as file, opened_image(file, "") as opened:
-                    image = opened.convert("RGB")
-            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
-                name = f"{describe_data(self._recipe)}: {self.reader.path(number)}"
-                if self._recipe.on_error == "raise":
-                    raise InputError(
-                        f"{name}: not a readable image ({error}); on_error: skip goes on"
-                    ) from error
-                _logger.warning("%s: skipped, not a readable image (%s)", name, error)
-                continue
-            return (image, self.reader.caption(number)), -1
-        raise InputError(f"{describe_data(self._recipe)}: no image can be read")
+        number, image = read_from(index, len(self), self._read, self._name, self._recipe)
+        return (image, self.reader.caption(number)), -1
+
+    def _read(self, index: int) -> Image.Image:
+        with self.reader.image(index) as file, opened_image(file, "") as opened:
+            return opened.convert("RGB")
+
+    def _name(self, index: int) -> str:
+        return f"{describe_data(self._recipe)}: {self.reader.path(index)}"
 
 
 @dataclass(frozen=True)
@@ -118,11 +111,7 @@ def open_caption_data(recipe: Recipe, embedding: int) -> CaptionData:
                 f"{key}: captioned images have no classes to validate by, and all are trained on: "
                 f"expected null, found {shorten(getattr(recipe, key))}"
             )
-    if len(reader) < recipe.batch_size:
-        raise InputError(
-            f"{describe_data(recipe)}: {len(reader)} images are fewer than batch_size "
-            f"{recipe.batch_size}"
-        )
+    check_count(len(reader), recipe)
     if recipe.tokenizer is None:
         vocabulary: Vocabulary = WordVocabulary.of(map(reader.caption, range(len(reader))))
     else:

@@ -17,7 +17,7 @@ from crate_interp.training.pictures import DatasetPictures, open_pictures
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.sources import describe_data
 
-__all__ = ["HELD_OUT", "TRAINING", "Pictures", "Scenes", "TrainingData", "open_data"]
+__all__ = ["HELD_OUT", "TRAINING", "Pictures", "Scenes", "TrainingData", "check_count", "open_data"]
 
 TRAINING, HELD_OUT = 1, 2  # streams of scenes
 _TEXT = ("utf-8", "surrogateescape")  # names of files need not be text
@@ -116,10 +116,7 @@ def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
     """
     training, validation = _open_both(recipe)
     where = describe_data(recipe)
-    if len(training) < recipe.batch_size:
-        raise InputError(
-            f"{where}: {len(training)} images are fewer than batch_size {recipe.batch_size}"
-        )
+    check_count(len(training), recipe)
     if not labelled:
         return TrainingData(training, validation, num_classes=0)
     if not training.classes:
@@ -130,6 +127,19 @@ def open_data(recipe: Recipe, labelled: bool = True) -> TrainingData:
     if differing:
         raise InputError(f"{where}: training and validation differ in classes {differing}")
     return TrainingData(training, validation, recipe.num_classes or len(training.classes))
+
+
+def check_count(count: int, recipe: Recipe) -> None:
+    """Refuse fewer images than a batch.
+
+    Args:
+        count: Number of images to train on.
+        recipe: Recipe, which names the data.
+    """
+    if count < recipe.batch_size:
+        raise InputError(
+            f"{describe_data(recipe)}: {count} images are fewer than batch_size {recipe.batch_size}"
+        )
 
 
 def _open_both(recipe: Recipe) -> tuple[Pictures, Pictures | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import bisect
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -21,7 +22,9 @@ from crate_interp.training.selection import is_held_out, read_exclusions, report
 from crate_interp.training.source_parts import Numbering, Part, number_classes, open_parts
 from crate_interp.training.sources import describe_data, describe_source
 
-__all__ = ["DatasetPictures", "open_pictures"]
+__all__ = ["DatasetPictures", "open_pictures", "read_from"]
+
+Content = TypeVar("Content")
 
 _logger = logging.getLogger(__name__)
 
@@ -62,20 +65,8 @@ class DatasetPictures:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        for number in range(index, index + len(self)):
-            part, inside = self._place(number % len(self))
-            try:
-                image, label = _read(part.reader, inside)
-            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
-                name = self._name(number % len(self))
-                if self._recipe.on_error == "raise":
-                    raise InputError(
-                        f"{name}: not a readable image ({error}); on_error: skip goes on"
-                    ) from error
-                _logger.warning("%s: skipped, not a readable image (%s)", name, error)
-                continue
-            return image, self._label(part, label)
-        raise InputError(f"{describe_data(self._recipe)}: no image can be read")
+        number, (image, label) = read_from(index, len(self), self._read, self._name, self._recipe)
+        return image, self._label(self._place(number)[0], label)
 
     def counts(self) -> dict[str, int]:
         """Count the images of each source, by its name."""
@@ -108,9 +99,48 @@ class DatasetPictures:
             raise InputError(f"{where}: expected the label of a class, found {label}")
         return self._numbers[name]
 
+    def _read(self, index: int) -> tuple[Image.Image, int]:
+        part, inside = self._place(index)
+        return _read(part.reader, inside)
+
     def _name(self, index: int) -> str:
         part, inside = self._place(index)
         return part.reader.filename(inside, absolute=True)
+
+
+def read_from(
+    index: int,
+    count: int,
+    read: Callable[[int], Content],
+    name_of: Callable[[int], str],
+    recipe: Recipe,
+) -> tuple[int, Content]:
+    """Read the image of a number; if it cannot be read, name it, and stop or read the next one.
+
+    Args:
+        index: Its number.
+        count: Number of images; the first one follows the last one.
+        read: Reads the image of a number.
+        name_of: Names the image of a number.
+        recipe: Recipe, which says what an unreadable image does.
+
+    Returns:
+        Number of the image that was read, and the image.
+
+    Raises:
+        InputError: An image cannot be read and the recipe has `on_error: raise`, or none can.
+    """
+    for number in (at % count for at in range(index, index + count)):
+        try:
+            return number, read(number)
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
+            name = name_of(number)
+            if recipe.on_error == "raise":
+                raise InputError(
+                    f"{name}: not a readable image ({error}); on_error: skip goes on"
+                ) from error
+            _logger.warning("%s: skipped, not a readable image (%s)", name, error)
+    raise InputError(f"{describe_data(recipe)}: no image can be read")
 
 
 def open_pictures(recipe: Recipe) -> tuple[DatasetPictures, DatasetPictures | None]:

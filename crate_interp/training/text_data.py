@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from crate_interp.data.hub_texts import has_split, is_hub_text
-from crate_interp.data.texts import find_texts, join_tokens, read_texts, text_files
+from crate_interp.data.texts import find_texts, join_tokens, one_row, read_texts, text_files
 from crate_interp.data.vocabulary import CharacterVocabulary, Vocabulary, read_vocabulary
 from crate_interp.errors import InputError
 from crate_interp.training.data import TrainingData
@@ -135,22 +135,20 @@ def _files_of(recipe: Recipe) -> tuple[list[Path], list[Path]]:
         return text_files(name, root), []
     if split is None:
         return text_files(name, root, recipe.train_split), []
-    on_hub = is_hub_text(name)
-    if has_split(name) if on_hub else find_texts(name, root).is_file():
-        where = name if on_hub else find_texts(name, root)
+    if is_hub_text(name):
+        kind, where, whole = "split", name, has_split(name)
+    else:
+        place = find_texts(name, root)
+        kind, where, whole = "file", str(place), place.is_file()
+    if whole:
         raise InputError(
-            f"data {where}: a {'split' if on_hub else 'file'} has no split {split}: give held_out, "
-            "or validation_split: null"
+            f"data {where}: a {kind} has no split {split}: give held_out, or validation_split: null"
         )
     return text_files(name, root, recipe.train_split), text_files(name, root, split)
 
 
-def _concatenated(parts: Sequence[Tokens]) -> Tokens:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)  # one file is not copied
-
-
 def _joined(parts: Sequence[Tokens], context: int, where: str) -> Tokens:
-    tokens = _concatenated(parts)
+    tokens = one_row(parts)
     if len(tokens) <= context:
         raise InputError(
             f"{where}: expected more than the context of {context} tokens, found {len(tokens)}"

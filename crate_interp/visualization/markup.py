@@ -1,26 +1,13 @@
-"""Text of the data as text of a page: nothing in it is markup."""
+"""Pages from templates."""
 
 from __future__ import annotations
 
-import html
 import re
 from importlib.resources import files
 
-__all__ = ["escaped", "fill_template"]
+from crate_interp.files import escaped
 
-
-def escaped(text: object) -> str:
-    """Write a text so that a page shows it as it is, between tags or in a quoted attribute.
-
-    Characters that are not seen, or that turn the direction of reading, are shown as escapes.
-    """
-    shown = (
-        character
-        if character.isprintable() or character == "\n"
-        else character.encode("unicode_escape").decode()
-        for character in str(text)
-    )
-    return html.escape("".join(shown))
+__all__ = ["fill_template"]
 
 
 def fill_template(name: str, title: str, **parts: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.markup import escaped, fill_template
+from crate_interp.files import escaped
+from crate_interp.visualization.markup import fill_template
 from crate_interp.visualization.svg_chart import Histogram, LineChart
 
 __all__ = [

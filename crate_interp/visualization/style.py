@@ -49,9 +49,10 @@ def write_figure(figure: Figure, file: IO[bytes] | Path, kind: str, dpi: int) ->
         kind: png, pdf or svg.
         dpi: Pixels per inch, of a PNG and of images in the others.
     """
-    for text in figure.findobj(Text):  # a $ in the name of a file is no formula
+    texts = figure.findobj(Text)
+    for text in texts:  # a $ in the name of a file is no formula
         text.set_parse_math(False)
-    _name_missing_letters("".join(text.get_text() for text in figure.findobj(Text)))
+    _name_missing_letters("".join(text.get_text() for text in texts))
     # TrueType fonts, because venues refuse the Type 3 ones that matplotlib embeds by default. The
     # salt makes the ids in an SVG the same each time.
     fonts = mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "crate-interp"})

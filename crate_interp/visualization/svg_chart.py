@@ -10,7 +10,7 @@ from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 
 from crate_interp.errors import InputError
-from crate_interp.visualization.markup import escaped
+from crate_interp.files import escaped
 
 __all__ = ["Histogram", "LineChart"]
 

@@ -23,9 +23,10 @@ from crate_interp.explorer.controls import view_of
 from crate_interp.explorer.downloads import download
 from crate_interp.explorer.explorer import Explorer
 from crate_interp.explorer.gate import Gate
-from crate_interp.explorer.markup import alert_html, answer_html, command_line, picture_html
+from crate_interp.explorer.markup import alert_html, answer_html, command_line
 from crate_interp.explorer.models import Models
 from crate_interp.explorer.passes import Passes
+from crate_interp.explorer.picture_markup import picture_html
 from crate_interp.explorer.pictures import Pictures
 from crate_interp.explorer.scene import read_shown_atlas
 from crate_interp.explorer.selection import Selection, link_of, selection_of

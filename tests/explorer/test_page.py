@@ -2,6 +2,7 @@
 
 import io
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,10 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("gradio", reason="needs the extra app")
+
+from crate_interp.explorer.opening import build_opening, style
+from crate_interp.explorer.pictures import Pictures
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -75,7 +81,7 @@ def page(browser, address):
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    page.wait_for_selector(".answer")
+    page.wait_for_selector(".answer", timeout=1000 * SECONDS)
     yield page
     hosts = {url.split("/")[2] for url in asked if url.startswith("http")}
     page.close()
@@ -122,16 +128,55 @@ def test_a_page_shows_the_first_picture_and_its_heads(page):
     assert page.locator(".answer figure").count() == 4  # heads
     assert page.locator(".answer figure img").count() == 8  # with their masks
     assert "picture=mine0/turned.jpg" in page.url.replace("mine1", "mine0")
-    assert "60 x 90" in page.inner_text(".looked-at figcaption")  # EXIF turned it
+    assert "60 x 90" in page.inner_text(".columns .looked-at figcaption")  # EXIF turned it
+
+
+def test_a_picture_is_shown_before_the_models_are_there(browser):
+    with build_opening(Pictures(), Future()) as opening:
+        _, address, _ = opening.launch(prevent_thread_lock=True, quiet=True, **style())
+    try:
+        page = browser.new_page()
+        page.goto(f"{address}?picture=photos/000000358083.jpg&model=/etc/passwd")
+        page.wait_for_selector(".opening .words")
+        assert page.inner_text(".opening .words") == "Loading the models ..."
+        assert page.inner_text(".looked-at figcaption").startswith("000000358083.jpg, ")
+        page.goto(f"{address}?picture=photos/none.jpg")
+        page.wait_for_selector(".opening .words")
+        assert page.locator(".looked-at").count() == 0
+        page.close()
+    finally:
+        opening.close()
+
+
+def test_the_opening_needs_no_torch():
+    code = (
+        "import sys\n"
+        "from crate_interp.explorer import serve\n"
+        "from crate_interp.explorer.pictures import Pictures\n"
+        "pictures = Pictures()\n"
+        "assert pictures.get(pictures.first).shown.size\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_that_cannot_be_had_ends_the_page_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "crate_interp", "explore", "--model", "demo", "none.pth"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "none.pth" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_click_shows_the_attention_of_that_patch(page):
-    page.locator(".looked-at .pick").click(position={"x": 5, "y": 5})
+    page.locator(".columns .looked-at .pick").click(position={"x": 5, "y": 5})
     wait_for_words(page, "the patch at")
     assert page.locator(".patch-mark").count() > 1
     assert re.search(r"patch=\d+,\d+", page.url)
     before = page.input_value("label:has-text('patch') >> input, textarea >> nth=0")
-    page.locator(".looked-at .pick").focus()
+    page.locator(".columns .looked-at .pick").focus()
     page.keyboard.press("ArrowDown")
     page.wait_for_function("before => !location.href.includes('patch=' + before)", arg=before)
 
@@ -187,8 +232,8 @@ def test_every_view_answers_and_can_be_read_by_all(page):
         page.wait_for_function("before => location.href != before", arg=before)
         page.wait_for_selector(".answer")
         assert page.locator("[role=alert]:not(:empty)").count() == 0, tab.inner_text()
+        assert not serious_violations(page), tab.inner_text()
     assert "view=switched-off" in page.url
-    assert not serious_violations(page)
 
 
 def test_masks_can_be_saved(page, pictures):
@@ -250,10 +295,10 @@ def test_an_uploaded_picture_is_shown(page):
     rgb = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     upload(page, "own.png", png_of(rgb))
     page.wait_for_function("location.href.includes('picture=uploads/')")
-    assert "own.png, 50 x 40 pixels" in page.inner_text(".looked-at figcaption")
+    assert "own.png, 50 x 40 pixels" in page.inner_text(".columns .looked-at figcaption")
     page.reload()
     page.wait_for_selector(".answer")
-    assert "own.png" in page.inner_text(".looked-at figcaption")
+    assert "own.png" in page.inner_text(".columns .looked-at figcaption")
 
 
 HOSTILE = {
@@ -327,13 +372,8 @@ def test_no_answer_has_a_path_of_the_server(address, pictures):
             assert place not in text
 
 
-def test_a_space_builds_the_page():
+def test_a_space_loads_its_models_and_pictures():
     path = Path(__file__).parents[2] / "pipelines" / "space" / "app.py"
-    code = (
-        "import runpy\n"
-        f"space = runpy.run_path({str(path)!r})\n"
-        "from crate_interp.explorer.page import build_page\n"
-        "build_page(space['explore'].explorer(), 1000)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    explore = runpy.run_path(str(path))["explore"]
+    explorer = explore.explorer(Pictures(explore.images))
+    assert explorer.checked(explorer.start).model == "photo"

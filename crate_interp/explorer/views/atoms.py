@@ -60,10 +60,9 @@ class Atoms(View):
             shown.append(Shown(words, visualization.draw_attention(scene.shown, values)))
             if atlas is not None:
                 shown += _strongest(atlas, atom, f"{name} {atom}")
-        patch = None if scene.pixel_yx is None else "{},{}".format(*scene.pixel_yx)
         command = [] if atlas is None else same_options(
             *("atoms", self, scene),
-            size=None, block=None, atlas=atlas.name, patch=patch,
+            size=None, block=None, atlas=atlas.name, patch=scene.pixel,
             output="atoms.png",
         )  # fmt: skip
         return Answer(

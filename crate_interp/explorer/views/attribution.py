@@ -84,7 +84,5 @@ def _shown(scene: Scene, numbers: dict[str, Any]) -> Iterator[Shown]:
         (values,) = scene.on_shown(numbers[name][None])
         yield Shown(words, visualization.draw_attention(scene.shown, values))
     if "integrated_gradients" in numbers:
-        shown = scene.shown
-        geometry = scene.observer.geometry((shown.shape[0], shown.shape[1]))
-        (values,) = geometry.input_to_original(numbers["integrated_gradients"][None])
+        (values,) = scene.shown_geometry.input_to_original(numbers["integrated_gradients"][None])
         yield Shown("integrated gradients (purple: for it)", draw_signed(values))

@@ -56,8 +56,7 @@ class Heads(View):
             )
             for name, values, mask in on_shown
         ]
-        patch = None if scene.pixel_yx is None else "{},{}".format(*scene.pixel_yx)
-        token = "the class token" if patch is None else f"the patch at {patch} (y,x)"
+        token = "the class token" if scene.pixel is None else f"the patch at {scene.pixel} (y,x)"
         by = {"mass": "of the mass", "entries": "of the patches"}[self.threshold_by]
         return Answer(
             f"Attention of {token} in block {block} of {scene.model.name}; a mask keeps "
@@ -66,7 +65,7 @@ class Heads(View):
             numbers={"maps": maps, "masks": masks},
             masks=scene.geometry.grid_to_original(masks),
             command=same_options(
-                "attention", self, scene, block=block, patch=patch, output="attention"
+                "attention", self, scene, block=block, patch=scene.pixel, output="attention"
             ),
         )
 

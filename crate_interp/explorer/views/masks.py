@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from crate_interp import segmentation, structures, visualization
+from crate_interp.errors import counted
 from crate_interp.explorer.scene import Scene
 from crate_interp.explorer.view import Answer, Shown, View, same_options
 from crate_interp.options import option, part_of, with_options_of
@@ -48,14 +47,12 @@ class Masks(View):
         instances = segmentation.on_original(
             on_grid, geometry, rgb, self.refine, scene.observer.device, scene.picture.name
         )
-        count = len(instances)
+        count = counted(len(instances), "mask")
         return Answer(
-            f"{self.method} finds {count or 'no'} mask{'s' * (count != 1)} with "
+            f"{self.method} finds {count if len(instances) else 'no masks'} with "
             f"{scene.model.name}.",
-            [
-                Shown(f"{count} mask{'s' * (count != 1)}", _drawn(scene, instances)),
-            ],
-            [_table(instances)] if count else [],
+            [Shown(count, _drawn(scene, instances))],
+            [_table(instances)] if len(instances) else [],
             numbers={"masks": instances.masks, "scores": instances.scores},
             masks=instances.masks,
             command=same_options(
@@ -72,12 +69,9 @@ class Masks(View):
 
 def _drawn(scene: Scene, instances: structures.Instances) -> Any:
     """Draw the masks on the picture as it is shown."""
-    height, width = scene.shown.shape[:2]
-    rows, columns = (
-        (2 * np.arange(shown) + 1) * own // (2 * shown)
-        for shown, own in zip((height, width), scene.picture.hw, strict=True)
-    )
-    masks = instances.masks[:, rows][:, :, columns]
+    shown = (scene.shown.shape[0], scene.shown.shape[1])
+    nearest = structures.ImageGeometry(shown, scene.picture.hw, (1, 1))
+    masks = nearest.input_to_original(instances.masks)
     return visualization.draw_instances(scene.shown, structures.Instances(masks, instances.scores))
 
 

@@ -22,7 +22,7 @@ from crate_interp.errors import InputError
 from crate_interp.models.backbones import Backbone
 from crate_interp.models.patch_head import PatchHead
 from crate_interp.training.augmentation import Normalisation, Transform
-from crate_interp.training.data import TrainingData
+from crate_interp.training.data import TrainingData, check_count
 from crate_interp.training.objective import Objective
 from crate_interp.training.recipe import Recipe
 from crate_interp.training.setup import export_record, normalisation_of
@@ -99,11 +99,7 @@ class Segmentation(Objective):
             raise InputError("data: expected a folder of labelled images, or a built-in set: demo")
         place = Path(recipe.data_root or "") / recipe.data
         training = LabelledPictures(open_labelled(place, recipe.train_split), True)
-        if len(training) < recipe.batch_size:
-            raise InputError(
-                f"data {recipe.data}: {len(training)} images are fewer than batch_size "
-                f"{recipe.batch_size}"
-            )
+        check_count(len(training), recipe)
         validation = None
         if recipe.validation_split is not None:
             validation = LabelledPictures(open_labelled(place, recipe.validation_split), False)
