@@ -29,6 +29,7 @@ __all__ = ["Compare", "paired_scores", "read_run"]
 _OF_THE_MODEL = {"model", "model_args", "weights_sha256", "mean", "std", "batch_size"}
 _OF_THE_PLACE = {"folders", "file"}  # of the images and the ground truth
 _ALIKE = {"maskcut", "segment", "evaluate"}  # commands whose numbers are AP of boxes and masks
+_LISTED = 4  # numbers in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,8 @@ def _compare(runs: Sequence[tuple[FinishedRun, Comparable]]) -> Comparison:
         if not alike or not metrics:
             raise InputError(
                 f"{run.place}: expected numbers in common with {first.place}, a run of "
-                f"{first.command}, found a run of {run.command}"
-                + ("" if metrics else " without them")
+                f"{first.command} ({_listed(first_numbers)}), found a run of {run.command} "
+                f"({_listed(numbers)})"
             )
     if not metrics:
         raise InputError(f"{first.place}: expected a run with a score, found none")
@@ -115,6 +116,11 @@ def _compare(runs: Sequence[tuple[FinishedRun, Comparable]]) -> Comparison:
         published = {n: value for n, value in numbers.published.items() if n in metrics}
         lines.append(Line(name, values, published, numbers.source, differences))
     return Comparison(metrics, lines, notes, first_numbers.percent)
+
+
+def _listed(numbers: Comparable) -> str:
+    names = list(numbers.metrics)
+    return ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])]) or "no numbers"
 
 
 def _differences(

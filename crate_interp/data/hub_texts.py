@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from crate_interp.errors import InputError, shorten
 
 __all__ = ["fetch_hub_texts", "has_split", "is_hub_text", "is_of_split"]
+
+_logger = logging.getLogger(__name__)
 
 _HUB = "hf:"
 _NAME = re.compile(r"(?P<set>[\w.-]+/[\w.-]+)(/(?P<folder>[\w./-]+))?(:(?P<split>[\w.-]+))?")
@@ -42,6 +45,9 @@ def is_of_split(path: str, split: str) -> bool:
 def fetch_hub_texts(name: str, split: str | None = None) -> list[Path]:
     """Fetch the Parquet files of a data set into the hub's cache, unless they are there already.
 
+    Where the hub cannot be reached, as on many a cluster's node, those of the cache count, and a
+    warning says so.
+
     Args:
         name: `hf:USER/NAME`, with `/FOLDER` if it has several data sets (`/wikitext-2-raw-v1`), and
             with `:SPLIT` for one split.
@@ -54,6 +60,7 @@ def fetch_hub_texts(name: str, split: str | None = None) -> list[Path]:
         InputError: No such name, the hub cannot be reached, or has no such files.
     """
     import huggingface_hub  # takes a while
+    from huggingface_hub.utils import HfHubHTTPError
 
     matched = _NAME.fullmatch(name.removeprefix(_HUB))
     if matched is None:
@@ -77,7 +84,36 @@ def fetch_hub_texts(name: str, split: str | None = None) -> list[Path]:
     except InputError:
         raise
     except Exception as error:  # which HTTP library raises what depends on huggingface_hub
-        raise InputError(f"{name}: cannot be fetched: {' '.join(str(error).split())}") from error
+        cached = {} if isinstance(error, HfHubHTTPError) else _cached(matched["set"])
+        if not cached:
+            said = " ".join(str(error).split())
+            raise InputError(f"{name}: cannot be fetched: {said}") from error
+        chosen = _chosen(name, sorted(cached), matched["folder"], split)
+        _logger.warning(
+            "%s: the hub cannot be reached; read from its cache: %s", name, ", ".join(chosen)
+        )
+        return [cached[file] for file in chosen]
+
+
+def _cached(data_set: str) -> dict[str, Path]:
+    """Parquet files of a data set in the hub's cache, of its newest state, by name."""
+    import huggingface_hub
+
+    try:
+        repositories = huggingface_hub.scan_cache_dir().repos
+    except huggingface_hub.CacheNotFound:
+        return {}
+    states = [
+        state
+        for repository in repositories
+        if (repository.repo_type, repository.repo_id) == ("dataset", data_set)
+        for state in repository.revisions
+    ]
+    if not states:
+        return {}
+    newest = max(states, key=lambda state: state.last_modified)
+    places = [one.file_path for one in newest.files if one.file_path.suffix == ".parquet"]
+    return {place.relative_to(newest.snapshot_path).as_posix(): place for place in places}
 
 
 def _chosen(name: str, files: Sequence[str], folder: str | None, split: str | None) -> list[str]:

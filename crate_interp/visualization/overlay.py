@@ -174,7 +174,8 @@ def _to_unit(attention: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
 
 def _to_grey(rgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 1"]:
     """Mean of the colours, in [0, 1]; `mean` takes far longer along so short an axis."""
-    return (rgb[..., :1].astype(np.float64) + rgb[..., 1:2] + rgb[..., 2:]) / (3 * 255)
+    total = rgb[..., :1].astype(np.float64) + rgb[..., 1:2] + rgb[..., 2:]
+    return np.asarray(total / (3 * 255))
 
 
 def _to_uint8(rgb: Float[np.ndarray, "H W c"]) -> UInt8[np.ndarray, "H W c"]:

@@ -165,17 +165,31 @@ def test_data_sets_of_the_hub_are_fetched_as_parquet(tmp_path):
         }
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hub")}
         environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", FETCH, *expected],
-            env=environment,
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    found = json.loads(done.stdout)
+        found, _ = fetched(environment, expected)
     for name, texts in expected.items():
         assert found[name] == texts if isinstance(texts, list) else found[name].startswith(texts)
+    # The hub has gone.
+    cached = ["hf:me/one:train", "hf:me/two/first:train", "hf:me/one:validation", "hf:me/none"]
+    for offline in ("0", "1"):
+        again, said = fetched({**environment, "HF_HUB_OFFLINE": offline}, cached)
+        assert again["hf:me/one:train"] == ["a", "b", "c"]
+        assert again["hf:me/two/first:train"] == ["e"]
+        assert "expected Parquet files of the split validation" in again["hf:me/one:validation"]
+        assert again["hf:me/none"].startswith("hf:me/none: cannot be fetched: ")
+        assert "hf:me/two/first:train: the hub cannot be reached; read from its cache: fir" in said
+
+
+def fetched(environment, names):
+    """Texts of data sets, or what is wrong with them, and what was said."""
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, *names],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout), done.stderr
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:me", "hf:me/one:", "hf:me/one:a:b"])

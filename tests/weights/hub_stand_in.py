@@ -96,7 +96,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(200, {"id": name, "sha": branch, "siblings": siblings})
         content = repositories[f"{place[1]}@{place[2]}"][place[3]]
         tag = hashlib.sha1(content).hexdigest()
-        return self._answer(200, content, ETag=f'"{tag}"', X_Repo_Commit=tag)
+        commit = hashlib.sha1(f"{place[1]}@{place[2]}".encode()).hexdigest()
+        return self._answer(200, content, ETag=f'"{tag}"', X_Repo_Commit=commit)
 
     def do_HEAD(self):
         self.do_GET()
