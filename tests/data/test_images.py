@@ -14,12 +14,12 @@ from torchvision.transforms import functional
 
 from crate_interp.data.image_files import ImageReadError
 from crate_interp.data.images import (
-    preprocess,
     read_image,
     resize_image,
     to_rgb,
 )
 from crate_interp.data.places import list_images
+from crate_interp.data.preprocessing import preprocess
 from crate_interp.errors import InputError
 
 
