@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from threading import Event
 from typing import Any
 
 from crate_interp.errors import shorten
@@ -35,11 +36,13 @@ class Gate:
     Args:
         app: The server's application.
         most_bytes: Largest body of a request.
+        asked: Is set when a browser asks for the page.
     """
 
-    def __init__(self, app: Application, most_bytes: int) -> None:
+    def __init__(self, app: Application, most_bytes: int, asked: Event) -> None:
         self.app = app
         self.most_bytes = most_bytes
+        self.asked = asked
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -54,6 +57,8 @@ class Gate:
         if not announced.isdigit() or int(announced) > self.most_bytes:
             await _refuse(send, 413, too_much)
             return
+        if (scope["method"], scope["path"]) == ("GET", "/"):
+            self.asked.set()
         body = await _read(receive, self.most_bytes)
         if body is None:
             await _refuse(send, 413, too_much)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from importlib.resources import files
+from threading import Event
 from typing import Any
 
 from crate_interp.errors import InputError
@@ -24,12 +25,13 @@ Draw = Callable[[gr.Request], None]
 _LOADING = '<p class="words" role="status">Loading the models ...</p>'
 
 
-def build_opening(pictures: Pictures, drawn: Future[Draw]) -> Any:
+def build_opening(pictures: Pictures, drawn: Future[Draw], shown: Event) -> Any:
     """Build a page that shows its picture at once, and draws the rest when that is there.
 
     Args:
         pictures: The pictures.
         drawn: Draws the rest into the page, for a request; may come later.
+        shown: Is set when a picture was shown.
     """
 
     def opened(request: gr.Request) -> str:
@@ -38,6 +40,8 @@ def build_opening(pictures: Pictures, drawn: Future[Draw]) -> Any:
             return picture_html(pictures.get(key)) + _LOADING
         except InputError:  # the page says what is wrong with the link as soon as it is drawn
             return _LOADING
+        finally:
+            shown.set()
 
     def draw(request: gr.Request) -> None:
         drawn.result()(request)

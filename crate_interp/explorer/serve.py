@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from threading import Event
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -24,6 +24,8 @@ _logger = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WAITING = 64  # events, at most
 _SESSIONS = 256  # pages whose choices are remembered
+_ASKED = 0.3  # seconds in which a browser that waits for the address asks for the page
+_SHOWN = 2.0  # seconds in which it has its picture, at most
 _BASE64 = 4 / 3
 _BESIDES = 1_000_000  # bytes of a request beside the picture in it
 
@@ -52,9 +54,10 @@ def launch(
     if host not in LOOPBACK:
         _logger.warning("%s: others in the network can see the pictures and use the models", host)
     drawn: Future[Draw] = Future()
-    page = build_opening(pictures, drawn)
+    asked, shown = Event(), Event()
+    page = build_opening(pictures, drawn, shown)
     page.queue(max_size=_WAITING, default_concurrency_limit=1)
-    gate: Any = Middleware(Gate, most_bytes=int(most_bytes * _BASE64) + _BESIDES)
+    gate: Any = Middleware(Gate, most_bytes=int(most_bytes * _BASE64) + _BESIDES, asked=asked)
     with tempfile.TemporaryDirectory(prefix="explore-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
@@ -72,8 +75,10 @@ def launch(
             raise InputError(f"port: cannot listen at {host}: {error}") from error
         tell(str(address))
         try:
+            if asked.wait(_ASKED):  # importing beside it would hold up what the browser loads
+                shown.wait(_SHOWN)
             drawn.set_result(load())
-            threading.Event().wait()
+            Event().wait()
         finally:
             drawn.cancel()  # so that no page waits for what does not come
             page.close()

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
+from threading import Event
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -311,8 +312,8 @@ def refused(path, headers=(), chunks=(b"",), most=10):
         bodies.append((await receive())["body"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    scope = {"type": "http", "path": path, "headers": list(headers)}
-    asyncio.run(Gate(app, most)(scope, receive, send))
+    scope = {"type": "http", "method": "GET", "path": path, "headers": list(headers)}
+    asyncio.run(Gate(app, most, Event())(scope, receive, send))
     return sent[0]["status"], bodies
 
 

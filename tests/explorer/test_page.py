@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_a_page_shows_the_first_picture_and_its_heads(page):
 
 
 def test_a_picture_is_shown_before_the_models_are_there(browser):
-    with build_opening(Pictures(), Future()) as opening:
+    with build_opening(Pictures(), Future(), shown := Event()) as opening:
         _, address, _ = opening.launch(prevent_thread_lock=True, quiet=True, **style())
     try:
         page = browser.new_page()
@@ -140,6 +141,7 @@ def test_a_picture_is_shown_before_the_models_are_there(browser):
         page.wait_for_selector(".opening .words")
         assert page.inner_text(".opening .words") == "Loading the models ..."
         assert page.inner_text(".looked-at figcaption").startswith("000000358083.jpg, ")
+        assert shown.is_set()
         page.goto(f"{address}?picture=photos/none.jpg")
         page.wait_for_selector(".opening .words")
         assert page.locator(".looked-at").count() == 0
