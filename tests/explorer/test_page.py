@@ -10,9 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="needs the extra app")
 
-from crate_interp.explorer.opening import build_opening, style
 from crate_interp.explorer.pictures import Pictures
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -132,22 +129,39 @@ def test_a_page_shows_the_first_picture_and_its_heads(page):
     assert "60 x 90" in page.inner_text(".columns .looked-at figcaption")  # EXIF turned it
 
 
+# A page whose models never come.
+OPENING = """
+from concurrent.futures import Future
+from threading import Event
+from crate_interp.explorer.opening import build_opening, style
+from crate_interp.explorer.pictures import Pictures
+
+shown = Event()
+opening = build_opening(Pictures(), Future(), shown)
+print(opening.launch(prevent_thread_lock=True, quiet=True, **style())[1], flush=True)
+shown.wait()
+print("shown", flush=True)
+Event().wait()
+"""
+
+
 def test_a_picture_is_shown_before_the_models_are_there(browser):
-    with build_opening(Pictures(), Future(), shown := Event()) as opening:
-        _, address, _ = opening.launch(prevent_thread_lock=True, quiet=True, **style())
+    server = subprocess.Popen([sys.executable, "-c", OPENING], stdout=subprocess.PIPE, text=True)
     try:
+        address = server.stdout.readline().strip()
         page = browser.new_page()
         page.goto(f"{address}?picture=photos/000000358083.jpg&model=/etc/passwd")
         page.wait_for_selector(".opening .words")
         assert page.inner_text(".opening .words") == "Loading the models ..."
         assert page.inner_text(".looked-at figcaption").startswith("000000358083.jpg, ")
-        assert shown.is_set()
+        assert server.stdout.readline() == "shown\n"
         page.goto(f"{address}?picture=photos/none.jpg")
         page.wait_for_selector(".opening .words")
         assert page.locator(".looked-at").count() == 0
         page.close()
     finally:
-        opening.close()
+        server.kill()
+        server.communicate(timeout=SECONDS)
 
 
 def test_the_opening_needs_no_torch():
