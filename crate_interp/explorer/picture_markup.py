@@ -6,27 +6,14 @@ import base64
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 
 from crate_interp.explorer.pictures import Picture
 from crate_interp.files import escaped
 
-__all__ = ["data_uri", "image_html", "picture_html"]
+__all__ = ["image_html", "picture_html"]
 
 _QUALITY = 90  # of JPEG
-
-
-def data_uri(pixels: Shaped[np.ndarray, "H W *c"], kind: str = "jpeg") -> str:
-    """Write pixels as a URI that holds them.
-
-    Args:
-        pixels: RGB, or grey, in [0, 255].
-        kind: `jpeg` or `png`.
-    """
-    bgr = pixels[:, :, ::-1] if pixels.ndim == 3 else pixels
-    settings = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if kind == "jpeg" else []
-    _, content = cv2.imencode(f".{kind}", np.ascontiguousarray(bgr), settings)
-    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
 def picture_html(picture: Picture) -> str:
@@ -51,10 +38,17 @@ def image_html(
         hw: Height and width of the picture that it covers, which clicks need; `None` for none.
         focus: Whether keys can choose a patch of it.
     """
-    image = f'<img alt="{escaped(words)}" src="{data_uri(rgb)}">'
+    image = f'<img alt="{escaped(words)}" src="{_data_uri(rgb)}">'
     if hw is None:
         return image
     keys = ' tabindex="0" role="application" aria-label="' if focus else ""
     keys += escaped(f"{words}: click, or press the arrow keys, to choose a patch") if focus else ""
     keys += '"' if focus else ""
     return f'<span class="pick" data-h="{hw[0]}" data-w="{hw[1]}"{keys}>{image}</span>'
+
+
+def _data_uri(rgb: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Write pixels as a URI that holds them."""
+    bgr = np.ascontiguousarray(rgb[:, :, ::-1])
+    _, content = cv2.imencode(".jpeg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
